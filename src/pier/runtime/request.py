@@ -1,0 +1,144 @@
+"""What the daemon asks of the runtime: start a container, run one more process in it. Data only.
+
+The zygote reads these from a socket, so they are plain dataclasses over the standard library, carried as JSON.
+`spec` is the OCI runtime configuration (runtime-spec 1.2, config.md); what OCI has no word for stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayRoot:
+    """A root file system made of layers, mounted only in the container's own mount namespace."""
+
+    lower: list[str]
+    """Absolute paths of the read-only layers, topmost first."""
+    upper: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One veth pair: an end in the container's network namespace, the other a port of a host bridge."""
+
+    name: str
+    """Inside, e.g. `eth0`."""
+    host_name: str
+    """On the host, at most 15 bytes, e.g. `veth1a2b3c4`."""
+    bridge: str
+    """The host bridge's name."""
+    mac: str
+    addresses: list[str]
+    """With prefix length: `172.17.0.2/16`, `fd00::2/64`."""
+    gateways: list[str]
+    """One default route each; empty on an internal network."""
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A json-file log, written by the monitor: `path`, `path.1`, … `path.(max_files-1)`."""
+
+    path: str
+    max_size_bytes: int = 0
+    """0: never rotated."""
+    max_files: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """Everything the runtime needs to start a container; nothing in it is looked up again."""
+
+    id: str
+    """64 hexadecimal digits; also the last component of the cgroup path."""
+    spec: dict[str, Any]
+    """OCI runtime configuration. `root.path` is ignored when `root` is given; `process.user` when `user` is."""
+    root: OverlayRoot
+    exec_dir: str
+    """The container's folder under the exec root, made by the daemon (0700): `monitor.sock` appears there."""
+    exit_file: str
+    """Where the monitor writes how the container ended (`ExitRecord` as JSON) before it tells anyone."""
+    user: str = ""
+    """Docker's USER: `name|uid[:group|gid]`, resolved against the container's own /etc/passwd and /etc/group."""
+    group_add: list[str] = field(default_factory=list)
+    open_stdin: bool = False
+    stdin_once: bool = False
+    log: LogFile | None = None
+    interfaces: list[Interface] = field(default_factory=list)
+    seccomp_bpf: str | None = None
+    """Path of the compiled filter (an array of `struct sock_filter`); None: unconfined."""
+    init: bool = False
+    """Run a reaper as pid 1 in front of the program (`docker run --init`)."""
+    requested: list[str] = field(default_factory=list)
+    """What the user asked for by name rather than got by default, as OCI paths such as
+    `process.oomScoreAdj` or `process.rlimits.RLIMIT_NOFILE`: a failure there is an error, elsewhere a warning."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> StartRequest:
+        raw = json.loads(data)
+        raw["root"] = OverlayRoot(**raw["root"])
+        raw["interfaces"] = [Interface(**item) for item in raw["interfaces"]]
+        raw["log"] = LogFile(**raw["log"]) if raw["log"] else None
+        return cls(**raw)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """One more process in a running container."""
+
+    exec_id: str
+    """64 hexadecimal digits."""
+    process: dict[str, Any]
+    """OCI `process` object: args, env, cwd, terminal, consoleSize, capabilities, noNewPrivileges, …"""
+    user: str = ""
+    """As in StartRequest; empty: the container's own user is what the caller put in `process.user`."""
+    group_add: list[str] = field(default_factory=list)
+    open_stdin: bool = False
+    seccomp_bpf: str | None = None
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ExecRequest:
+        return cls(**json.loads(data))
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """How a container's or an exec's first process ended."""
+
+    exit_code: int
+    """0–255; 128 + n for a process killed by signal n, as shells and Docker count."""
+    finished_at_ns: int
+    """CLOCK_REALTIME, nanoseconds since 1970."""
+    oom_killed: bool = False
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ExitRecord:
+        return cls(**json.loads(data))
+
+
+@dataclass(frozen=True, slots=True)
+class AttachEnd:
+    """One client's end of a container's streams: the runtime keeps `fd`'s peer.
+
+    The socket is a connected AF_UNIX SOCK_STREAM. Towards the client it carries Docker's multiplexed frames (8-byte
+    header: stream number, three zero bytes, big-endian length) or, for a tty, raw bytes; from the client it carries
+    raw standard input. SHUT_WR on either side means end of file on that side.
+    """
+
+    fd: int
+    stdin: bool
+    stdout: bool
+    stderr: bool
