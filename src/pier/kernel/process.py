@@ -1,0 +1,125 @@
+"""One process's own attributes: prctl(2), descriptors, limits, identity, terminals."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import resource
+import struct
+import termios
+
+from pier.kernel.syscalls import SYS, libc, prototype, raise_errno
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+CLOSE_RANGE_CLOEXEC = 4
+SCHED_RESET = 0
+
+RLIMITS = {
+    name: getattr(resource, name)
+    for name in [
+        "RLIMIT_AS",
+        "RLIMIT_CORE",
+        "RLIMIT_CPU",
+        "RLIMIT_DATA",
+        "RLIMIT_FSIZE",
+        "RLIMIT_MEMLOCK",
+        "RLIMIT_MSGQUEUE",
+        "RLIMIT_NICE",
+        "RLIMIT_NOFILE",
+        "RLIMIT_NPROC",
+        "RLIMIT_RSS",
+        "RLIMIT_RTPRIO",
+        "RLIMIT_RTTIME",
+        "RLIMIT_SIGPENDING",
+        "RLIMIT_STACK",
+    ]
+}
+RLIMIT_NAMES = {**RLIMITS, "RLIMIT_LOCKS": 10}
+"""Names of runtime-spec's `process.rlimits[].type`; Python's resource module has no RLIMIT_LOCKS."""
+
+_close_range = prototype(SYS.close_range, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+
+
+def prctl(option: int, value: int) -> None:
+    if libc.prctl(option, value, 0, 0, 0) < 0:
+        raise_errno("prctl", option, value)
+
+
+def set_name(name: str) -> None:
+    """The process's name in ps (15 bytes)."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def close_from(first: int, *, on_exec: bool = False) -> None:
+    """Close every descriptor from `first` up, now or when a program is executed (close_range(2))."""
+    if _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC if on_exec else 0) == 0:
+        return
+    if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL):
+        raise_errno("close_range", first)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= first:
+            try:
+                if on_exec:
+                    os.set_inheritable(int(name), False)
+                else:
+                    os.close(int(name))
+            except OSError as error:
+                if error.errno != errno.EBADF:  # the listing's own descriptor is gone by now
+                    raise
+
+
+def set_rlimit(name: str, soft: int, hard: int) -> None:
+    """Set one limit of this process; -1 and 2^64-1 are both infinity. Raises OSError, ValueError, KeyError."""
+    infinity = (-1, 2**64 - 1)
+    values = tuple(resource.RLIM_INFINITY if value in infinity else value for value in (soft, hard))
+    resource.setrlimit(RLIMIT_NAMES[name], (values[0], values[1]))
+
+
+def sethostname(name: str) -> None:
+    raw = name.encode()
+    if libc.sethostname(raw, len(raw)) < 0:
+        raise_errno("sethostname", name)
+
+
+def setdomainname(name: str) -> None:
+    raw = name.encode()
+    if libc.setdomainname(raw, len(raw)) < 0:
+        raise_errno("setdomainname", name)
+
+
+def set_window_size(tty_fd: int, height: int, width: int) -> None:
+    """Rows and columns of a terminal (ioctl_tty(2), TIOCSWINSZ)."""
+    fcntl.ioctl(tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+
+TIOCGPTPEER = 0x5441
+TIOCSPTLCK = 0x40045431
+TIOCGPTN = 0x80045430
+
+
+def open_pty(devpts_fd: int) -> tuple[int, int, int]:
+    """A new terminal of the devpts instance behind `devpts_fd` (its root): (master, slave, number).
+
+    The slave is opened from the master (TIOCGPTPEER), not by a path that someone could replace.
+    """
+    master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=devpts_fd)
+    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+    number = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, struct.pack("i", 0)))[0]
+    slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    return master, slave, number
+
+
+def make_controlling_terminal(fd: int) -> None:
+    """Start a session whose terminal is `fd` (setsid(2), TIOCSCTTY)."""
+    os.setsid()
+    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
