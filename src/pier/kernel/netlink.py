@@ -1,0 +1,520 @@
+"""Links, addresses and routes of a network namespace through rtnetlink (rtnetlink(7), netlink(7)).
+
+Loaded into the zygote: `socket` and `struct` only. A socket belongs to the network namespace it was opened in and stays
+there when the process moves on, so an init that leaves the host's namespace keeps the socket to it:
+
+    host = NetlinkSocket()                   # in the host's namespace
+    unshare(CLONE_NEWNET)
+    with NetlinkSocket() as inside:          # in its own
+        inside.set_loopback_up()
+        add_interface(host, inside, netns_fd=netns_fd, interface=interface)
+
+Every refusal is an OSError whose text carries the operation, its object and the kernel's own explanation.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Address", "Link", "NetlinkSocket", "Route", "VethPair", "add_interface"]
+
+# linux/netlink.h
+SOL_NETLINK = 270
+NETLINK_CAP_ACK = 10
+NETLINK_EXT_ACK = 11
+NETLINK_GET_STRICT_CHK = 12
+NLM_F_REQUEST = 0x01
+NLM_F_ACK = 0x04
+NLM_F_DUMP_INTR = 0x10
+NLM_F_CAPPED = 0x100
+NLM_F_ACK_TLVS = 0x200
+NLM_F_EXCL = 0x200
+NLM_F_DUMP = 0x300
+NLM_F_CREATE = 0x400
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLMSGERR_ATTR_MSG = 1
+NLA_F_NESTED = 0x8000
+NLA_TYPE_MASK = 0x3FFF
+
+# linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/veth.h
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
+IFLA_EXT_MASK = 29
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+VETH_INFO_PEER = 1
+RTEXT_FILTER_SKIP_STATS = 1 << 3
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_F_NODAD = 0x02
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
+RT_TABLE_MAIN = 254
+RTPROT_BOOT = 3
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+RTN_UNICAST = 1
+IFF_UP = 0x1
+
+IFNAMSIZ = 16
+LOOPBACK_IFINDEX = 1
+"""The loopback's index in every network namespace (include/net/flow.h)."""
+
+NLMSGHDR = struct.Struct("=IHHII")  # len, type, flags, seq, pid
+IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
+RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+NLATTR = struct.Struct("=HH")  # len, type
+U32 = struct.Struct("=I")
+S32 = struct.Struct("=i")
+TIMEVAL = struct.Struct("@ll")
+
+RECEIVE_BYTES = 65536
+"""More than the kernel ever puts into one datagram of a dump (32 KiB)."""
+DUMP_ATTEMPTS = 8
+"""A dump that the kernel marks as torn by a concurrent change is asked for again this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One network device as this namespace sees it."""
+
+    index: int
+    name: str
+    kind: str
+    """`bridge`, `veth`, …; empty for loopback and physical devices."""
+    master: int
+    """Index of the bridge it is a port of; 0: none."""
+    mtu: int
+    mac: str
+    """Lower-case, `02:42:ac:11:00:02`; empty where the device has none."""
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One IP address of a device."""
+
+    index: int
+    address: str
+    prefix_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route."""
+
+    destination: str
+    """Network with prefix length; `0.0.0.0/0` and `::/0` are default routes."""
+    gateway: str
+    """Empty for a directly connected network."""
+    index: int
+    """Outgoing device; 0 for a route of several paths."""
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class VethPair:
+    """A host end that is a port of a bridge, and its peer in another network namespace."""
+
+    host_name: str
+    bridge: int
+    """The bridge's index."""
+    peer_name: str
+    peer_mac: str
+    peer_netns_fd: int
+    mtu: int
+
+
+class InterfaceLike(Protocol):
+    """What `add_interface` reads; `pier.runtime.request.Interface` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def host_name(self) -> str: ...
+    @property
+    def bridge(self) -> str: ...
+    @property
+    def mac(self) -> str: ...
+    @property
+    def addresses(self) -> list[str]: ...
+    @property
+    def gateways(self) -> list[str]: ...
+    @property
+    def mtu(self) -> int: ...
+
+
+# --- wire format: pure functions ------------------------------------------------------------------------------------
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One `struct nlattr` with its payload, padded to four bytes."""
+    length = NLATTR.size + len(payload)
+    return NLATTR.pack(length, kind) + payload + bytes(-length % 4)
+
+
+def attribute_u32(kind: int, value: int) -> bytes:
+    return attribute(kind, U32.pack(value))
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
+
+
+def name_attribute(name: str) -> bytes:
+    """IFLA_IFNAME; raises ValueError for a name the kernel would cut or refuse."""
+    encoded = name.encode()
+    if not 0 < len(encoded) < IFNAMSIZ or b"/" in encoded or b"\0" in encoded:
+        raise ValueError(f"{name!r} is not a network device name of 1 to {IFNAMSIZ - 1} bytes")
+    return attribute(IFLA_IFNAME, encoded + b"\0")
+
+
+def attributes(data: memoryview) -> dict[int, memoryview]:
+    """The attributes in `data` by type, the last of each; a malformed tail is ignored as the kernel does."""
+    found: dict[int, memoryview] = {}
+    while len(data) >= NLATTR.size:
+        length, kind = NLATTR.unpack_from(data)
+        if not NLATTR.size <= length <= len(data):
+            break
+        found[kind & NLA_TYPE_MASK] = data[NLATTR.size : length]
+        data = data[length + (-length % 4) :]
+    return found
+
+
+def messages(data: memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
+    """(type, flags, sequence number, payload) of every message in one datagram."""
+    while len(data) >= NLMSGHDR.size:
+        length, kind, flags, sequence, _ = NLMSGHDR.unpack_from(data)
+        if not NLMSGHDR.size <= length <= len(data):
+            raise OSError(f"netlink: message of {length} bytes in a datagram with {len(data)} left")
+        yield kind, flags, sequence, data[NLMSGHDR.size : length]
+        data = data[length + (-length % 4) :]
+
+
+def parse_error(flags: int, payload: memoryview) -> tuple[int, str]:
+    """(errno, the kernel's explanation or "") of an NLMSG_ERROR; errno 0 is an acknowledgement."""
+    code = -S32.unpack_from(payload)[0]
+    if not flags & NLM_F_ACK_TLVS:
+        return code, ""
+    request_length = NLMSGHDR.unpack_from(payload, 4)[0]
+    start = 4 + (NLMSGHDR.size if flags & NLM_F_CAPPED else request_length + (-request_length % 4))
+    text = attributes(payload[start:]).get(NLMSGERR_ATTR_MSG, b"")
+    return code, bytes(text).rstrip(b"\0").decode(errors="replace")
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Six bytes of `02:42:ac:11:00:02`; raises ValueError."""
+    packed = bytes.fromhex(mac.replace(":", ""))
+    if len(packed) != 6:
+        raise ValueError(f"{mac!r} is not an Ethernet address")
+    return packed
+
+
+def address_bytes(address: str) -> tuple[int, bytes]:
+    """(family, network byte order); raises ValueError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return int(family), socket.inet_pton(family, address)
+    except OSError:
+        raise ValueError(f"{address!r} is not an IP address") from None
+
+
+def interface_address_bytes(text: str) -> tuple[int, bytes, int]:
+    """(family, address, prefix length) of `172.17.0.2/16`; raises ValueError."""
+    address, slash, length = text.partition("/")
+    family, packed = address_bytes(address)
+    if not slash or not length.isdecimal() or int(length) > len(packed) * 8:
+        raise ValueError(f"{text!r} is not an IP address with a prefix length")
+    return family, packed, int(length)
+
+
+def broadcast_bytes(packed: bytes, prefix_len: int) -> bytes:
+    """The IPv4 network's last address."""
+    return (int.from_bytes(packed, "big") | (1 << (32 - prefix_len)) - 1).to_bytes(4, "big")
+
+
+def veth_request(pair: VethPair) -> bytes:
+    """Body of the RTM_NEWLINK that makes both ends, places the peer and joins the host end to its bridge, up."""
+    mtu = attribute_u32(IFLA_MTU, pair.mtu)
+    peer = (
+        IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        + name_attribute(pair.peer_name)
+        + attribute(IFLA_ADDRESS, mac_bytes(pair.peer_mac))
+        + mtu
+        + attribute_u32(IFLA_NET_NS_FD, pair.peer_netns_fd)
+    )
+    return (
+        IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, IFF_UP, IFF_UP)
+        + name_attribute(pair.host_name)
+        + mtu
+        + attribute_u32(IFLA_MASTER, pair.bridge)
+        + nested(
+            IFLA_LINKINFO,
+            attribute(IFLA_INFO_KIND, b"veth"),
+            nested(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, peer)),
+        )
+    )
+
+
+def parse_link(payload: memoryview) -> Link:
+    _, _, index, flags, _ = IFINFOMSG.unpack_from(payload)
+    found = attributes(payload[IFINFOMSG.size :])
+    info = attributes(found.get(IFLA_LINKINFO, memoryview(b"")))
+    return Link(
+        index=index,
+        name=text_of(found.get(IFLA_IFNAME)),
+        kind=text_of(info.get(IFLA_INFO_KIND)),
+        master=u32_of(found.get(IFLA_MASTER)),
+        mtu=u32_of(found.get(IFLA_MTU)),
+        mac=bytes(found.get(IFLA_ADDRESS, b"")).hex(":"),
+        up=bool(flags & IFF_UP),
+    )
+
+
+def parse_address(payload: memoryview) -> Address:
+    family, prefix_len, _, _, index = IFADDRMSG.unpack_from(payload)
+    found = attributes(payload[IFADDRMSG.size :])
+    # On a point-to-point link IFA_ADDRESS is the other side; IFA_LOCAL, where present, is ours.
+    return Address(index, ip_text(family, found.get(IFA_LOCAL, found.get(IFA_ADDRESS))), prefix_len)
+
+
+def parse_route(payload: memoryview) -> Route:
+    family, prefix_len, _, _, table, *_ = RTMSG.unpack_from(payload)
+    found = attributes(payload[RTMSG.size :])
+    destination = ip_text(family, found.get(RTA_DST)) or ("::" if family == socket.AF_INET6 else "0.0.0.0")  # noqa: S104
+    return Route(
+        destination=f"{destination}/{prefix_len}",
+        gateway=ip_text(family, found.get(RTA_GATEWAY)),
+        index=u32_of(found.get(RTA_OIF)),
+        table=u32_of(found.get(RTA_TABLE)) or table,
+    )
+
+
+def text_of(data: memoryview | None) -> str:
+    return bytes(data).rstrip(b"\0").decode(errors="replace") if data is not None else ""
+
+
+def u32_of(data: memoryview | None) -> int:
+    return int(U32.unpack(data)[0]) if data is not None else 0
+
+
+def ip_text(family: int, data: memoryview | None) -> str:
+    return socket.inet_ntop(family, data) if data else ""
+
+
+# --- the socket -----------------------------------------------------------------------------------------------------
+
+
+class NetlinkSocket:
+    """A NETLINK_ROUTE socket in the network namespace of the thread that makes it. One thread and one process at a time.
+
+    A request that the kernel does not answer within `timeout_s` raises TimeoutError.
+    """
+
+    def __init__(self, timeout_s: float = 10.0) -> None:
+        self._timeout_s = timeout_s
+        self._sequence = 0
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        seconds, fraction = divmod(timeout_s, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(int(seconds), int(fraction * 1e6)))
+        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(SOL_NETLINK, option, 1)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> NetlinkSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # devices
+
+    def link_index(self, name: str) -> int:
+        """The index of a device; OSError ENODEV when there is none of that name."""
+        body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + name_attribute(name)
+        body += attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+        index = 0
+        for payload in self._exchange(RTM_GETLINK, NLM_F_ACK, body, f"find network device {name}"):
+            index = IFINFOMSG.unpack_from(payload)[2]
+        return index
+
+    def create_bridge(self, name: str, *, mac: str, mtu: int = 1500) -> None:
+        """Make a bridge, down, with a fixed MAC, so that it does not change with its ports. EEXIST when `name` is taken."""
+        body = (
+            IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+            + name_attribute(name)
+            + attribute(IFLA_ADDRESS, mac_bytes(mac))
+            + attribute_u32(IFLA_MTU, mtu)
+            + nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"bridge"))
+        )
+        self._do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create bridge {name}")
+
+    def create_veth(self, pair: VethPair) -> None:
+        """Make a veth pair in one request: host end up and on its bridge, peer in its own namespace, down.
+
+        EEXIST when either name is taken, EXFULL when the bridge has 1,023 ports already.
+        """
+        self._do(
+            RTM_NEWLINK,
+            NLM_F_CREATE | NLM_F_EXCL,
+            veth_request(pair),
+            f"create veth pair {pair.host_name}, {pair.peer_name}",
+        )
+
+    def set_up(self, index: int) -> None:
+        self._set(index, IFF_UP, b"", f"set network device {index} up")
+
+    def set_loopback_up(self) -> None:
+        """Set `lo` of this socket's namespace up, which gives it 127.0.0.1/8 and ::1/128."""
+        self._set(LOOPBACK_IFINDEX, IFF_UP, b"", "set lo up")
+
+    def set_mac(self, index: int, mac: str) -> None:
+        self._set(index, 0, attribute(IFLA_ADDRESS, mac_bytes(mac)), f"set network device {index} to MAC {mac}")
+
+    def set_mtu(self, index: int, mtu: int) -> None:
+        self._set(index, 0, attribute_u32(IFLA_MTU, mtu), f"set network device {index} to MTU {mtu}")
+
+    def delete_link(self, index: int) -> None:
+        """Delete a device. Blocks about 20 ms for a veth: let those die with their namespace instead."""
+        body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+        self._do(RTM_DELLINK, 0, body, f"delete network device {index}")
+
+    # addresses and routes
+
+    def add_address(self, index: int, address: str) -> None:
+        """Give a device `172.17.0.2/16` or `fd00::2/64` (used at once: no duplicate address detection). EEXIST if it has it."""
+        family, packed, prefix_len = interface_address_bytes(address)
+        body = IFADDRMSG.pack(family, prefix_len, 0, RT_SCOPE_UNIVERSE, index)
+        body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+        if family == socket.AF_INET6:
+            body += attribute_u32(IFA_FLAGS, IFA_F_NODAD)
+        elif prefix_len < 31:
+            body += attribute(IFA_BROADCAST, broadcast_bytes(packed, prefix_len))
+        self._do(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"add address {address} to network device {index}")
+
+    def delete_address(self, index: int, address: str) -> None:
+        family, packed, prefix_len = interface_address_bytes(address)
+        body = IFADDRMSG.pack(family, prefix_len, 0, RT_SCOPE_UNIVERSE, index) + attribute(IFA_LOCAL, packed)
+        self._do(RTM_DELADDR, 0, body, f"delete address {address} of network device {index}")
+
+    def add_default_route(self, index: int, gateway: str) -> None:
+        """Send everything without a better route through `gateway`, a neighbour on device `index`."""
+        family, packed = address_bytes(gateway)
+        body = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
+        body += attribute(RTA_GATEWAY, packed) + attribute_u32(RTA_OIF, index)
+        self._do(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"add default route by {gateway}")
+
+    # listings
+
+    def links(self) -> list[Link]:
+        body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        body += attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+        return [parse_link(payload) for payload in self._dump(RTM_GETLINK, body, "list network devices")]
+
+    def addresses(self) -> list[Address]:
+        body = IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+        return [parse_address(payload) for payload in self._dump(RTM_GETADDR, body, "list addresses")]
+
+    def routes(self) -> list[Route]:
+        """The routes of every table and both families, those of local addresses included."""
+        body = RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
+        return [parse_route(payload) for payload in self._dump(RTM_GETROUTE, body, "list routes")]
+
+    # exchange
+
+    def _set(self, index: int, up_flags: int, attributes_: bytes, what: str) -> None:
+        body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, up_flags, up_flags) + attributes_
+        self._do(RTM_SETLINK, 0, body, what)
+
+    def _do(self, kind: int, flags: int, body: bytes, what: str) -> None:
+        for _ in self._exchange(kind, flags | NLM_F_ACK, body, what):
+            pass
+
+    def _dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:
+        for _ in range(DUMP_ATTEMPTS):
+            try:
+                return [memoryview(bytes(part)) for part in self._exchange(kind, NLM_F_DUMP, body, what)]
+            except InterruptedError:
+                continue
+        raise InterruptedError(f"{what}: the kernel's tables changed during each of {DUMP_ATTEMPTS} readings")
+
+    def _exchange(self, kind: int, flags: int, body: bytes, what: str) -> Iterator[memoryview]:
+        """Send one request; yield the payloads of its answer until it is acknowledged or done.
+
+        Raises OSError with the kernel's errno, TimeoutError, InterruptedError for a torn dump (after its last part).
+        """
+        self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
+        header = NLMSGHDR.pack(NLMSGHDR.size + len(body), kind, flags | NLM_F_REQUEST, sequence, 0)
+        self._socket.sendto(header + body, (0, 0))
+        deadline = time.monotonic() + self._timeout_s
+        torn = False
+        while True:
+            for answer, answer_flags, answer_sequence, payload in messages(self._receive(deadline, what)):
+                if answer_sequence != sequence:
+                    continue  # the late answer to a request that timed out
+                torn = torn or bool(answer_flags & NLM_F_DUMP_INTR)
+                if answer == NLMSG_ERROR:
+                    raise_refusal(*parse_error(answer_flags, payload), what)
+                    return
+                if answer == NLMSG_DONE:
+                    raise_refusal(-S32.unpack_from(payload)[0], "", what)
+                    if torn:
+                        raise InterruptedError(what)
+                    return
+                yield payload
+
+    def _receive(self, deadline: float, what: str) -> memoryview:
+        """One datagram from the kernel; raises TimeoutError."""
+        while time.monotonic() < deadline:
+            try:
+                size, _, flags, sender = self._socket.recvmsg_into([self._buffer])
+            except BlockingIOError:
+                break
+            if flags & socket.MSG_TRUNC:
+                raise OSError(f"{what}: an answer larger than {RECEIVE_BYTES} bytes")
+            if sender[0] == 0:  # port 0 is the kernel
+                return memoryview(self._buffer)[:size]
+        raise TimeoutError(f"{what}: no answer from the kernel within {self._timeout_s:g} s")
+
+
+def raise_refusal(code: int, explanation: str, what: str) -> None:
+    """Raise the OSError for errno `code` (PermissionError, FileExistsError, …); nothing for 0."""
+    if code:
+        reason = f"{os.strerror(code)}: {explanation}" if explanation else os.strerror(code)
+        raise OSError(code, f"{what}: {reason}")
+
+
+def add_interface(host: NetlinkSocket, inside: NetlinkSocket, *, netns_fd: int, interface: InterfaceLike) -> None:
+    """Give a network namespace one interface on a host bridge, with its addresses and default routes, up.
+
+    `host` was opened in the bridge's namespace, `inside` in the one that `netns_fd` names. A failure leaves at most the
+    veth pair, which goes with the namespace.
+    """
+    host.create_veth(
+        VethPair(
+            host_name=interface.host_name,
+            bridge=host.link_index(interface.bridge),
+            peer_name=interface.name,
+            peer_mac=interface.mac,
+            peer_netns_fd=netns_fd,
+            mtu=interface.mtu,
+        )
+    )
+    index = inside.link_index(interface.name)
+    for address in interface.addresses:
+        inside.add_address(index, address)
+    inside.set_up(index)
+    for gateway in interface.gateways:
+        inside.add_default_route(index, gateway)
