@@ -1,7 +1,7 @@
 """Links, addresses and routes of a network namespace through rtnetlink (rtnetlink(7), netlink(7)).
 
 Loaded into the zygote: `socket` and `struct` only. A socket belongs to the network namespace it was opened in and stays
-there when the process moves on, so an init that leaves the host's namespace keeps the socket to it:
+there when the process moves on, so an init that leaves the host's namespace keeps its way back:
 
     host = NetlinkSocket()                   # in the host's namespace
     unshare(CLONE_NEWNET)
@@ -150,7 +150,7 @@ class InterfaceLike(Protocol):
     def mtu(self) -> int: ...
 
 
-# --- wire format: pure functions ------------------------------------------------------------------------------------
+# --- wire format: pure functions
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -308,11 +308,11 @@ def ip_text(family: int, data: memoryview | None) -> str:
     return socket.inet_ntop(family, data) if data else ""
 
 
-# --- the socket -----------------------------------------------------------------------------------------------------
+# --- the socket
 
 
 class NetlinkSocket:
-    """A NETLINK_ROUTE socket in the network namespace of the thread that makes it. One thread and one process at a time.
+    """A NETLINK_ROUTE socket in the network namespace of the thread that makes it; for one thread at a time.
 
     A request that the kernel does not answer within `timeout_s` raises TimeoutError.
     """
@@ -320,7 +320,6 @@ class NetlinkSocket:
     def __init__(self, timeout_s: float = 10.0) -> None:
         self._timeout_s = timeout_s
         self._sequence = 0
-        self._buffer = bytearray(RECEIVE_BYTES)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         seconds, fraction = divmod(timeout_s, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(int(seconds), int(fraction * 1e6)))
@@ -351,7 +350,7 @@ class NetlinkSocket:
         return index
 
     def create_bridge(self, name: str, *, mac: str, mtu: int = 1500) -> None:
-        """Make a bridge, down, with a fixed MAC, so that it does not change with its ports. EEXIST when `name` is taken."""
+        """Make a bridge, down, whose MAC does not change with its ports. EEXIST when `name` is taken."""
         body = (
             IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
             + name_attribute(name)
@@ -394,7 +393,10 @@ class NetlinkSocket:
     # addresses and routes
 
     def add_address(self, index: int, address: str) -> None:
-        """Give a device `172.17.0.2/16` or `fd00::2/64` (used at once: no duplicate address detection). EEXIST if it has it."""
+        """Give a device `172.17.0.2/16` or `fd00::2/64`, usable at once (no duplicate address detection).
+
+        EEXIST when the device has it already.
+        """
         family, packed, prefix_len = interface_address_bytes(address)
         body = IFADDRMSG.pack(family, prefix_len, 0, RT_SCOPE_UNIVERSE, index)
         body += attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
@@ -445,7 +447,7 @@ class NetlinkSocket:
     def _dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:
         for _ in range(DUMP_ATTEMPTS):
             try:
-                return [memoryview(bytes(part)) for part in self._exchange(kind, NLM_F_DUMP, body, what)]
+                return list(self._exchange(kind, NLM_F_DUMP, body, what))
             except InterruptedError:
                 continue
         raise InterruptedError(f"{what}: the kernel's tables changed during each of {DUMP_ATTEMPTS} readings")
@@ -479,13 +481,13 @@ class NetlinkSocket:
         """One datagram from the kernel; raises TimeoutError."""
         while time.monotonic() < deadline:
             try:
-                size, _, flags, sender = self._socket.recvmsg_into([self._buffer])
+                data, _, flags, sender = self._socket.recvmsg(RECEIVE_BYTES)
             except BlockingIOError:
                 break
             if flags & socket.MSG_TRUNC:
                 raise OSError(f"{what}: an answer larger than {RECEIVE_BYTES} bytes")
             if sender[0] == 0:  # port 0 is the kernel
-                return memoryview(self._buffer)[:size]
+                return memoryview(data)
         raise TimeoutError(f"{what}: no answer from the kernel within {self._timeout_s:g} s")
 
 
