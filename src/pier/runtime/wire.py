@@ -1,0 +1,91 @@
+"""Messages between daemon, zygote and monitors: one JSON object a SOCK_SEQPACKET packet, descriptors beside it.
+
+A message too long for a packet travels in a sealed memfd, passed as the first descriptor.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+PACKET_MAX = 64 * 1024
+"""Bytes of JSON in one packet; below the default socket buffer, so that a send is one skb."""
+MESSAGE_MAX = 16 * 1024 * 1024
+FDS_MAX = 250
+"""SCM_MAX_FD is 253."""
+
+_MEMFD_MARK = b"\0memfd"
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+Message = dict[str, Any]
+
+
+def encode(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+    """Send one message; the receiver gets its own copies of `fds`. Raises OSError (BlockingIOError: peer is full)."""
+    data = encode(message)
+    if len(data) <= PACKET_MAX:
+        _sendmsg(sock, data, fds)
+        return
+    memfd = os.memfd_create("pier-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(memfd, view) :]
+        fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _SEALS)
+        _sendmsg(sock, _MEMFD_MARK, (memfd, *fds))
+    finally:
+        os.close(memfd)
+
+
+def _sendmsg(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
+    """The next message and its descriptors (close-on-exec), None at end of file.
+
+    Raises OSError, ValueError for what is not a message (its descriptors are closed).
+    """
+    data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    received = list(fds)
+    if not data:
+        return None
+    try:
+        if data == _MEMFD_MARK:
+            data = _read_memfd(received.pop(0))
+        message = json.loads(data)
+        if not isinstance(message, dict):
+            raise ValueError("a message is a JSON object")
+    except (ValueError, IndexError, OSError) as error:
+        for fd in received:
+            os.close(fd)
+        raise ValueError(f"malformed message: {error}") from error
+    return message, received
+
+
+def _read_memfd(fd: int) -> bytes:
+    try:
+        size = os.fstat(fd).st_size
+        if size > MESSAGE_MAX:
+            raise ValueError(f"a message of {size} bytes is over the limit of {MESSAGE_MAX}")
+        return os.pread(fd, size, 0)
+    finally:
+        os.close(fd)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
