@@ -49,7 +49,8 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_FD = 1, 3, 4, 10, 18, 28
 IFLA_EXT_MASK = 29
-IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+IFLA_BRPORT_MODE = 4
 VETH_INFO_PEER = 1
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
@@ -372,6 +373,23 @@ class NetlinkSocket:
             f"create veth pair {pair.host_name}, {pair.peer_name}",
         )
 
+    def set_hairpin(self, name: str) -> None:
+        """Let a bridge port send a frame back where it came from.
+
+        Needed where br_netfilter translates addresses inside the bridge: a container reaching its own published port.
+        """
+        # Changes a device that exists: NEWLINK without CREATE is the only message that takes a port's settings by name.
+        body = (
+            IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+            + name_attribute(name)
+            + nested(
+                IFLA_LINKINFO,
+                attribute(IFLA_INFO_SLAVE_KIND, b"bridge"),
+                nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1")),
+            )
+        )
+        self._do(RTM_NEWLINK, 0, body, f"set hairpin mode of bridge port {name}")
+
     def set_up(self, index: int) -> None:
         self._set(index, IFF_UP, b"", f"set network device {index} up")
 
@@ -498,11 +516,21 @@ def raise_refusal(code: int, explanation: str, what: str) -> None:
         raise OSError(code, f"{what}: {reason}")
 
 
+def disable_ipv6(name: str) -> None:
+    """Keep IPv6 off a device of the calling process's network namespace, router advertisements included."""
+    try:
+        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "wb", buffering=0) as setting:
+            setting.write(b"1")
+    except FileNotFoundError:
+        pass  # a kernel without IPv6
+
+
 def add_interface(host: NetlinkSocket, inside: NetlinkSocket, *, netns_fd: int, interface: InterfaceLike) -> None:
     """Give a network namespace one interface on a host bridge, with its addresses and default routes, up.
 
-    `host` was opened in the bridge's namespace, `inside` in the one that `netns_fd` names. A failure leaves at most the
-    veth pair, which goes with the namespace.
+    `host` was opened in the bridge's namespace; `inside` in the one that `netns_fd` names, which is the calling process's.
+    An interface without an IPv6 address gets no IPv6 at all. A failure leaves at most the veth pair, which goes with the
+    namespace.
     """
     host.create_veth(
         VethPair(
@@ -514,6 +542,9 @@ def add_interface(host: NetlinkSocket, inside: NetlinkSocket, *, netns_fd: int, 
             mtu=interface.mtu,
         )
     )
+    host.set_hairpin(interface.host_name)
+    if not any(":" in address for address in interface.addresses):
+        disable_ipv6(interface.name)
     index = inside.link_index(interface.name)
     for address in interface.addresses:
         inside.add_address(index, address)

@@ -1,0 +1,93 @@
+"""The kernel's packet filter through libnftables (libnftables(3), nft(8)); never loaded into the zygote.
+
+Commands are nft's own language. One `run` is one transaction: the kernel takes all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import threading
+from typing import Any
+
+from pier.errors import PierError, Unavailable
+
+__all__ = ["Nftables", "NftablesError", "NftablesMissing"]
+
+LIBRARY = "libnftables.so.1"
+# nftables/libnftables.h
+NFT_CTX_DEFAULT = 0
+NFT_CTX_OUTPUT_JSON = 1 << 4
+
+
+class NftablesError(PierError):
+    """nftables: {reason}"""
+
+
+class NftablesMissing(Unavailable):
+    """nftables cannot be used: {reason}"""
+
+    remedy = "install the package libnftables1; the kernel must have nf_tables"
+
+
+def load_library() -> ctypes.CDLL:
+    """libnftables with its signatures declared; raises NftablesMissing."""
+    try:
+        library = ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        raise NftablesMissing(reason=str(error)) from None
+    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    library.nft_ctx_free.argtypes = [ctypes.c_void_p]
+    library.nft_ctx_free.restype = None
+    for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+        getattr(library, name).restype = ctypes.c_char_p
+    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    library.nft_ctx_output_set_flags.restype = None
+    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    return library
+
+
+class Nftables:
+    """The rules of the network namespace that the making thread is in. Blocking; calls from several threads queue."""
+
+    def __init__(self) -> None:
+        """Raises NftablesMissing without the library."""
+        self._library = load_library()
+        self._lock = threading.Lock()
+        self._context: int | None = self._library.nft_ctx_new(NFT_CTX_DEFAULT)
+        if not self._context:
+            raise NftablesMissing(reason="libnftables could not start")
+        self._library.nft_ctx_buffer_output(self._context)
+        self._library.nft_ctx_buffer_error(self._context)
+
+    def run(self, commands: str) -> str:
+        """Do `commands`, all or none; returns what they print. Raises NftablesError with libnftables' own words."""
+        return self._run(commands, 0)
+
+    def list(self, what: str) -> list[dict[str, Any]]:
+        """`nft --json list WHAT`: the objects as libnftables-json(5) describes them, its header left out."""
+        answer = json.loads(self._run(f"list {what}", NFT_CTX_OUTPUT_JSON))
+        return [item for item in answer["nftables"] if "metainfo" not in item]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._context:
+                self._library.nft_ctx_free(self._context)
+                self._context = None
+
+    def _run(self, commands: str, output_flags: int) -> str:
+        with self._lock:
+            if not self._context:
+                raise NftablesError(reason="closed")
+            self._library.nft_ctx_output_set_flags(self._context, output_flags)
+            failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+            # Reading a buffer empties it: both are read every time, so that nothing is left for the next caller.
+            output = self._library.nft_ctx_get_output_buffer(self._context).decode(errors="replace")
+            errors = self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
+        if failed:
+            raise NftablesError(reason=errors.strip() or "refused without a reason")
+        return str(output)
