@@ -528,9 +528,9 @@ def disable_ipv6(name: str) -> None:
 def add_interface(host: NetlinkSocket, inside: NetlinkSocket, *, netns_fd: int, interface: InterfaceLike) -> None:
     """Give a network namespace one interface on a host bridge, with its addresses and default routes, up.
 
-    `host` was opened in the bridge's namespace; `inside` in the one that `netns_fd` names, which is the calling process's.
-    An interface without an IPv6 address gets no IPv6 at all. A failure leaves at most the veth pair, which goes with the
-    namespace.
+    `host` was opened in the bridge's namespace, `inside` in the one that `netns_fd` names; the calling process is in
+    the latter. An interface without an IPv6 address gets no IPv6 at all. A failure leaves at most the veth pair, which
+    goes with the namespace.
     """
     host.create_veth(
         VethPair(
