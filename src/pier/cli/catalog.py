@@ -1,0 +1,93 @@
+"""Every command path and the verb module that does it: what `main` dispatches on and what `pier --help` lists."""
+
+from __future__ import annotations
+
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("run", "Make a container from an image and start it"),
+    "exec": ("exec", "Run a command in a running container"),
+    "ps": ("ps", "List containers"),
+    "pull": ("pull", "Fetch an image from a registry"),
+    "images": ("images", "List images"),
+    "version": ("version", "Show the versions of client and daemon"),
+    "info": ("info", "Show what the daemon knows about itself and its host"),
+    "attach": ("attach", "Connect this terminal to a running container"),
+    "create": ("create", "Make a container without starting it"),
+    "daemon": ("daemon", "Run the daemon, pierd, in the foreground"),
+    "diff": ("diff", "Show what changed in a container's file system"),
+    "events": ("events", "Follow what happens in the daemon"),
+    "history": ("history", "Show how an image was made"),
+    "import": ("import_", "Make an image from a root file system archive"),
+    "inspect": ("inspect", "Show everything about containers, images, networks or volumes"),
+    "kill": ("kill", "Send a signal to running containers"),
+    "load": ("load", "Load images from an archive made by save"),
+    "logs": ("logs", "Show what a container has written"),
+    "pause": ("pause", "Freeze all processes of containers"),
+    "port": ("port", "Show a container's published ports"),
+    "rename": ("rename", "Give a container another name"),
+    "restart": ("restart", "Stop containers and start them again"),
+    "rm": ("rm", "Remove containers"),
+    "rmi": ("rmi", "Remove images"),
+    "start": ("start", "Start stopped containers"),
+    "stats": ("stats", "Show what running containers use"),
+    "stop": ("stop", "Stop running containers"),
+    "tag": ("tag", "Give an image a further name"),
+    "top": ("top", "Show a container's processes"),
+    "unpause": ("unpause", "Let the processes of paused containers go on"),
+    "wait": ("wait", "Wait until containers stop and print their exit codes"),
+    "container inspect": ("inspect", "Show everything about containers"),
+    "container ls": ("ps", "List containers"),
+    "container prune": ("prune", "Remove all stopped containers"),
+    "image inspect": ("inspect", "Show everything about images"),
+    "image ls": ("images", "List images"),
+    "image prune": ("prune", "Remove images that nothing uses"),
+    "image rm": ("rmi", "Remove images"),
+}
+"""Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
+
+_CONTAINER = (
+    "attach create diff exec kill logs pause port rename restart rm run start stats stop top unpause wait"
+).split()
+_IMAGE = "history import load pull tag".split()
+VERBS.update({f"container {verb}": VERBS[verb] for verb in _CONTAINER})
+VERBS.update({f"image {verb}": VERBS[verb] for verb in _IMAGE})
+VERBS.update({f"system {verb}": VERBS[verb] for verb in ("events", "info")})
+
+SYNONYMS = {
+    "container list": "container ls",
+    "container ps": "container ls",
+    "container remove": "container rm",
+    "image list": "image ls",
+    "image remove": "image rm",
+}
+"""Further names of a path; usage texts show the one on the right."""
+
+SAME = (
+    ("ps", "container ls", "container list", "container ps"),
+    ("images", "image ls", "image list"),
+    ("rmi", "image rm", "image remove"),
+    ("rm", "container rm", "container remove"),
+    *((verb, f"container {verb}") for verb in _CONTAINER if verb != "rm"),
+    *((verb, f"image {verb}") for verb in _IMAGE),
+    ("events", "system events"),
+    ("info", "system info"),
+)
+"""Paths that are one command, for the "Aliases" of `--help`."""
+
+GROUPS = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "system": "Look at the daemon as a whole",
+}
+
+COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
+
+ABSENT = frozenset(
+    (
+        "build builder buildx checkpoint commit compose config context cp export login logout manifest network node "
+        "plugin push save search secret service stack swarm trust update volume "
+    ).split()
+    + [f"container {verb}" for verb in ("commit", "cp", "export", "update")]
+    + [f"image {verb}" for verb in ("build", "push", "save")]
+    + ["system df", "system prune", "system dial-stdio"]
+)
+"""Commands Docker has and Pier has not yet. Each leaves this set with the issue that brings it."""
