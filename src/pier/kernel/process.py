@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -19,28 +20,15 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
-CLOSE_RANGE_CLOEXEC = 4
-SCHED_RESET = 0
+FD_MAX = 0xFFFFFFFF
 
 RLIMITS = {
     name: getattr(resource, name)
-    for name in [
-        "RLIMIT_AS",
-        "RLIMIT_CORE",
-        "RLIMIT_CPU",
-        "RLIMIT_DATA",
-        "RLIMIT_FSIZE",
-        "RLIMIT_MEMLOCK",
-        "RLIMIT_MSGQUEUE",
-        "RLIMIT_NICE",
-        "RLIMIT_NOFILE",
-        "RLIMIT_NPROC",
-        "RLIMIT_RSS",
-        "RLIMIT_RTPRIO",
-        "RLIMIT_RTTIME",
-        "RLIMIT_SIGPENDING",
-        "RLIMIT_STACK",
-    ]
+    for name in (
+        "RLIMIT_AS RLIMIT_CORE RLIMIT_CPU RLIMIT_DATA RLIMIT_FSIZE RLIMIT_MEMLOCK RLIMIT_MSGQUEUE RLIMIT_NICE "
+        "RLIMIT_NOFILE RLIMIT_NPROC RLIMIT_RSS RLIMIT_RTPRIO RLIMIT_RTTIME RLIMIT_SIGPENDING RLIMIT_STACK"
+    ).split()
+    if hasattr(resource, name)
 }
 RLIMIT_NAMES = {**RLIMITS, "RLIMIT_LOCKS": 10}
 """Names of runtime-spec's `process.rlimits[].type`; Python's resource module has no RLIMIT_LOCKS."""
@@ -60,22 +48,26 @@ def set_name(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
-def close_from(first: int, *, on_exec: bool = False) -> None:
-    """Close every descriptor from `first` up, now or when a program is executed (close_range(2))."""
-    if _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC if on_exec else 0) == 0:
+def close_range(first: int, last: int) -> None:
+    """Close the descriptors from `first` to `last`, those that are open (close_range(2))."""
+    if _close_range(first, last, 0) == 0:
         return
-    if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL):
+    if ctypes.get_errno() != errno.ENOSYS:
         raise_errno("close_range", first)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) >= first:
-            try:
-                if on_exec:
-                    os.set_inheritable(int(name), False)
-                else:
-                    os.close(int(name))
-            except OSError as error:
-                if error.errno != errno.EBADF:  # the listing's own descriptor is gone by now
-                    raise
+        if first <= int(name) <= last:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
+                os.close(int(name))
+
+
+def close_all_but(keep: list[int]) -> None:
+    """Close every descriptor above 2 that is not in `keep`."""
+    first = 3
+    for fd in sorted(fd for fd in keep if fd >= first):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first, FD_MAX)
 
 
 def set_rlimit(name: str, soft: int, hard: int) -> None:

@@ -77,16 +77,17 @@ class StartRequest:
     """What the user asked for by name rather than got by default, as OCI paths such as
     `process.oomScoreAdj` or `process.rlimits.RLIMIT_NOFILE`: a failure there is an error, elsewhere a warning."""
 
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, data: bytes) -> StartRequest:
-        raw = json.loads(data)
-        raw["root"] = OverlayRoot(**raw["root"])
-        raw["interfaces"] = [Interface(**item) for item in raw["interfaces"]]
-        raw["log"] = LogFile(**raw["log"]) if raw["log"] else None
-        return cls(**raw)
+    def from_dict(cls, raw: dict[str, Any]) -> StartRequest:
+        """Raises KeyError, TypeError for what is not a request."""
+        fields = dict(raw)
+        fields["root"] = OverlayRoot(**fields["root"])
+        fields["interfaces"] = [Interface(**item) for item in fields.get("interfaces", [])]
+        fields["log"] = LogFile(**fields["log"]) if fields.get("log") else None
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +104,8 @@ class ExecRequest:
     open_stdin: bool = False
     seccomp_bpf: str | None = None
 
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> ExecRequest:
-        return cls(**json.loads(data))
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +113,13 @@ class ExitRecord:
     """How a container's or an exec's first process ended."""
 
     exit_code: int
-    """0–255; 128 + n for a process killed by signal n, as shells and Docker count."""
+    """0 to 255; 128 + n for a process killed by signal n, as shells and Docker count."""
     finished_at_ns: int
     """CLOCK_REALTIME, nanoseconds since 1970."""
     oom_killed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode()

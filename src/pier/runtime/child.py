@@ -1,0 +1,128 @@
+"""A process the monitor has forked: first while it is starting, then while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pier.kernel import namespaces
+from pier.runtime import wire
+from pier.runtime.init import Stdio
+from pier.runtime.streams import STDERR, STDOUT, Streams
+
+START_TIMEOUT_S = 120.0
+"""A start that hangs (a dead NFS server under a bind mount) is given up after this."""
+
+
+class Outer(NamedTuple):
+    """The monitor's ends of a process's pipes; -1 for none."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def make_stdio(*, terminal: bool, open_stdin: bool) -> tuple[Stdio, Outer]:
+    """Pipes for a process's streams (none with a terminal): (its ends, ours). Without `open_stdin` it reads /dev/null."""
+    if terminal:
+        return Stdio(-1, -1, -1), Outer(-1, -1, -1)
+    if open_stdin:
+        stdin, our_stdin = os.pipe2(os.O_CLOEXEC)
+    else:
+        stdin, our_stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+    our_stdout, stdout = os.pipe2(os.O_CLOEXEC)
+    our_stderr, stderr = os.pipe2(os.O_CLOEXEC)
+    return Stdio(stdin, stdout, stderr), Outer(our_stdin, our_stdout, our_stderr)
+
+
+def close_fds(fds: Iterable[int]) -> None:
+    for fd in fds:
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+class Starting:
+    """A process that is not yet the program: what it reports, and what the monitor holds for it meanwhile."""
+
+    def __init__(self, pid: int, report: socket.socket, outer: Outer, *, terminal: bool) -> None:
+        self.pid = pid
+        self.report = report
+        self.terminal = terminal
+        self.done = False
+        self.error: tuple[str, int] | None = None
+        self._outer = outer
+        self._terminal_fd = -1
+        self._warnings: list[str] = []
+        report.settimeout(START_TIMEOUT_S)
+
+    def receive(self) -> None:
+        """Take one message of the process, or the end of file that says it is the program now."""
+        try:
+            received = wire.receive(self.report)
+        except TimeoutError:
+            self._end((f"the process was not ready after {START_TIMEOUT_S:.0f} s", 128))
+            return
+        except (OSError, ValueError) as error:
+            self._end((str(error), 128))
+            return
+        if received is None:
+            self._end(None)
+            return
+        message, fds = received
+        if "error" in message:
+            close_fds(fds)
+            self._end((str(message["error"]), int(message.get("exit_code", 128))))
+        elif "warning" in message:
+            self._warnings.append(str(message["warning"]))
+        elif message.get("terminal") and fds:
+            self._terminal_fd = fds[0]
+
+    def _end(self, error: tuple[str, int] | None) -> None:
+        self.done = True
+        self.error = error
+        self.report.close()
+
+    def take_warnings(self) -> list[str]:
+        taken, self._warnings = self._warnings, []
+        return taken
+
+    def abandon(self) -> None:
+        """The start has failed: make sure that the process is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        close_fds([*self._outer, self._terminal_fd])
+
+    @property
+    def outputs(self) -> dict[int, int]:
+        if self.terminal:
+            return {STDOUT: self._terminal_fd}
+        return {STDOUT: self._outer.stdout, STDERR: self._outer.stderr}
+
+    @property
+    def stdin(self) -> int | None:
+        fd = self._terminal_fd if self.terminal else self._outer.stdin
+        return fd if fd >= 0 else None
+
+
+class Child:
+    """A process that is the program now."""
+
+    def __init__(self, started: Starting, streams: Streams) -> None:
+        self.pid = started.pid
+        self.pidfd = namespaces.pidfd_open(started.pid)
+        self.streams = streams
+        self.terminal_fd = started.stdin if started.terminal else None
+        self.exit_code: int | None = None
+        self.finished_at_ns = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended and its output has been read to the end."""
+        return self.exit_code is not None and not self.streams.open

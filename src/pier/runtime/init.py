@@ -1,0 +1,230 @@
+"""A container's first process, from fork to execve (runtime-spec, "Lifecycle" steps 3 to 8).
+
+It makes its own namespaces, network and mounts, then becomes the program. The monitor waits on `Report`'s socket: an
+error arrives as a message, success as end of file when execve closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from typing import Any, NamedTuple, NoReturn
+
+from pier.kernel import mounts, namespaces, process
+from pier.kernel.netlink import NetlinkSocket
+from pier.kernel.paths import closing
+from pier.runtime import network, program, rootfs, wire
+from pier.runtime.failure import OTHER, ProgramError
+from pier.runtime.reaper import run_reaper
+from pier.runtime.request import StartRequest
+
+
+class Report:
+    """What a new process tells its monitor before it becomes the program."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def warn(self, text: str) -> None:
+        wire.send(self._sock, {"warning": text})
+
+    def terminal(self, master: int) -> None:
+        wire.send(self._sock, {"terminal": True}, [master])
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Say what went wrong and end. A traceback never leaves: its text goes with the message's class."""
+        code = error.exit_code if isinstance(error, ProgramError) else OTHER
+        text = str(error) or type(error).__name__
+        if not isinstance(error, (ProgramError, OSError, ValueError)):
+            text = f"{type(error).__name__}: {text}"
+        with contextlib.suppress(OSError):
+            wire.send(self._sock, {"error": text, "exit_code": code})
+        os._exit(1)
+
+
+class Stdio(NamedTuple):
+    """The program's ends of its standard streams; all -1 with a terminal, which the process opens itself."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def run(
+    request: StartRequest, report: Report, stdio: Stdio, cgroup_procs: list[int], hierarchies: list[tuple[str, str]]
+) -> NoReturn:
+    """Be the container's first process. Never returns; every failure is reported."""
+    try:
+        process.close_all_but([report.fileno(), *stdio, *cgroup_procs])
+        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        process.prctl(process.PR_SET_DUMPABLE, 0)
+        _become_container(request, report, stdio, cgroup_procs, hierarchies)
+    except BaseException as error:
+        report.fail(error)
+    os._exit(1)
+
+
+def _become_container(
+    request: StartRequest, report: Report, stdio: Stdio, cgroup_procs: list[int], hierarchies: list[tuple[str, str]]
+) -> None:
+    spec = request.spec
+    linux: dict[str, Any] = spec.get("linux", {})
+    own = {item["type"] for item in linux.get("namespaces", [])}
+    bpf = program.read_filter(request.seccomp_bpf)
+    operations = rootfs.plan(spec, hierarchies, own)
+    set_oom_score(spec["process"].get("oomScoreAdj"), set(request.requested), report)
+    join_cgroup(cgroup_procs)
+    host_link = NetlinkSocket() if request.interfaces else None
+    enter_namespaces(linux.get("namespaces", []))
+    if is_new(linux, "network"):
+        network.configure(host_link, request.interfaces)
+    if host_link is not None:
+        host_link.close()
+    if is_new(linux, "uts"):
+        if spec.get("hostname"):
+            process.sethostname(spec["hostname"])
+        if spec.get("domainname"):
+            process.setdomainname(spec["domainname"])
+    os.umask(0)
+    with contextlib.ExitStack() as stack:
+        root_fd = stack.enter_context(closing(_mount_root(request, linux)))
+        null_fd = stack.enter_context(closing(rootfs.open_null()))
+        tree = rootfs.Tree(root_fd, null_fd)
+        for operation in operations:
+            try:
+                operation.execute(tree)
+            except OSError as error:
+                raise OSError(error.errno, f"{operation.describe()}: {error.strerror or error}") from error
+        ready = program.prepare(spec["process"], request.user, request.group_add, bpf, root_fd)
+        if spec["process"].get("terminal"):
+            stdio = _open_terminal(spec["process"], tree, report)
+        _enter_root(root_fd, read_only=spec.get("root", {}).get("readonly", False))
+        for fd in (tree.dev_fd, tree.pts_fd):
+            if fd is not None:
+                os.close(fd)
+    use_stdio(stdio)
+    if not spec["process"].get("terminal"):
+        os.setsid()
+    start_program(ready, report, set(request.requested), with_reaper=request.init)
+
+
+def join_cgroup(procs_fds: list[int]) -> None:
+    """Move this process into the cgroups behind open `cgroup.procs` files (cgroups(7): 0 is the writer)."""
+    for fd in procs_fds:
+        os.write(fd, b"0")
+        os.close(fd)
+
+
+def enter_namespaces(wanted: list[dict[str, str]]) -> None:
+    """Join the namespaces given by path, then make the new ones; pid and user are the monitor's business."""
+    new = 0
+    for item in wanted:
+        kind = item["type"]
+        if kind in ("pid", "user"):
+            continue
+        if item.get("path"):
+            with closing(os.open(item["path"], os.O_RDONLY | os.O_CLOEXEC)) as fd:
+                namespaces.setns(fd, namespaces.OCI_TYPES[kind])
+        else:
+            new |= namespaces.OCI_TYPES[kind]
+    namespaces.unshare(new)
+
+
+def is_new(linux: dict[str, Any], kind: str) -> bool:
+    """Whether the container gets a namespace of `kind` of its own, rather than the host's or another's."""
+    return any(item["type"] == kind and not item.get("path") for item in linux.get("namespaces", []))
+
+
+def _mount_root(request: StartRequest, linux: dict[str, Any]) -> int:
+    """Mount the root file system in this mount namespace only; returns a descriptor of its root."""
+    propagation = mounts.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
+    mounts.mount(None, "/", None, propagation)
+    if propagation & mounts.MS_SHARED:
+        mounts.mount(None, "/", None, mounts.MS_PRIVATE)
+    root = request.root
+    fd = mounts.mount_overlay(root.lower, root.upper, root.work)
+    # pivot_root wants a mount point; the container's own folder is one that nobody else needs here.
+    with closing(os.open(request.exec_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
+        mounts.move_mount(fd, place, request.exec_dir)
+    return fd
+
+
+def _open_terminal(process_spec: dict[str, Any], tree: rootfs.Tree, report: Report) -> Stdio:
+    """Open a terminal of the container's own devpts, show it as /dev/console, hand its master to the monitor."""
+    if tree.pts_fd is None or tree.dev_fd is None:
+        raise OSError("a terminal needs devpts on /dev/pts and tmpfs on /dev among the mounts")
+    master, slave, _ = process.open_pty(tree.pts_fd)
+    size = process_spec.get("consoleSize") or {}
+    if size.get("height") and size.get("width"):
+        process.set_window_size(master, size["height"], size["width"])
+    console = os.open(
+        "console", os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=tree.dev_fd
+    )
+    with closing(console), closing(mounts.open_tree(slave, "", clone=True)) as copy:
+        mounts.move_mount(copy, console, "/dev/console")
+    report.terminal(master)
+    os.close(master)
+    process.make_controlling_terminal(slave)
+    return Stdio(slave, slave, slave)
+
+
+def _enter_root(root_fd: int, *, read_only: bool) -> None:
+    """Make the container's root the only one, and leave no way back (pivot_root(2), the `.`, `.` form)."""
+    if read_only:
+        mounts.mount_setattr(root_fd, set=mounts.MOUNT_ATTR_RDONLY)
+    os.fchdir(root_fd)
+    mounts.pivot_root(".", ".")
+    mounts.umount(".", mounts.MNT_DETACH)
+    os.chdir("/")
+
+
+def use_stdio(stdio: Stdio) -> None:
+    """Put the program's streams where it looks for them, 0 to 2."""
+    for number, fd in enumerate(stdio):
+        os.dup2(fd, number, inheritable=True)
+    for fd in set(stdio):
+        if fd > 2:
+            os.close(fd)
+
+
+def reset_signals() -> None:
+    """Default dispositions and an empty mask: an ignored SIGPIPE or SIGCHLD would be inherited across execve."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def start_program(
+    ready: program.Program, report: Report, requested: set[str], *, with_reaper: bool = False
+) -> NoReturn:
+    """Become the program. Never returns; raises what `Report.fail` reports."""
+    reset_signals()
+    program.enter_cwd(ready.process.get("cwd") or "/")
+    program.own_stdio(ready.identity.uid)
+    program.become(ready)
+    if with_reaper:
+        run_reaper(report.fileno())
+    program.set_limits(ready.process.get("rlimits", []), requested, report.warn)
+    program.execute(ready, die_with_parent=signal.SIGKILL)
+
+
+def set_oom_score(value: int | None, requested: set[str], report: Report) -> None:
+    """Write oom_score_adj (proc(5)); lowering it takes CAP_SYS_RESOURCE, which not every host gives."""
+    if value is None:
+        return
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        with closing(fd):
+            os.write(fd, str(value).encode())
+    except OSError as error:
+        text = f"cannot set oom_score_adj to {value}: {error.strerror}"
+        if "process.oomScoreAdj" in requested:
+            raise OSError(error.errno, text) from error
+        report.warn(text)

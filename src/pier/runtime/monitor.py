@@ -1,0 +1,417 @@
+"""One container's parent: keeps its streams, log and exit status, serves its clients, outlives the daemon.
+
+Forked from the zygote, single-threaded, never executes another program. Its control socket (`monitor.sock` in the
+container's folder, SOCK_SEQPACKET, root only) takes the operations in `Monitor.OPERATIONS` and tells every connection
+when the container or an exec ends. Before anyone is told, the log is complete, the exit file written, the cgroup gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import time
+import traceback
+from typing import Any, NoReturn
+
+from pier.kernel import namespaces, process
+from pier.kernel.cgroups import Cgroup, detect
+from pier.runtime import wire
+from pier.runtime.child import Child, Starting, close_fds, make_stdio
+from pier.runtime.init import Report
+from pier.runtime.init import run as run_init
+from pier.runtime.join import run as run_exec
+from pier.runtime.logfile import JsonFileLog
+from pier.runtime.poll import HANGUP, READ, Poller
+from pier.runtime.reaper import exit_code
+from pier.runtime.request import ExecRequest, ExitRecord, StartRequest
+from pier.runtime.streams import Streams
+
+SOCKET_NAME = "monitor.sock"
+DRAIN_S = 2.0
+"""How long output of processes that outlive the container's first one (shared pid namespace) is waited for."""
+LINGER_S = 10.0
+"""How long attached clients may take to read what they are owed once the container has ended."""
+CONNECTIONS_MAX = 64
+
+
+class StartError(Exception):
+    """The container did not start: the sentence for the user and Docker's exit code for it."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.exit_code = code
+
+
+class Monitor:
+    """The state of one running container."""
+
+    def __init__(
+        self, request: StartRequest, control: socket.socket, attached: list[tuple[socket.socket, dict[str, bool]]]
+    ) -> None:
+        self._request = request
+        self._poller = Poller()
+        self._controls: dict[int, socket.socket] = {control.fileno(): control}
+        self._attached = attached
+        self._execs: dict[str, Child] = {}
+        self._starting: dict[int, Starting] = {}
+        self._listener: socket.socket | None = None
+        self._cgroup = Cgroup(detect(), request.spec["linux"]["cgroupsPath"])
+        self._init: Child | None = None
+        self._warnings: list[str] = []
+        self._started_at_ns = 0
+        self._finished_at_ns = 0
+
+    # start
+
+    def run(self) -> None:
+        """Start the container, serve it until it has ended, leave nothing behind."""
+        (control,) = self._controls.values()
+        try:
+            self._start()
+        except (StartError, OSError, ValueError, KeyError, struct.error) as error:
+            self._abandon()
+            code = error.exit_code if isinstance(error, StartError) else 128
+            text = f"malformed request: missing {error}" if isinstance(error, KeyError) else str(error)
+            with contextlib.suppress(OSError):
+                wire.send(control, {"error": text, "exit_code": code})
+            return
+        self._watch_control(control)
+        self._tell(control, {"started": self._describe()})
+        while not self._container_ended():
+            self._round(None)
+        self._finish()
+
+    def _start(self) -> None:
+        request = self._request
+        linux = request.spec["linux"]
+        self._listen()
+        self._cgroup.create()
+        self._warnings += self._cgroup.apply(linux.get("resources") or {})
+        terminal = bool(request.spec["process"].get("terminal"))
+        inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
+        procs = self._cgroup.open_procs()
+        mine, theirs = wire.pair()
+        _prepare_pid_namespace(linux.get("namespaces", []))
+        hierarchies = self._cgroup.layout.v1_mounts()
+        pid = os.fork()
+        if pid == 0:
+            run_init(request, Report(theirs), inner, procs, hierarchies)
+        theirs.close()
+        close_fds([*inner, *procs])
+        starting = Starting(pid, mine, outer, terminal=terminal)
+        self._await_start(starting)
+        self._started_at_ns = time.time_ns()
+        log = JsonFileLog(request.log.path, request.log.max_size_bytes, request.log.max_files) if request.log else None
+        self._init = Child(starting, self._streams(starting, log, close_stdin=request.stdin_once and not terminal))
+        for sock, wants in self._attached:
+            self._init.streams.attach(sock, **wants)
+        self._attached = []
+        self._watch_child(self._init)
+
+    def _await_start(self, starting: Starting) -> None:
+        """Wait until the first process is the program. Raises StartError with what it reported."""
+        while not starting.done:
+            starting.receive()
+            self._warnings += starting.take_warnings()
+        if starting.error is not None:
+            starting.abandon()
+            raise StartError(*starting.error)
+
+    def _abandon(self) -> None:
+        """Undo a start that failed."""
+        with contextlib.suppress(OSError):
+            self._cgroup.kill()
+            self._cgroup.remove()
+        self._unlisten()
+
+    def _streams(self, starting: Starting, log: JsonFileLog | None, *, close_stdin: bool) -> Streams:
+        return Streams(
+            self._poller,
+            outputs=starting.outputs,
+            stdin=starting.stdin,
+            terminal=starting.terminal,
+            close_stdin_with_client=close_stdin,
+            log=log,
+            on_end=lambda: None,
+        )
+
+    def _watch_child(self, child: Child) -> None:
+        self._poller.watch(child.pidfd, READ, lambda events: self._reap(child))
+
+    def _reap(self, child: Child) -> None:
+        _, status = os.waitpid(child.pid, 0)
+        child.exit_code = exit_code(status)
+        child.finished_at_ns = time.time_ns()
+        child.streams.drain()
+        self._poller.forget(child.pidfd)
+
+    # service
+
+    def _round(self, timeout_s: float | None) -> None:
+        """One turn of the loop. Nothing a client sends, and no bug in serving it, may cost the container its parent."""
+        try:
+            self._poller.run_once(timeout_s)
+            self._report_execs()
+        except Exception:
+            self._note(traceback.format_exc())
+
+    def _note(self, text: str) -> None:
+        with contextlib.suppress(OSError), open(f"{self._request.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
+            file.write(text)
+
+    def _container_ended(self) -> bool:
+        return self._init is not None and self._init.exit_code is not None
+
+    def _listen(self) -> None:
+        """Listen in the container's folder, reached by descriptor: its path may be longer than sun_path holds."""
+        folder = os.open(self._request.exec_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            old = os.umask(0o177)
+            try:
+                listener.bind(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
+            finally:
+                os.umask(old)
+            listener.listen(16)
+            listener.setblocking(False)
+        finally:
+            os.close(folder)
+        self._listener = listener
+        self._poller.watch(listener.fileno(), READ, lambda events: self._accept())
+
+    def _unlisten(self) -> None:
+        if self._listener is not None:
+            self._poller.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._request.exec_dir}/{SOCKET_NAME}")
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, uid, _ = struct.unpack("3i", credentials)
+        if uid != 0 or len(self._controls) >= CONNECTIONS_MAX:
+            sock.close()
+            return
+        self._controls[sock.fileno()] = sock
+        self._watch_control(sock)
+        self._tell(sock, {"started": self._describe()})
+
+    def _describe(self) -> dict[str, Any]:
+        assert self._init is not None
+        return {
+            "id": self._request.id,
+            "pid": self._init.pid,
+            "started_at_ns": self._started_at_ns,
+            "cgroup": self._request.spec["linux"]["cgroupsPath"],
+            "warnings": self._warnings,
+            "execs": {exec_id: child.pid for exec_id, child in self._execs.items()},
+        }
+
+    def _watch_control(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._poller.watch(sock.fileno(), READ, lambda events: self._control_ready(sock, events))
+
+    def _control_ready(self, sock: socket.socket, events: int) -> None:
+        try:
+            received = wire.receive(sock) if events & READ else None
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as error:
+            self._note(f"control: {error}\n")
+            received = None
+        if received is None or (events & HANGUP and not events & READ):
+            self._drop_control(sock)
+            return
+        message, fds = received
+        reply: dict[str, Any] | None
+        try:
+            operation = self.OPERATIONS[message.get("op", "")]
+            reply = operation(self, sock, message, fds)
+        except KeyError as error:
+            reply = {"error": f"monitor: unknown operation or missing field {error}"}
+        except (OSError, ValueError, TypeError) as error:
+            reply = {"error": str(error)}
+        finally:
+            close_fds(fds)
+        if reply is not None:
+            self._tell(sock, {"id": message.get("id"), **reply})
+
+    def _tell(self, sock: socket.socket, message: dict[str, Any]) -> None:
+        """Send one message; a daemon that does not read its replies is dropped, it can connect again."""
+        try:
+            wire.send(sock, message)
+        except OSError:
+            self._drop_control(sock)
+
+    def _drop_control(self, sock: socket.socket) -> None:
+        if self._controls.pop(sock.fileno(), None) is not None:
+            self._poller.forget(sock.fileno())
+            sock.close()
+
+    def _child(self, message: dict[str, Any]) -> Child:
+        exec_id = message.get("exec_id")
+        if exec_id is None:
+            assert self._init is not None
+            return self._init
+        if exec_id not in self._execs:
+            raise ValueError(f"no such exec: {exec_id}")
+        return self._execs[exec_id]
+
+    def _op_attach(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        client = socket.socket(fileno=os.dup(fds[0]))
+        wants = {name: bool(message.get(name)) for name in ("stdin", "stdout", "stderr")}
+        self._child(message).streams.attach(client, **wants)
+        return {"ok": True}
+
+    def _op_resize(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        child = self._child(message)
+        if child.terminal_fd is None:
+            raise ValueError("the process has no terminal")
+        process.set_window_size(child.terminal_fd, int(message["height"]), int(message["width"]))
+        return {"ok": True}
+
+    def _op_signal(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        namespaces.pidfd_send_signal(self._child(message).pidfd, int(message["signum"]))
+        return {"ok": True}
+
+    def _op_exec(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """Fork into the container; the reply follows when the new process is the program or has failed."""
+        assert self._init is not None
+        request = ExecRequest(**message["request"])
+        terminal = bool(request.process.get("terminal"))
+        inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
+        procs = self._cgroup.open_procs()
+        mine, theirs = wire.pair()
+        pid = os.fork()
+        if pid == 0:
+            run_exec(request, Report(theirs), inner, procs, self._init.pidfd)
+        theirs.close()
+        close_fds([*inner, *procs])
+        starting = Starting(pid, mine, outer, terminal=terminal)
+        client = socket.socket(fileno=os.dup(fds[0])) if fds else None
+        wants = {name: bool(message.get(name)) for name in ("stdin", "stdout", "stderr")}
+        self._poller.watch(
+            mine.fileno(),
+            READ,
+            lambda events: self._exec_progress(sock, message.get("id"), request, starting, client, wants),
+        )
+
+    def _exec_progress(
+        self,
+        sock: socket.socket,
+        request_id: int | None,
+        request: ExecRequest,
+        starting: Starting,
+        client: socket.socket | None,
+        wants: dict[str, bool],
+    ) -> None:
+        report_fd = starting.report.fileno()
+        starting.receive()
+        if not starting.done:
+            return
+        self._poller.forget(report_fd)
+        if starting.error is not None:
+            starting.abandon()
+            if client is not None:
+                client.close()
+            text, code = starting.error
+            self._tell(sock, {"id": request_id, "error": text, "exit_code": code})
+            return
+        close_stdin = request.open_stdin and not starting.terminal
+        child = Child(starting, self._streams(starting, None, close_stdin=close_stdin))
+        self._execs[request.exec_id] = child
+        if client is not None:
+            child.streams.attach(client, **wants)
+        self._watch_child(child)
+        self._tell(sock, {"id": request_id, "pid": child.pid, "warnings": starting.take_warnings()})
+
+    OPERATIONS = {  # noqa: RUF012
+        "attach": _op_attach,
+        "resize": _op_resize,
+        "signal": _op_signal,
+        "exec": _op_exec,
+    }
+
+    def _report_execs(self) -> None:
+        """Tell of execs that have ended and whose output has been read; a background child does not hold them."""
+        for exec_id, child in list(self._execs.items()):
+            if child.ended:
+                child.streams.finish()
+                del self._execs[exec_id]
+                os.close(child.pidfd)
+                record = ExitRecord(child.exit_code or 0, child.finished_at_ns)
+                self._broadcast({"exec_ended": exec_id, "record": record.to_dict()})
+
+    def _broadcast(self, message: dict[str, Any]) -> None:
+        for sock in list(self._controls.values()):
+            self._tell(sock, message)
+
+    # end
+
+    def _finish(self) -> None:
+        init = self._init
+        assert init is not None
+        oom_killed = self._cgroup.oom_kills() > 0
+        self._cgroup.kill()
+        deadline = time.monotonic() + DRAIN_S
+        while (init.streams.open or self._execs) and (left := deadline - time.monotonic()) > 0:
+            self._round(left)
+        init.streams.finish()
+        self._unlisten()
+        with contextlib.suppress(OSError):
+            self._cgroup.remove()
+        record = ExitRecord(init.exit_code or 0, init.finished_at_ns, oom_killed)
+        write_exit_file(self._request.exit_file, record)
+        self._broadcast({"ended": record.to_dict()})
+        deadline = time.monotonic() + LINGER_S
+        while init.streams.clients and (left := deadline - time.monotonic()) > 0:
+            self._round(left)
+
+
+def write_exit_file(path: str, record: ExitRecord) -> None:
+    """Write the record so that a reader sees all of it or none."""
+    temporary = f"{path}.new"
+    with open(temporary, "wb") as file:
+        file.write(record.to_json())
+    os.rename(temporary, path)
+
+
+def _prepare_pid_namespace(wanted: list[dict[str, str]]) -> None:
+    """Have this process's children born in the container's pid namespace: its first process, and later every exec."""
+    for item in wanted:
+        if item["type"] == "pid":
+            if item.get("path"):
+                fd = os.open(item["path"], os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    namespaces.setns(fd, namespaces.CLONE_NEWPID)
+                finally:
+                    os.close(fd)
+            else:
+                namespaces.unshare(namespaces.CLONE_NEWPID)
+
+
+def main(
+    request: StartRequest, control: socket.socket, attached: list[tuple[socket.socket, dict[str, bool]]]
+) -> NoReturn:
+    """Be the monitor of one container; the process ends here."""
+    try:
+        os.setsid()
+        process.set_name("pier-monitor")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        Monitor(request, control, attached).run()
+    except BaseException:
+        with contextlib.suppress(OSError), open(f"{request.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        os._exit(1)
+    os._exit(0)

@@ -1,0 +1,401 @@
+"""The mount plan of a container: what is mounted where, in which order, and how (runtime-spec config.md#mounts).
+
+`plan` is pure: OCI configuration in, a list of operations out, each of which can be printed. The operations run in the
+container's new mount namespace, with the root file system attached but not yet pivoted to. Every destination is reached
+below the root's descriptor; what a hostile image or a racing neighbour puts there can misplace a mount inside the
+container, never outside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+from pier.kernel import mounts, paths
+from pier.kernel.paths import open_in_root
+
+ATTRIBUTES = {
+    "ro": (mounts.MOUNT_ATTR_RDONLY, 0),
+    "rw": (0, mounts.MOUNT_ATTR_RDONLY),
+    "nosuid": (mounts.MOUNT_ATTR_NOSUID, 0),
+    "suid": (0, mounts.MOUNT_ATTR_NOSUID),
+    "nodev": (mounts.MOUNT_ATTR_NODEV, 0),
+    "dev": (0, mounts.MOUNT_ATTR_NODEV),
+    "noexec": (mounts.MOUNT_ATTR_NOEXEC, 0),
+    "exec": (0, mounts.MOUNT_ATTR_NOEXEC),
+    "nosymfollow": (mounts.MOUNT_ATTR_NOSYMFOLLOW, 0),
+    "nodiratime": (mounts.MOUNT_ATTR_NODIRATIME, 0),
+    "relatime": (mounts.MOUNT_ATTR_RELATIME, mounts.MOUNT_ATTR__ATIME),
+    "noatime": (mounts.MOUNT_ATTR_NOATIME, mounts.MOUNT_ATTR__ATIME),
+    "strictatime": (mounts.MOUNT_ATTR_STRICTATIME, mounts.MOUNT_ATTR__ATIME),
+}
+"""Words of runtime-spec's mount options: (attributes set, attributes cleared)."""
+RECURSIVE_ATTRIBUTES = {"r" + word: change for word, change in ATTRIBUTES.items() if word not in ("relatime",)}
+PASSED_OVER = frozenset({"defaults", "async", "silent", "loud"})
+REAL_DIRECTORIES = frozenset({"/proc", "/sys", "/dev"})
+"""Where a symbolic link in the image would make the kernel's own files appear elsewhere; refused."""
+
+DEVPTS_SUPER_MAGIC = 0x1CD1
+NULL_DEVICE = os.makedev(1, 3)
+
+DEVICE_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+DEFAULT_DEVICES = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+DEV_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+)
+
+
+class Options(NamedTuple):
+    """Mount options sorted by who understands them."""
+
+    set: int
+    clear: int
+    recursive_set: int
+    recursive_clear: int
+    bind: bool
+    recursive_bind: bool
+    propagation: list[int]
+    filesystem: list[tuple[str, str | None]]
+
+
+def parse_options(words: list[str]) -> Options:
+    """Sort runtime-spec mount options: attributes, bind, propagation, and the file system's own."""
+    chosen, cleared, below, cleared_below = 0, 0, 0, 0
+    propagation: list[int] = []
+    filesystem: list[tuple[str, str | None]] = []
+    for word in words:
+        if word in ATTRIBUTES:
+            set_bits, clear_bits = ATTRIBUTES[word]
+            chosen = chosen & ~clear_bits | set_bits
+            cleared = cleared & ~set_bits | clear_bits
+        elif word in RECURSIVE_ATTRIBUTES:
+            set_bits, clear_bits = RECURSIVE_ATTRIBUTES[word]
+            below, cleared_below = below | set_bits, cleared_below | clear_bits
+        elif word in mounts.PROPAGATION:
+            propagation.append(mounts.PROPAGATION[word])
+        elif word not in PASSED_OVER and word not in ("bind", "rbind"):
+            filesystem.append(parse_flag(word))
+    return Options(
+        set=chosen,
+        clear=cleared,
+        recursive_set=below,
+        recursive_clear=cleared_below,
+        bind="bind" in words or "rbind" in words,
+        recursive_bind="rbind" in words,
+        propagation=propagation,
+        filesystem=filesystem,
+    )
+
+
+def parse_flag(word: str) -> tuple[str, str | None]:
+    """`size=64m` as ("size", "64m"), `ro` as ("ro", None)."""
+    key, equals, value = word.partition("=")
+    return key, value if equals else None
+
+
+class Tree:
+    """The container's root while it is furnished."""
+
+    def __init__(self, root_fd: int, null_fd: int) -> None:
+        self.root_fd = root_fd
+        self.null_fd = null_fd
+        self.dev_fd: int | None = None
+        self.pts_fd: int | None = None
+
+    @contextlib.contextmanager
+    def directory(self, path: str) -> Iterator[int]:
+        """An O_PATH descriptor of a mount point, made if it is not there."""
+        if path in REAL_DIRECTORIES:
+            self._refuse_link(path)
+        fd = paths.mkdir_in_root(self.root_fd, path)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _refuse_link(self, path: str) -> None:
+        try:
+            info = os.stat(path.lstrip("/"), dir_fd=self.root_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(info.st_mode):
+            raise OSError(f"{path} in the image is not a directory: refused, the kernel's files are mounted there")
+
+
+class Operation(Protocol):
+    """One step of the plan."""
+
+    def describe(self) -> str: ...
+    def execute(self, tree: Tree) -> None: ...
+
+
+class MountFilesystem(NamedTuple):
+    """A new file system (proc, sysfs, tmpfs, mqueue, devpts, …) at `destination`."""
+
+    fstype: str
+    destination: str
+    options: Options
+
+    def describe(self) -> str:
+        data = ",".join(key if value is None else f"{key}={value}" for key, value in self.options.filesystem)
+        return f"mount {self.fstype} on {self.destination} ({data}) attributes {self.options.set:#x}"
+
+    def execute(self, tree: Tree) -> None:
+        fd = mounts.mount_filesystem(self.fstype, self.options.filesystem, self.options.set)
+        keep = False
+        try:
+            with tree.directory(self.destination) as target:
+                mounts.move_mount(fd, target, self.destination)
+            if self.destination == "/dev" and self.fstype == "tmpfs":
+                tree.dev_fd, keep = fd, True
+            elif self.fstype == "devpts" and self.destination == "/dev/pts":
+                tree.pts_fd, keep = fd, True
+        finally:
+            if not keep:
+                os.close(fd)
+
+
+class BindMount(NamedTuple):
+    """A file or directory of the host, shown at `destination`."""
+
+    source: str
+    destination: str
+    options: Options
+
+    def describe(self) -> str:
+        how = "rbind" if self.options.recursive_bind else "bind"
+        return f"{how} {self.source} on {self.destination} set {self.options.set:#x}"
+
+    def execute(self, tree: Tree) -> None:
+        options = self.options
+        fd = mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=options.recursive_bind)
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                with tree.directory(self.destination) as target:
+                    mounts.move_mount(fd, target, self.destination)
+            else:
+                with paths.closing(paths.touch_in_root(tree.root_fd, self.destination)) as target:
+                    mounts.move_mount(fd, target, self.destination)
+            if options.set or options.clear:
+                mounts.mount_setattr(fd, set=options.set, clear=options.clear)
+            if options.recursive_set or options.recursive_clear:
+                mounts.mount_setattr(fd, set=options.recursive_set, clear=options.recursive_clear, recursive=True)
+            for flags in options.propagation:
+                mounts.mount_setattr(fd, propagation=flags & ~mounts.MS_REC, recursive=bool(flags & mounts.MS_REC))
+        finally:
+            os.close(fd)
+
+
+class MountCgroups(NamedTuple):
+    """The container's own cgroups: one cgroup2 mount, or a tmpfs with a directory for each v1 hierarchy."""
+
+    destination: str
+    options: Options
+    hierarchies: list[tuple[str, str]]
+    """(directory name, options of the v1 hierarchy such as `memory` or `none,name=systemd`); empty on v2."""
+
+    def describe(self) -> str:
+        return f"mount cgroups on {self.destination}: {', '.join(name for name, _ in self.hierarchies) or 'v2'}"
+
+    def execute(self, tree: Tree) -> None:
+        attributes = self.options.set
+        if not self.hierarchies:
+            _attach(tree, mounts.mount_filesystem("cgroup2", [], attributes), self.destination)
+            return
+        # The tmpfs becomes read-only last, when its directories are there.
+        top = mounts.mount_filesystem("tmpfs", [("mode", "755")], attributes & ~mounts.MOUNT_ATTR_RDONLY)
+        try:
+            with tree.directory(self.destination) as target:
+                mounts.move_mount(top, target, self.destination)
+            for name, words in self.hierarchies:
+                os.mkdir(name, 0o755, dir_fd=top)
+                flags = [parse_flag(word) for word in words.split(",")]
+                fd = mounts.mount_filesystem("cgroup", flags, attributes)
+                with paths.closing(fd), paths.closing(os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=top)) as place:
+                    mounts.move_mount(fd, place, f"{self.destination}/{name}")
+                if "," in name:
+                    for alias in name.split(","):
+                        os.symlink(name, alias, dir_fd=top)
+            if attributes & mounts.MOUNT_ATTR_RDONLY:
+                mounts.mount_setattr(top, set=mounts.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(top)
+
+
+class MakeDevices(NamedTuple):
+    """Device nodes and the customary links on the container's /dev."""
+
+    devices: list[dict[str, Any]]
+
+    def describe(self) -> str:
+        names = [name for name, _, _ in DEFAULT_DEVICES] + [device["path"] for device in self.devices]
+        return f"make devices {' '.join(names)}"
+
+    def execute(self, tree: Tree) -> None:
+        with contextlib.ExitStack() as stack:
+            # On a /dev of our own its descriptor is safer than any path.
+            dev_fd = tree.dev_fd if tree.dev_fd is not None else stack.enter_context(tree.directory("/dev"))
+            for name, major, minor in DEFAULT_DEVICES:
+                _make_node(dev_fd, name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            for name, target in DEV_LINKS:
+                with contextlib.suppress(FileExistsError):
+                    os.symlink(target, name, dir_fd=dev_fd)
+        for device in self.devices:
+            parent, name = paths.split(device["path"])
+            number = os.makedev(device.get("major", 0), device.get("minor", 0))
+            mode = DEVICE_KINDS[device["type"]] | device.get("fileMode", 0o666)
+            with paths.closing(paths.mkdir_in_root(tree.root_fd, parent)) as parent_fd:
+                _make_node(parent_fd, name, mode, number, owner=(device.get("uid", 0), device.get("gid", 0)))
+
+
+class MaskPath(NamedTuple):
+    """Hide a file behind /dev/null, a directory behind an empty read-only tmpfs."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"mask {self.path}"
+
+    def execute(self, tree: Tree) -> None:
+        try:
+            target = open_in_root(tree.root_fd, self.path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with paths.closing(target):
+            if stat.S_ISDIR(os.fstat(target).st_mode):
+                cover = mounts.mount_filesystem(
+                    "tmpfs", [("nr_blocks", "1"), ("nr_inodes", "1")], mounts.MOUNT_ATTR_RDONLY
+                )
+            else:
+                cover = mounts.open_tree(tree.null_fd, "", clone=True)
+            with paths.closing(cover):
+                mounts.move_mount(cover, target, self.path)
+
+
+class ProtectPath(NamedTuple):
+    """Make what is at a path read-only by a bind mount of it over itself."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make {self.path} read-only"
+
+    def execute(self, tree: Tree) -> None:
+        try:
+            target = open_in_root(tree.root_fd, self.path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with paths.closing(target), paths.closing(mounts.open_tree(target, "", clone=True, recursive=True)) as copy:
+            mounts.mount_setattr(copy, set=mounts.MOUNT_ATTR_RDONLY, recursive=True)
+            mounts.move_mount(copy, target, self.path)
+
+
+class WriteSysctl(NamedTuple):
+    """Set one kernel parameter of the container's own namespaces."""
+
+    key: str
+    value: str
+
+    def describe(self) -> str:
+        return f"sysctl {self.key}={self.value}"
+
+    def execute(self, tree: Tree) -> None:
+        fd = open_in_root(tree.root_fd, f"/proc/sys/{self.key.replace('.', '/')}", os.O_WRONLY)
+        with paths.closing(fd):
+            # A volume or an image's link over /proc must not turn this into a write somewhere else.
+            paths.require_fs(fd, paths.PROC_SUPER_MAGIC, f"sysctl {self.key}")
+            os.write(fd, self.value.encode())
+
+
+def _attach(tree: Tree, fd: int, destination: str) -> None:
+    with paths.closing(fd), tree.directory(destination) as target:
+        mounts.move_mount(fd, target, destination)
+
+
+def _make_node(dir_fd: int, name: str, mode: int, number: int, *, owner: tuple[int, int] = (0, 0)) -> None:
+    """mknod(2) below a descriptor; a node of that name that is there already is left as it is."""
+    try:
+        os.mknod(name, mode, number, dir_fd=dir_fd)
+    except FileExistsError:
+        return
+    # The umask of the zygote is not the device's business.
+    os.chmod(name, stat.S_IMODE(mode), dir_fd=dir_fd)
+    if owner != (0, 0):
+        os.chown(name, *owner, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def open_null() -> int:
+    """The host's /dev/null, checked to be the device: what covers secrets must not be someone's file."""
+    fd = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    info = os.fstat(fd)
+    if not stat.S_ISCHR(info.st_mode) or info.st_rdev != NULL_DEVICE:
+        os.close(fd)
+        raise OSError("/dev/null of the host is not the null device (1:3)")
+    return fd
+
+
+NAMESPACED_SYSCTLS = {
+    "ipc": ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+            "kernel.shmmni", "kernel.shm_rmid_forced", "fs.mqueue."),
+    "network": ("net.",),
+    "uts": ("kernel.domainname", "kernel.hostname"),
+}  # fmt: skip
+"""Kernel parameters that belong to a namespace; all others are the host's."""
+
+
+def check_sysctl(key: str, own_namespaces: set[str]) -> None:
+    """Raise ValueError unless `key` is a parameter of a namespace that is the container's own."""
+    dotted = key.replace("/", ".")
+    for namespace, prefixes in NAMESPACED_SYSCTLS.items():
+        if any(dotted.startswith(prefix) if prefix.endswith(".") else dotted == prefix for prefix in prefixes):
+            if namespace in own_namespaces and ".." not in dotted:
+                return
+            raise ValueError(f"sysctl {key!r} not allowed in host {namespace} namespace")
+    raise ValueError(f"sysctl {key!r} is not in a separate kernel namespace")
+
+
+def plan(spec: dict[str, Any], hierarchies: list[tuple[str, str]], own_namespaces: set[str]) -> list[Operation]:
+    """The operations that furnish the root of `spec` (runtime-spec configuration), in order.
+
+    `hierarchies` are the host's v1 cgroup hierarchies (see MountCgroups); `own_namespaces` the OCI names of the
+    namespaces that are new or joined by path. Raises ValueError for what cannot be asked.
+    """
+    linux = spec.get("linux", {})
+    operations: list[Operation] = []
+    devices_made = False
+    for mount in spec.get("mounts", []):
+        options = parse_options(mount.get("options", []))
+        fstype, destination = mount.get("type", "none"), mount["destination"]
+        if options.bind:
+            operations.append(BindMount(mount["source"], destination, options))
+        elif fstype in ("cgroup", "cgroup2"):
+            operations.append(MountCgroups(destination, options, hierarchies))
+        else:
+            operations.append(MountFilesystem(fstype, destination, options))
+        if destination == "/dev":
+            operations.append(MakeDevices(linux.get("devices", [])))
+            devices_made = True
+    if not devices_made:
+        operations.append(MakeDevices(linux.get("devices", [])))
+    for key, value in sorted(linux.get("sysctl", {}).items()):
+        check_sysctl(key, own_namespaces)
+        operations.append(WriteSysctl(key.replace("/", "."), value))
+    operations += [ProtectPath(path) for path in linux.get("readonlyPaths", [])]
+    operations += [MaskPath(path) for path in linux.get("maskedPaths", [])]
+    return operations
