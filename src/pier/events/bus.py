@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from pier.errors import PierError
-from pier.events.filter import Criteria, matches
-from pier.model import EventActor, EventMessage
+from pier.events.filter import matches
+from pier.model.event import EventActor, EventMessage
+from pier.model.filters import Filters
 
 HISTORY = 256
 """Events remembered for `since`, as Docker does."""
@@ -22,6 +23,7 @@ BACKLOG = 1024
 """Events that wait for one subscriber, at most."""
 
 NS = 1_000_000_000
+NO_FILTERS = Filters()
 
 
 class SubscriberTooSlow(PierError):
@@ -63,15 +65,14 @@ class EventBus:
 
     @asynccontextmanager
     async def subscribe(
-        self, *, filters: Criteria | None = None, since_ns: int = 0, until_ns: int = 0
+        self, *, filters: Filters = NO_FILTERS, since_ns: int = 0, until_ns: int = 0
     ) -> AsyncIterator[AsyncIterator[EventMessage]]:
         """Listen from now on, after the remembered events between `since_ns` and `until_ns` (0: not given).
 
         The iterator ends at `until_ns` and when the bus closes; it raises SubscriberTooSlow.
         """
-        criteria = filters or {}
-        subscriber = _Subscriber(criteria, self._backlog)
-        past = self._remembered(criteria, since_ns, until_ns)
+        subscriber = _Subscriber(filters, self._backlog)
+        past = self._remembered(filters, since_ns, until_ns)
         self._subscribers.add(subscriber)
         if self._closed:
             subscriber.end()
@@ -86,13 +87,13 @@ class EventBus:
         for subscriber in self._subscribers:
             subscriber.end()
 
-    def _remembered(self, criteria: Criteria, since_ns: int, until_ns: int) -> list[EventMessage]:
+    def _remembered(self, filters: Filters, since_ns: int, until_ns: int) -> list[EventMessage]:
         if not since_ns and not until_ns:
             return []
         return [
             event
             for event in self._history
-            if event.time_nano >= since_ns and (not until_ns or event.time_nano <= until_ns) and matches(event, criteria)
+            if event.time_nano >= since_ns and (not until_ns or event.time_nano <= until_ns) and matches(event, filters)
         ]
 
     async def _read(
@@ -115,15 +116,15 @@ class EventBus:
 class _Subscriber:
     """A bounded queue of events behind a filter; None in it is the end."""
 
-    def __init__(self, criteria: Criteria, backlog: int) -> None:
-        self._criteria = criteria
+    def __init__(self, filters: Filters, backlog: int) -> None:
+        self._filters = filters
         self._backlog = backlog
         self._waiting: asyncio.Queue[EventMessage | None] = asyncio.Queue()
         self._dropped = False
 
     def offer(self, event: EventMessage) -> bool:
         """Queue the event if it passes the filter; False: too far behind, offer no more."""
-        if not matches(event, self._criteria):
+        if not matches(event, self._filters):
             return True
         if self._waiting.qsize() >= self._backlog:
             self._dropped = True

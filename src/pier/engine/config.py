@@ -1,0 +1,343 @@
+"""The daemon's configuration: Docker's `daemon.json` keys and `dockerd` flags, under the same names.
+
+A field of `DaemonConfig` is an option that acts: its kebab-case name is the key of `daemon.json`, and the flag unless
+`Flag.name` says otherwise. Options that Docker documents and Pier does not act on are in `options.py`. The wording of
+refusals is Docker's, since installers and users match on it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from pier.engine.options import INERT
+from pier.engine.values import BadValue, size_bytes
+from pier.errors import PierError
+
+DEFAULT_FILE = "/etc/pier/daemon.json"
+DATA_ROOT = "/var/lib/pier"
+EXEC_ROOT = "/run/pier"
+MAX_FILE_BYTES = 1 << 20
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+NO_TCP_YET = "Pier listens on unix sockets only for now; ssh or a TLS proxy can carry one to another machine"
+PROXY_KEYS = ("http-proxy", "https-proxy", "no-proxy")
+GIVEN_TWICE = frozenset({"features", "builder", "runtimes"})
+"""Docker merges these instead of refusing."""
+
+
+class BadConfigFile(PierError):
+    """unable to configure the Docker daemon with file {path}: {reason}"""
+
+    exit_code = 1
+
+
+class UnsupportedOption(PierError):
+    """the daemon option {key} cannot be honoured: {why}"""
+
+    exit_code = 1
+    remedy = "remove it from the flags or from {path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How an option looks on the command line."""
+
+    help: str
+    short: str = ""
+    name: str = ""
+    """Where it is not the key, as `--dns-opt` for `dns-opts`."""
+
+
+class Ulimit(msgspec.Struct, frozen=True, rename="pascal"):
+    """One entry of `default-ulimits`; -1 is unlimited."""
+
+    name: str = ""
+    hard: int = -1
+    soft: int = -1
+
+
+class Proxies(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """Proxies of the daemon's own traffic."""
+
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+
+
+class AddressPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Networks are cut from `base` in pieces of prefix length `size`."""
+
+    base: str
+    size: int
+
+
+class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
+    """What the daemon was asked to be. Defaults are Docker's, with paths of Pier's own."""
+
+    data_root: Annotated[str, Flag("Root directory of persistent state")] = DATA_ROOT
+    exec_root: Annotated[str, Flag("Root directory for sockets and running containers")] = EXEC_ROOT
+    hosts: Annotated[list[str], Flag("Daemon socket(s) to listen on", "H", "host")] = []
+    group: Annotated[str, Flag("Group for the unix socket", "G")] = "docker"
+    pidfile: Annotated[str, Flag("Path to use for daemon PID file", "p")] = ""
+    debug: Annotated[bool, Flag("Enable debug mode", "D")] = False
+    log_level: Annotated[str, Flag('Set the logging level ("debug"|"info"|"warn"|"error"|"fatal")', "l")] = "info"
+    log_format: Annotated[str, Flag('Set the logging format ("text"|"json")')] = "text"
+    raw_logs: Annotated[bool, Flag("Full timestamps without ANSI coloring")] = False
+    labels: Annotated[list[str], Flag("Set key=value labels to the daemon", name="label")] = []
+    experimental: Annotated[bool, Flag("Enable experimental features")] = False
+    shutdown_timeout: Annotated[int, Flag("Set the default shutdown timeout, in seconds")] = 15
+
+    storage_driver: Annotated[str, Flag("Storage driver to use", "s")] = ""
+    registry_mirrors: Annotated[list[str], Flag("Preferred Docker registry mirror", name="registry-mirror")] = []
+    insecure_registries: Annotated[
+        list[str], Flag("Enable insecure registry communication", name="insecure-registry")
+    ] = []
+    max_concurrent_downloads: Annotated[int, Flag("Set the max concurrent downloads")] = 3
+    proxies: Proxies = Proxies()
+
+    bridge: Annotated[str, Flag("Attach containers to a network bridge", "b")] = ""
+    bip: Annotated[str, Flag("IPv4 address for the default bridge")] = ""
+    fixed_cidr: Annotated[str, Flag("IPv4 subnet for the default bridge network")] = ""
+    default_gateway: Annotated[str, Flag("Default gateway IPv4 address for the default bridge network")] = ""
+    default_address_pools: Annotated[
+        list[AddressPool], Flag("Default address pools, as base=CIDR,size=N", name="default-address-pool")
+    ] = []
+    mtu: Annotated[int, Flag('Set the MTU for the default "bridge" network')] = 0
+    ip: Annotated[str, Flag("Host IP for port publishing from the default bridge network")] = "0.0.0.0"  # noqa: S104
+    icc: Annotated[bool, Flag("Enable inter-container communication for the default bridge network")] = True
+    ip_forward: Annotated[bool, Flag("Enable IP forwarding in system configuration")] = True
+    ip_masq: Annotated[bool, Flag("Enable IP masquerading for the default bridge network")] = True
+    iptables: Annotated[bool, Flag("Enable addition of firewall rules")] = True
+    dns: Annotated[list[str], Flag("DNS server to use")] = []
+    dns_opts: Annotated[list[str], Flag("DNS options to use", name="dns-opt")] = []
+    dns_search: Annotated[list[str], Flag("DNS search domains to use")] = []
+    host_gateway_ips: Annotated[
+        list[str], Flag("IP addresses that the special 'host-gateway' string resolves to", name="host-gateway-ip")
+    ] = []
+
+    cgroup_parent: Annotated[str, Flag("Set parent cgroup for all containers")] = ""
+    default_cgroupns_mode: Annotated[str, Flag('Default cgroup namespace mode ("host" | "private")')] = ""
+    default_shm_size: Annotated[int, Flag("Default shm size for containers")] = 64 << 20
+    default_ulimits: Annotated[dict[str, Ulimit], Flag("Default ulimits for containers", name="default-ulimit")] = {}
+    init: Annotated[bool, Flag("Run an init in the container to forward signals and reap processes")] = False
+    no_new_privileges: Annotated[bool, Flag("Set no-new-privileges by default for new containers")] = False
+    seccomp_profile: Annotated[str, Flag('Path to seccomp profile, "builtin" or "unconfined"')] = "builtin"
+    log_driver: Annotated[str, Flag("Default driver for container logs")] = "json-file"
+    log_opts: Annotated[dict[str, str], Flag("Default log driver options for containers", name="log-opt")] = {}
+
+    @property
+    def socket_path(self) -> str:
+        """The unix socket of the daemon's own, in its exec root."""
+        return os.path.join(self.exec_root, "pier.sock")
+
+    @property
+    def listen(self) -> list[str]:
+        """Addresses to listen on: those asked for, or the daemon's own socket."""
+        return self.hosts or [f"unix://{self.socket_path}"]
+
+    @property
+    def claims_docker_socket(self) -> bool:
+        """Shall the daemon also answer on /var/run/docker.sock when that is free? Only the system's own daemon does."""
+        return not self.hosts and self.exec_root == EXEC_ROOT
+
+    @property
+    def pid_path(self) -> str:
+        return self.pidfile or os.path.join(self.exec_root, "pier.pid")
+
+    @property
+    def level(self) -> str:
+        """The log level in force."""
+        return "debug" if self.debug else self.log_level
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and what has to be said about it."""
+
+    config: DaemonConfig
+    warnings: list[str]
+
+
+def load(flags: dict[str, Any], *, path: str = DEFAULT_FILE, path_given: bool = False) -> Loaded:
+    """Merge the file with the flags (key -> value in the shape the file would hold) and check the whole.
+
+    A missing file is an error only where it was asked for. Raises BadConfigFile, UnsupportedOption.
+    """
+    values = read_file(path, must_exist=path_given)
+    check_keys(values, flags, path)
+    merged = values | flags
+    warnings = check_inert(merged, path)
+    config = build(merged, path)
+    return Loaded(config, warnings)
+
+
+def read_file(path: str, *, must_exist: bool) -> dict[str, Any]:
+    """The options of a file, `proxies` flattened as Docker does it. Raises BadConfigFile."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        if must_exist:
+            raise BadConfigFile(path=path, reason=f"open {path}: no such file or directory") from None
+        return {}
+    except OSError as error:
+        raise BadConfigFile(path=path, reason=f"open {path}: {(error.strerror or '').lower()}") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise BadConfigFile(path=path, reason=f"it is larger than {MAX_FILE_BYTES} bytes")
+    if not text.strip():
+        return {}
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadConfigFile(path=path, reason=f"invalid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise BadConfigFile(path=path, reason=f"invalid JSON: an object is wanted, not {type(values).__name__}")
+    proxies = values.pop("proxies", None)
+    if proxies is not None and not isinstance(proxies, dict):
+        raise BadConfigFile(path=path, reason="invalid JSON: proxies must be an object")
+    return values | (proxies or {})
+
+
+def check_keys(values: dict[str, Any], flags: dict[str, Any], path: str) -> None:
+    """Refuse keys nobody knows, and keys given twice. Raises BadConfigFile with Docker's words."""
+    known = {*keys().values(), *INERT, *PROXY_KEYS}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        reason = f"the following directives don't match any configuration option: {', '.join(unknown)}"
+        raise BadConfigFile(path=path, reason=reason)
+    twice = [key for key in sorted(set(values) & set(flags)) if key not in GIVEN_TWICE]
+    if twice:
+        pairs = (f"{key}: (from flag: {go_text(flags[key])}, from file: {go_text(values[key])})" for key in twice)
+        reason = (
+            f"the following directives are specified both as a flag and in the configuration file: {', '.join(pairs)}"
+        )
+        raise BadConfigFile(path=path, reason=reason)
+
+
+def check_inert(values: dict[str, Any], path: str) -> list[str]:
+    """A warning for each option that does nothing here. Raises UnsupportedOption where that would lower a guard."""
+    warnings = []
+    for key in sorted(INERT.keys() & values.keys()):
+        option, value = INERT[key], values[key]
+        if value in option.harmless or value in ([], {}, None):
+            continue
+        if option.refused:
+            raise UnsupportedOption(key=key, why=option.why, path=path)
+        warnings.append(f"the daemon option {key} has no effect: {option.why}")
+    return warnings
+
+
+def build(values: dict[str, Any], path: str) -> DaemonConfig:
+    """The typed configuration of merged values. Raises BadConfigFile."""
+    wanted = {key: value for key, value in values.items() if key in keys().values() and value is not None}
+    wanted["proxies"] = {key: values[key] for key in PROXY_KEYS if key in values}
+    try:
+        if isinstance(wanted.get("default-shm-size"), str):
+            wanted["default-shm-size"] = size_bytes(wanted["default-shm-size"])
+        config = msgspec.convert(wanted, DaemonConfig)
+    except (msgspec.ValidationError, BadValue) as error:
+        raise BadConfigFile(path=path, reason=f"invalid JSON: {error}") from error
+    problem = find_problem(config)
+    if problem:
+        problem = f"merged configuration validation from file and command line flags failed: {problem}"
+        raise BadConfigFile(path=path, reason=problem)
+    return config
+
+
+def find_problem(config: DaemonConfig) -> str:
+    """The first thing wrong with the values themselves, in Docker's words; empty when there is none."""
+    wrong = (
+        (config.log_level not in LOG_LEVELS, f"invalid logging level: {config.log_level}"),
+        (config.log_format not in ("text", "json"), f"invalid log format: {config.log_format}"),
+        (config.mtu < 0, f"invalid default MTU: {config.mtu}"),
+        (
+            config.max_concurrent_downloads < 0,
+            f"invalid max concurrent downloads: {config.max_concurrent_downloads}",
+        ),
+        (
+            config.default_cgroupns_mode not in ("", "host", "private"),
+            f'invalid default cgroup namespace ({config.default_cgroupns_mode}): use "host" or "private"',
+        ),
+        (
+            not (os.path.isabs(config.data_root) and os.path.isabs(config.exec_root)),
+            "data-root and exec-root must be absolute paths",
+        ),
+    )
+    checks = (
+        (_bad_label, config.labels),
+        (_bad_mirror, config.registry_mirrors),
+        (_bad_host, config.hosts),
+        (_bad_address, [*config.dns, *config.host_gateway_ips, config.ip]),
+        (_bad_address, [config.default_gateway] if config.default_gateway else []),
+        (_bad_subnet, [text for text in (config.bip, config.fixed_cidr) if text]),
+        (_bad_subnet, [pool.base for pool in config.default_address_pools]),
+    )
+    found = [text for is_wrong, text in wrong if is_wrong]
+    found += [problem for check, items in checks for item in items if (problem := check(item))]
+    return found[0] if found else ""
+
+
+def _bad_label(label: str) -> str:
+    key, equals, _ = label.partition("=")
+    return "" if key and equals else f"bad attribute format: {label}"
+
+
+def _bad_mirror(mirror: str) -> str:
+    scheme, separator, rest = mirror.partition("://")
+    if not separator:
+        return f"invalid mirror: no scheme specified for {json.dumps(mirror)}: must use either 'https://' or 'http://'"
+    if scheme not in ("http", "https") or not rest.strip("/"):
+        return f"invalid mirror: unsupported scheme {json.dumps(scheme)} in {json.dumps(mirror)}"
+    return ""
+
+
+def _bad_host(host: str) -> str:
+    scheme, _, rest = host.partition("://")
+    if scheme == "fd" or (scheme == "unix" and rest.startswith("/")):
+        return ""
+    if scheme == "tcp":
+        return f"invalid bind address ({host}): {NO_TCP_YET}"
+    if scheme == "unix":
+        return f"invalid bind address ({host}): the socket's path must be absolute"
+    return f"invalid bind address ({host}): unsupported proto '{scheme}'"
+
+
+def _bad_address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return f"invalid IP address: {text}"
+    return ""
+
+
+def _bad_subnet(text: str) -> str:
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return f"invalid CIDR address: {text}"
+    return "" if "/" in text else f"invalid CIDR address: {text}"
+
+
+def go_text(value: Any) -> str:
+    """A JSON value as Go's `%v` prints it: `true`, `[a b]`, `map[k:v]`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{' '.join(map(go_text, value))}]"
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{key}:{go_text(item)}' for key, item in sorted(value.items()))}]"
+    return "<nil>" if value is None else str(value)
+
+
+def keys() -> dict[str, str]:
+    """Field name -> key of `daemon.json`, for the options that act (`proxies` is spread over its own keys)."""
+    return {
+        name: key
+        for name, key in zip(DaemonConfig.__struct_fields__, DaemonConfig.__struct_encode_fields__, strict=True)
+        if name != "proxies"
+    }

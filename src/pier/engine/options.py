@@ -1,0 +1,86 @@
+"""Options of `dockerd` that Pier knows and does not act on: each says why when it is set.
+
+An option that changes what is *protected* is refused, since ignoring it would leave a user less safe than they asked to
+be; any other is accepted with a warning, so that an existing `daemon.json` works as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Shape = Literal["bool", "int", "str", "list", "map"]
+"""How a flag's text becomes the value that `daemon.json` would hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """An option that does nothing here."""
+
+    shape: Shape
+    why: str
+    refused: bool = False
+    harmless: tuple[Any, ...] = ()
+    """Values that ask for what Pier does anyway: no warning."""
+    flag: str = ""
+    """The command line's name where it is not the key."""
+
+
+NO_CONTAINERD = "Pier has no containerd"
+NO_SWARM = "Pier has no swarm mode"
+NO_TCP = "Pier listens on unix sockets only for now"
+NO_IPV6 = "containers get IPv4 addresses only for now"
+
+INERT: dict[str, Inert] = {
+    "allow-direct-routing": Inert("bool", "direct access to unpublished ports is not configurable for now"),
+    "authorization-plugins": Inert(
+        "list", "authorization plugins are not implemented yet", refused=True, flag="authorization-plugin"
+    ),
+    "bip6": Inert("str", NO_IPV6),
+    "bridge-accept-fwmark": Inert("str", "Pier's nftables rules do not look at marks"),
+    "builder": Inert("map", "building images is not implemented yet"),
+    "cdi-spec-dirs": Inert("list", "CDI devices are not implemented yet", flag="cdi-spec-dir"),
+    "containerd": Inert("str", NO_CONTAINERD),
+    "containerd-namespace": Inert("str", NO_CONTAINERD),
+    "containerd-plugins-namespace": Inert("str", NO_CONTAINERD),
+    "cpu-rt-period": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
+    "cpu-rt-runtime": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
+    "cri-containerd": Inert("bool", NO_CONTAINERD),
+    "default-gateway-v6": Inert("str", NO_IPV6),
+    "default-ipc-mode": Inert("str", "containers get a private IPC namespace", harmless=("private",)),
+    "default-network-opts": Inert("map", "only the default bridge exists for now", flag="default-network-opt"),
+    "default-runtime": Inert(
+        "str", "containers run in Pier's own runtime", refused=True, harmless=("runc", "pier", "io.containerd.runc.v2")
+    ),
+    "exec-opts": Inert(
+        "list", "cgroups are managed directly", harmless=(["native.cgroupdriver=cgroupfs"],), flag="exec-opt"
+    ),
+    "features": Inert("map", "the image store is Pier's own", flag="feature"),
+    "firewall-backend": Inert("str", "Pier's rules live in an nftables table of their own", harmless=("nftables", "")),
+    "fixed-cidr-v6": Inert("str", NO_IPV6),
+    "init-path": Inert("str", "the init process of --init is part of Pier"),
+    "ip-forward-no-drop": Inert("bool", "Pier never changes the policy of the host's FORWARD chain"),
+    "ip6tables": Inert("bool", NO_IPV6),
+    "ipv6": Inert("bool", NO_IPV6, harmless=(False,)),
+    "live-restore": Inert("bool", "containers always outlive the daemon", harmless=(True,)),
+    "max-concurrent-uploads": Inert("int", "push is not implemented yet"),
+    "max-download-attempts": Inert("int", "the number of attempts is fixed for now"),
+    "metrics-addr": Inert("str", "the metrics page is not implemented yet"),
+    "min-api-version": Inert("str", "the oldest API version spoken is 1.24"),
+    "network-control-plane-mtu": Inert("int", NO_SWARM),
+    "node-generic-resources": Inert("list", NO_SWARM, flag="node-generic-resource"),
+    "oom-score-adjust": Inert("int", "set OOMScoreAdjust= in the systemd unit"),
+    "rootless": Inert("bool", "rootless mode is not implemented yet", refused=True, harmless=(False,)),
+    "runtimes": Inert("map", "containers run in Pier's own runtime", flag="add-runtime"),
+    "selinux-enabled": Inert("bool", "SELinux labels are not implemented yet", refused=True, harmless=(False,)),
+    "storage-opts": Inert("list", "no storage driver takes options for now", flag="storage-opt"),
+    "swarm-default-advertise-addr": Inert("str", NO_SWARM),
+    "tls": Inert("bool", NO_TCP, harmless=(False,)),
+    "tlscacert": Inert("str", NO_TCP),
+    "tlscert": Inert("str", NO_TCP),
+    "tlskey": Inert("str", NO_TCP),
+    "tlsverify": Inert("bool", NO_TCP, harmless=(False,)),
+    "userland-proxy": Inert("bool", "the kernel forwards published ports, no proxy process", harmless=(False,)),
+    "userland-proxy-path": Inert("str", "the kernel forwards published ports, no proxy process"),
+    "userns-remap": Inert("str", "user namespaces are not implemented yet", refused=True, harmless=("",)),
+}
