@@ -1,0 +1,156 @@
+"""What a cgroup has used, as Docker's stats need it: one struct, and a reader each for v1's and v2's files.
+
+A file that is missing (a controller that is off, an old kernel) leaves its fields at zero.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_UNLIMITED_V1 = 1 << 62
+"""v1 shows "no limit" as the largest multiple of the page size below 2**63; any value this large means that."""
+_NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class IOEntry(NamedTuple):
+    """One count of one device."""
+
+    major: int
+    minor: int
+    op: str
+    """`Read`, `Write`, `Sync`, `Async`, `Discard`, `Total` on v1; `read`, `write`, `discard` on v2."""
+    value: int
+
+
+@dataclass(slots=True)
+class CgroupStats:
+    """Counters since the cgroup was made; times in nanoseconds, memory in bytes."""
+
+    version: int
+    """1 or 2: whose names the keys of `memory_stat` and the `op`s of I/O entries are."""
+    cpu_total_ns: int = 0
+    cpu_user_ns: int = 0
+    cpu_system_ns: int = 0
+    cpu_percpu_ns: list[int] = field(default_factory=list)
+    """v1 only."""
+    cpu_periods: int = 0
+    cpu_throttled_periods: int = 0
+    cpu_throttled_ns: int = 0
+    memory_usage: int = 0
+    memory_max_usage: int = 0
+    """v1; `memory.peak` on v2 since Linux 5.19."""
+    memory_limit: int | None = None
+    """None: no limit but the machine's."""
+    memory_failcnt: int = 0
+    memory_stat: dict[str, int] = field(default_factory=dict)
+    """`memory.stat` as it is."""
+    swap_usage: int = 0
+    pids_current: int = 0
+    pids_limit: int | None = None
+    io_service_bytes: list[IOEntry] = field(default_factory=list)
+    io_serviced: list[IOEntry] = field(default_factory=list)
+
+
+Read = Callable[[str, str], str]
+"""(controller, file) -> text; empty where there is none."""
+
+
+def read_v1_cpu(stats: CgroupStats, read: Read) -> None:
+    stats.cpu_total_ns = number(read("cpuacct", "cpuacct.usage"))
+    stats.cpu_percpu_ns = [int(word) for word in read("cpuacct", "cpuacct.usage_percpu").split()]
+    ticks = flat(read("cpuacct", "cpuacct.stat"))
+    stats.cpu_user_ns = ticks.get("user", 0) * _NS_PER_TICK
+    stats.cpu_system_ns = ticks.get("system", 0) * _NS_PER_TICK
+    throttling = flat(read("cpu", "cpu.stat"))
+    stats.cpu_periods = throttling.get("nr_periods", 0)
+    stats.cpu_throttled_periods = throttling.get("nr_throttled", 0)
+    stats.cpu_throttled_ns = throttling.get("throttled_time", 0)
+
+
+def read_v2_cpu(stats: CgroupStats, read: Read) -> None:
+    usage = flat(read("cpu", "cpu.stat"))
+    stats.cpu_total_ns = usage.get("usage_usec", 0) * 1000
+    stats.cpu_user_ns = usage.get("user_usec", 0) * 1000
+    stats.cpu_system_ns = usage.get("system_usec", 0) * 1000
+    stats.cpu_periods = usage.get("nr_periods", 0)
+    stats.cpu_throttled_periods = usage.get("nr_throttled", 0)
+    stats.cpu_throttled_ns = usage.get("throttled_usec", 0) * 1000
+
+
+def read_v1_memory(stats: CgroupStats, read: Read) -> None:
+    stats.memory_usage = number(read("memory", "memory.usage_in_bytes"))
+    stats.memory_max_usage = number(read("memory", "memory.max_usage_in_bytes"))
+    limit = number(read("memory", "memory.limit_in_bytes"))
+    stats.memory_limit = limit if 0 < limit < _UNLIMITED_V1 else None
+    stats.memory_failcnt = number(read("memory", "memory.failcnt"))
+    stats.memory_stat = flat(read("memory", "memory.stat"))
+    stats.swap_usage = stats.memory_stat.get("total_swap", 0)
+
+
+def read_v2_memory(stats: CgroupStats, read: Read) -> None:
+    stats.memory_usage = number(read("memory", "memory.current"))
+    stats.memory_max_usage = number(read("memory", "memory.peak"))
+    stats.memory_limit = limit(read("memory", "memory.max"))
+    stats.memory_failcnt = flat(read("memory", "memory.events")).get("max", 0)
+    stats.memory_stat = flat(read("memory", "memory.stat"))
+    stats.swap_usage = number(read("memory", "memory.swap.current"))
+
+
+def read_pids(stats: CgroupStats, read: Read) -> None:
+    stats.pids_current = number(read("pids", "pids.current"))
+    stats.pids_limit = limit(read("pids", "pids.max"))
+
+
+def read_v1_io(stats: CgroupStats, read: Read) -> None:
+    # The throttling layer counts whichever scheduler the device has.
+    stats.io_service_bytes = v1_entries(read("blkio", "blkio.throttle.io_service_bytes_recursive"))
+    stats.io_serviced = v1_entries(read("blkio", "blkio.throttle.io_serviced_recursive"))
+
+
+def read_v2_io(stats: CgroupStats, read: Read) -> None:
+    text = read("io", "io.stat")
+    stats.io_service_bytes = v2_entries(text, {"rbytes": "read", "wbytes": "write", "dbytes": "discard"})
+    stats.io_serviced = v2_entries(text, {"rios": "read", "wios": "write", "dios": "discard"})
+
+
+def number(text: str) -> int:
+    """A file of one number; 0 for an empty one."""
+    return int(text) if text else 0
+
+
+def limit(text: str) -> int | None:
+    """A file of one limit; None for `max` and for an empty one."""
+    stripped = text.strip()
+    return None if stripped in {"", "max"} else int(stripped)
+
+
+def flat(text: str) -> dict[str, int]:
+    """A "flat keyed" file: `key value` lines."""
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return {key: int(value) for key, _, value in pairs if value.lstrip("-").isdecimal()}
+
+
+def v1_entries(text: str) -> list[IOEntry]:
+    """v1's `8:0 Read 4096` lines; the last, `Total 4096`, is the sum of all and is left out."""
+    entries = []
+    for line in text.splitlines():
+        device, _, rest = line.partition(" ")
+        op, _, value = rest.partition(" ")
+        major, colon, minor = device.partition(":")
+        if colon and value:
+            entries.append(IOEntry(int(major), int(minor), op, int(value)))
+    return entries
+
+
+def v2_entries(text: str, ops: dict[str, str]) -> list[IOEntry]:
+    """v2's `8:0 rbytes=4096 wbytes=0 …` lines, only the keys of `ops`, under the names that it gives them."""
+    entries = []
+    for line in text.splitlines():
+        device, _, rest = line.partition(" ")
+        major, _, minor = device.partition(":")
+        values = dict(pair.partition("=")[::2] for pair in rest.split())
+        entries += [IOEntry(int(major), int(minor), op, int(values[key])) for key, op in ops.items() if key in values]
+    return entries

@@ -1,0 +1,506 @@
+"""One container's control group in every hierarchy of this machine: make, limit, join, watch, kill, remove.
+
+On v1 and hybrid a container has a directory in each hierarchy, on v2 one. The files' names and values are
+`cgroup_plan`'s and `cgroup_stats`' matter; here are the deeds. Everything on the path of a container's start is a
+plain system call.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping, Set
+from operator import itemgetter
+from typing import Any
+
+from pier.errors import InvalidParameter, PierError
+from pier.kernel import bpf_devices, cgroup_stats
+from pier.kernel.cgroup_layout import Layout, NoCgroups, detect
+from pier.kernel.cgroup_plan import BadResources, Write, plan
+from pier.kernel.cgroup_stats import CgroupStats, IOEntry
+
+__all__ = [
+    "BadResources",
+    "Cgroup",
+    "CgroupBusy",
+    "CgroupError",
+    "CgroupStats",
+    "IOEntry",
+    "Layout",
+    "NoCgroups",
+    "Write",
+    "detect",
+    "lost",
+    "plan",
+]
+
+_ENOTSUPP = 524
+"""The kernel's own "not supported", which it lets out for `memory.kmem.limit_in_bytes`; errno.h has no name for it."""
+_SHORTEST_WAIT_S = 0.0005
+_LONGEST_WAIT_S = 0.02
+
+
+class CgroupError(PierError):
+    """{deed} cgroup {path}: {reason}"""
+
+
+class CgroupBusy(CgroupError):
+    """{deed} cgroup {path}: still busy after {timeout_s:g} s, processes: {pids}"""
+
+    remedy = "a process in uninterruptible sleep (state D) holds it; it can be removed once that process is gone"
+
+
+class ResourceRefused(InvalidParameter):
+    """failed to write {value!r} to {file} of cgroup {path}: {reason}"""
+
+
+class Cgroup:
+    """The cgroup `path` (`/pier/<id>`) of one container, in every hierarchy of `layout`."""
+
+    __slots__ = ("_directories", "layout", "path")
+
+    def __init__(self, layout: Layout, path: str) -> None:
+        names = path.split("/")
+        if not path.startswith("/") or any(name in {"", ".", ".."} for name in names[1:]):
+            raise CgroupError(deed="name", path=path, reason="not an absolute path of plain names")
+        self.layout = layout
+        self.path = path
+        self._directories = [mount + path for mount in layout.hierarchies]
+
+    def directory(self, controller: str) -> str | None:
+        """The directory that holds a controller's files, None where the kernel has no such controller."""
+        mount = self.layout.controllers.get(controller)
+        return None if mount is None else mount + self.path
+
+    # --- making and joining ------------------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make the cgroup and what is missing above it, ready for a process to join. One that exists is taken over.
+
+        Raises CgroupError or OSError; what was made before the failure is removed again.
+        """
+        made: list[str] = []
+        try:
+            for mount, directory in zip(self.layout.hierarchies, self._directories, strict=True):
+                if _make(mount, directory):
+                    made.append(directory)
+            self._prepare()
+        except BaseException:
+            for directory in reversed(made):
+                _remove_once(directory)
+            raise
+
+    def _prepare(self) -> None:
+        mount = self.layout.controllers.get("cpuset")
+        if mount is not None and mount != self.layout.unified:
+            _fill_cpuset(mount, self.path)
+        if self.layout.mode == "v2" and self.layout.unified is not None:
+            wanted = self.layout.controllers.keys()
+            if not wanted <= set(_read(f"{self.layout.unified}{self.path}/cgroup.controllers").split()):
+                _delegate(self.layout.unified, self.path, wanted)
+
+    def open_procs(self) -> list[int]:
+        """Descriptors for `cgroup.procs`, one a hierarchy: a process that writes `0` to each joins. Raises OSError."""
+        fds: list[int] = []
+        try:
+            for directory in self._directories:
+                fds.append(os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds
+
+    # --- limits ------------------------------------------------------------------------------------------------------
+
+    def apply(self, resources: Mapping[str, Any]) -> list[str]:
+        """Write OCI's `linux.resources`; returns warnings for what this kernel lacks and Docker goes on without.
+
+        Without a key `devices` the device policy stays as it is; with one, what every container may do is added to it.
+        Raises BadResources, ResourceRefused, BadDeviceRule, OSError.
+        """
+        warnings: list[str] = []
+        again: list[Write] = []
+        for write in plan(resources, self.layout):
+            try:
+                self._apply_one(write, warnings)
+            except ResourceRefused:
+                # Limits that depend on each other (memory and swap, quota and burst) may only go in the other order.
+                again.append(write)
+        for write in again:
+            self._apply_one(write, warnings)
+        if "devices" in resources:
+            self._apply_devices([*bpf_devices.parse(resources["devices"] or ()), *bpf_devices.DEFAULT_RULES])
+        return list(dict.fromkeys(warnings))
+
+    def _apply_one(self, write: Write, warnings: list[str]) -> None:
+        if self._write(write.controller, write.file, write.value):
+            return
+        if write.otherwise is not None and self._write(write.controller, *write.otherwise):
+            return
+        if not write.lost:
+            reason = f"this kernel has no {write.file} (controller {write.controller})"
+            raise CgroupError(deed="limit", path=self.path, reason=reason)
+        if write.lost != "-":
+            warnings.append(write.lost)
+
+    def _write(self, controller: str, file: str, value: str) -> bool:
+        """Write a controller's file; False where there is no such file. Raises ResourceRefused."""
+        mount = self.layout.controllers.get(controller)
+        if mount is None:
+            return False
+        path = f"{mount}{self.path}/{file}"
+        try:
+            try:
+                _write(path, value)
+            except FileNotFoundError:
+                # In a hybrid what v2 has of controllers is handed down only to who asks for it.
+                if mount != self.layout.unified or self.layout.mode == "v2":
+                    return False
+                _delegate(mount, self.path, {controller})
+                _write(path, value)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno in {_ENOTSUPP, errno.EOPNOTSUPP}:
+                return False
+            raise ResourceRefused(value=value, file=file, path=self.path, reason=error.strerror) from error
+        return True
+
+    def _apply_devices(self, rules: list[bpf_devices.DeviceRule]) -> None:
+        directory = self.directory("devices")
+        if directory is not None:
+            for file, lines in itertools.groupby(bpf_devices.v1_writes(rules), key=itemgetter(0)):
+                _write_each(f"{directory}/{file}", [line for _, line in lines])
+        elif self.layout.unified is not None:
+            fd = os.open(self.layout.unified + self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                bpf_devices.attach(fd, rules)
+            finally:
+                os.close(fd)
+        else:
+            raise CgroupError(deed="limit", path=self.path, reason="this kernel has no `devices` controller")
+
+    def files(self) -> frozenset[str]:
+        """The names of all files of this cgroup, which are what this kernel can limit and count."""
+        found: set[str] = set()
+        for directory in self._directories:
+            found.update(os.listdir(directory))
+        return frozenset(found)
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def pids(self) -> list[int]:
+        """Processes in this cgroup and below it, sorted; empty when it is gone."""
+        # A container may make cgroups of its own below in one v1 hierarchy and not in another: any one knows them all.
+        return sorted(set(_pids_below(self._main)))
+
+    @property
+    def _main(self) -> str:
+        """The hierarchy that is asked about processes: the one where only the engine moves them, if there is one."""
+        return self._directories[-1] if self.layout.unified is not None else self._directories[0]
+
+    def kill(self, timeout_s: float = 2.0) -> None:
+        """SIGKILL every process in this cgroup and below it, forks under way included. Does not wait for their end.
+
+        Raises CgroupBusy when new processes kept coming for `timeout_s` (only where the kernel has no cgroup.kill,
+        before Linux 5.14 or on plain v1).
+        """
+        if self.layout.unified is not None:
+            try:
+                _write(f"{self.layout.unified}{self.path}/cgroup.kill", "1")
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ENODEV}:
+                    raise
+            else:
+                return
+        self._kill_each(timeout_s)
+
+    def _kill_each(self, timeout_s: float) -> None:
+        """Freeze, so that nothing forks away, signal each, thaw; again while there are processes never signalled."""
+        signalled: set[int] = set()
+        for _ in _waits(timeout_s):
+            frozen = self._try_freeze()
+            try:
+                pids = set(self.pids())
+                for pid in pids:
+                    _kill(pid)
+            finally:
+                if frozen:
+                    self.thaw()
+            if frozen or pids <= signalled:
+                return
+            signalled |= pids
+        raise CgroupBusy(deed="kill", path=self.path, timeout_s=timeout_s, pids=self.pids())
+
+    def _try_freeze(self) -> bool:
+        try:
+            self.freeze(timeout_s=0.2)
+        except (OSError, CgroupError):
+            return False
+        return True
+
+    def freeze(self, timeout_s: float = 2.0) -> None:
+        """Stop every process in this cgroup and below it (`docker pause`); returns when all stand still.
+
+        Raises CgroupBusy (and thaws again) when one does not within `timeout_s`.
+        """
+        stands = self._freeze_v1 if self.directory("freezer") is not None else self._freeze_v2
+        if not stands(timeout_s):
+            self.thaw()
+            raise CgroupBusy(deed="freeze", path=self.path, timeout_s=timeout_s, pids=self.pids())
+
+    def _freeze_v1(self, timeout_s: float) -> bool:
+        file = f"{self.directory('freezer')}/freezer.state"
+        for _ in _waits(timeout_s):
+            # Written again each time: a task that forked meanwhile holds the whole group in FREEZING.
+            _write(file, "FROZEN")
+            if _read(file) == "FROZEN\n":
+                return True
+        return False
+
+    def _freeze_v2(self, timeout_s: float) -> bool:
+        directory = self._unified()
+        deadline = time.monotonic() + timeout_s
+        fd = os.open(f"{directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _write(f"{directory}/cgroup.freeze", "1")
+            changed = select.poll()
+            changed.register(fd, select.POLLPRI)
+            while cgroup_stats.flat(os.pread(fd, 4096, 0).decode()).get("frozen") != 1:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                changed.poll(left * 1000)
+        finally:
+            os.close(fd)
+        return True
+
+    def thaw(self) -> None:
+        """Let them go on (`docker unpause`)."""
+        freezer = self.directory("freezer")
+        if freezer is not None:
+            _write(f"{freezer}/freezer.state", "THAWED")
+        else:
+            _write(f"{self._unified()}/cgroup.freeze", "0")
+
+    def _unified(self) -> str:
+        if self.layout.unified is None:
+            raise CgroupError(deed="freeze", path=self.path, reason="this kernel has no `freezer` controller")
+        return self.layout.unified + self.path
+
+    # --- watching ----------------------------------------------------------------------------------------------------
+
+    def oom_kills(self) -> int:
+        """How many processes of this cgroup the kernel killed for want of memory; 0 when that is not known."""
+        file = "memory.events" if self.layout.version("memory") == 2 else "memory.oom_control"
+        return cgroup_stats.flat(self._read("memory", file)).get("oom_kill", 0)
+
+    def stats(self) -> CgroupStats:
+        """What this cgroup has used. Zeros when it is gone."""
+        version = self.layout.version
+        stats = CgroupStats(2 if self.layout.mode == "v2" else 1)
+        (cgroup_stats.read_v2_cpu if version("cpu") == 2 else cgroup_stats.read_v1_cpu)(stats, self._read)
+        (cgroup_stats.read_v2_memory if version("memory") == 2 else cgroup_stats.read_v1_memory)(stats, self._read)
+        (cgroup_stats.read_v2_io if version("blkio") == 2 else cgroup_stats.read_v1_io)(stats, self._read)
+        cgroup_stats.read_pids(stats, self._read)
+        return stats
+
+    def _read(self, controller: str, file: str) -> str:
+        mount = self.layout.controllers.get(controller)
+        if mount is None and controller == "cpu" and self.layout.mode == "v2":
+            mount = self.layout.unified  # cpu.stat is there without the controller
+        return "" if mount is None else _read(f"{mount}{self.path}/{file}")
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def remove(self, timeout_s: float = 2.0) -> None:
+        """Remove the cgroup and those below it, waiting for processes that are dying. Gone already is well too.
+
+        Raises CgroupBusy when a process is still there after `timeout_s`; it kills nothing.
+        """
+        left = self._directories
+        for _ in _waits(timeout_s):
+            left = [directory for directory in left if not _remove_once(directory)]
+            if not left:
+                return
+        pids = sorted({pid for directory in left for pid in _pids_below(directory)})
+        raise CgroupBusy(deed="remove", path=self.path, timeout_s=timeout_s, pids=pids)
+
+
+def lost(resources: Mapping[str, Any], layout: Layout, files: Set[str]) -> list[str]:
+    """The warnings that `apply` would return in a cgroup with these `files` (`Cgroup.files` of any, such as `/pier`).
+
+    For the daemon, which warns when a container is created. Pure. Raises BadResources.
+    """
+    warnings = []
+    for write in plan(resources, layout):
+        names = {write.file} if write.otherwise is None else {write.file, write.otherwise[0]}
+        if write.lost not in {"", "-"} and not names & files:
+            warnings.append(write.lost)
+    return list(dict.fromkeys(warnings))
+
+
+# --- deeds on single files and directories ---------------------------------------------------------------------------
+
+
+def _read(path: str) -> str:
+    """A small file's text; empty when it, or its cgroup, is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return ""
+    try:
+        text = os.read(fd, 65536)
+        while chunk := os.read(fd, 65536):
+            text += chunk
+    except OSError as error:
+        if error.errno not in {errno.ENODEV, errno.EOPNOTSUPP}:
+            raise
+        return ""
+    finally:
+        os.close(fd)
+    return text.decode()
+
+
+def _write(path: str, value: str) -> None:
+    _write_each(path, [value])
+
+
+def _write_each(path: str, values: Iterable[str]) -> None:
+    """Write values to a file, each with a write of its own, as cgroup files want them."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for value in values:
+            os.write(fd, value.encode())
+    finally:
+        os.close(fd)
+
+
+def _make(mount: str, directory: str) -> bool:
+    """Make a cgroup directory and those above it; False if it was there."""
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        parent = os.path.dirname(directory)
+        if len(parent) <= len(mount):
+            raise
+        _make(mount, parent)
+        return _make(mount, directory)
+    return True
+
+
+def _ancestors(path: str) -> list[str]:
+    """`/a/b` -> ["", "/a"]: what is above a cgroup, from the hierarchy's root."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _fill_cpuset(mount: str, path: str) -> None:
+    """Give v1 `cpuset` directories their parent's CPUs and memory nodes: with empty ones a join fails (ENOSPC).
+
+    `cgroup.clone_children` on the parent makes the kernel do it, so that this has nothing to do for the next container.
+    """
+    if _read(f"{mount}{path}/cpuset.cpus").strip() and _read(f"{mount}{path}/cpuset.mems").strip():
+        return
+    levels = [*_ancestors(path), path]
+    for above, level in itertools.pairwise(levels):
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if not _read(f"{mount}{level}/{file}").strip():
+                _write(f"{mount}{level}/{file}", _read(f"{mount}{above}/{file}"))
+        if level != path:
+            _write(f"{mount}{level}/cgroup.clone_children", "1")
+
+
+def _delegate(mount: str, path: str, controllers: Iterable[str]) -> None:
+    """Hand v2 controllers down to `path` through `cgroup.subtree_control` of everything above it.
+
+    A controller that a level cannot hand on is left out: what then lacks its file says so when it is written.
+    """
+    for level in _ancestors(path):
+        available = _read(f"{mount}{level}/cgroup.controllers").split()
+        enabled = _read(f"{mount}{level}/cgroup.subtree_control").split()
+        for controller in controllers:
+            if controller in available and controller not in enabled:
+                _enable(f"{mount}{level}", controller, is_mount=not level)
+
+
+def _enable(directory: str, controller: str, *, is_mount: bool) -> None:
+    """Enable one controller for a v2 directory's children.
+
+    A cgroup with processes of its own cannot (EBUSY), save the true root. Where the mount shows a cgroup that is not
+    the true root (Pier in a container), its processes are moved to a child, `init`, as Docker's own `dind` script does.
+    """
+    file = f"{directory}/cgroup.subtree_control"
+    try:
+        _write(file, f"+{controller}")
+    except OSError as error:
+        if error.errno == errno.EBUSY and is_mount:
+            _move_processes(directory, f"{directory}/init")
+            _write(file, f"+{controller}")
+        elif error.errno not in {errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP}:
+            raise
+
+
+def _move_processes(source: str, destination: str) -> None:
+    _make(source, destination)
+    for pid in _read(f"{source}/cgroup.procs").split():
+        try:
+            _write(f"{destination}/cgroup.procs", pid)
+        except ProcessLookupError:
+            continue
+
+
+def _remove_once(directory: str) -> bool:
+    """Try to remove a cgroup and those below it; False while a process is in one."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in {errno.EBUSY, errno.ENOTEMPTY}:
+            raise
+    else:
+        return True
+    children = _children(directory)
+    return bool(children) and all(map(_remove_once, children)) and _remove_once(directory)
+
+
+def _children(directory: str) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _pids_below(directory: str) -> Iterator[int]:
+    yield from map(int, _read(f"{directory}/cgroup.procs").split())
+    for child in _children(directory):
+        yield from _pids_below(child)
+
+
+def _kill(pid: int) -> None:
+    # 0 is a process outside this pid namespace: not ours to kill, and kill(0) would be our own group.
+    if pid > 0:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def _waits(timeout_s: float) -> Iterator[None]:
+    """One turn at once, then one after each of growing waits, until `timeout_s` is over."""
+    deadline = time.monotonic() + timeout_s
+    wait_s = _SHORTEST_WAIT_S
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(wait_s)
+        wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+        yield
