@@ -1,0 +1,182 @@
+"""Create a container: everything is checked and merged first, then its folders are made and its record is written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+
+from pier.containers import fields, names, validate
+from pier.containers import merge as rules
+from pier.containers.record import KIND, Record
+from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts, user_mounts
+from pier.containers.spec_resources import resources
+from pier.containers.world import Container, Image, World
+from pier.errors import InvalidParameter, NotFound
+from pier.kernel.cgroups import lost
+from pier.model.container import ContainerConfig, ContainerCreateRequest, ContainerCreateResponse
+from pier.model.host_config import HostConfig
+from pier.oci.platform import Platform, host_platform, runnable_on
+from pier.state import Delete
+
+FOLDER_MODE = 0o710
+"""Other users may not even look: the log is in there (attack 23)."""
+
+
+class WrongPlatform(NotFound):
+    """image with reference {ref} was found but does not provide the specified platform ({wanted})"""
+
+
+async def create(world: World, body: ContainerCreateRequest, *, name: str, platform: str) -> ContainerCreateResponse:
+    """Make a container that can be started. Raises InvalidParameter, Conflict, NotFound, NotImplementedYet, OSError."""
+    asked = rules.wanted_name(name)
+    given, given_host = body.config(), body.host_config
+    if not given.image:
+        raise InvalidParameter("no image specified")
+    fields.judge(given, given_host)
+    image = await world.images.get(given.image)
+    warnings = check_platform(image, given.image, platform)
+    config = rules.merge_config(given, image.config.config)
+    path, args = rules.command(config)
+    host = rules.fill_host_config(given_host, world.config, network_disabled=config.network_disabled)
+    warnings += fields.judge(config, given_host)
+    warnings += validate.check(config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus())
+    warnings += lost_limits(world, host)
+    mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
+    check_joined(world, host)
+    warnings += volume_warnings(config, host)
+    mounts = user_mounts(host)
+    id = names.make_id()
+    record = Record(
+        id=id,
+        name=asked or names.random_name(world.names),
+        created_ns=time.time_ns(),
+        image_id=str(image.id),
+        layers=[str(layer) for layer in image.layers],
+        path=path,
+        args=args,
+        driver=world.snapshots.name,
+        config=config,
+        host_config=host,
+        networking=body.networking_config,
+        mac_address=mac,
+    )
+    name_host(record, os.uname().nodename)
+    world.take_name(record.name, id)
+    container = Container(record)
+    try:
+        await asyncio.to_thread(make_folders, world, image, record, mounts)
+        await world.save(container)
+    except BaseException:
+        del world.names[record.name]
+        await asyncio.shield(asyncio.to_thread(remove_folders, world, id))
+        with contextlib.suppress(Exception):
+            await world.store.write(Delete(KIND, id))
+        raise
+    world.containers[id] = container
+    world.publish(container, "create")
+    return ContainerCreateResponse(id=id, warnings=warnings)
+
+
+def check_platform(image: Image, ref: str, asked: str) -> list[str]:
+    """Warn of an image for another machine; refuse one that is not what was asked for. Raises WrongPlatform."""
+    of_image = image.config.platform
+    if asked:
+        wanted = Platform.parse(asked)
+        if not any(of_image.matches(runs) for runs in runnable_on(wanted)):
+            raise WrongPlatform(ref=ref, wanted=str(wanted))
+        return []
+    host = host_platform()
+    if any(of_image.matches(runs) for runs in runnable_on(host)) or of_image.architecture == host.architecture:
+        return []
+    return [
+        f"The requested image's platform ({of_image}) does not match the detected host platform ({host}) and no "
+        "specific platform was requested"
+    ]
+
+
+def check_joined(world: World, host: HostConfig) -> None:
+    """Containers whose namespaces are joined must be there already. Raises NoSuchContainer."""
+    if host.pid_mode.startswith("container:"):
+        world.find(host.pid_mode.partition(":")[2])
+    if host.network_mode.startswith("container:"):
+        # Kept by id, as Docker does: a rename must not break the tie.
+        host.network_mode = f"container:{world.find(host.network_mode.partition(':')[2]).id}"
+
+
+def name_host(record: Record, host_name: str) -> None:
+    """Fill in the host name that the container sees."""
+    config, host = record.config, record.host_config
+    if host.network_mode.startswith("container:") or config.hostname:
+        return
+    shares = host.uts_mode == "host" or host.network_mode == "host"
+    config.hostname = host_name if shares else record.id[:12]
+
+
+def lost_limits(world: World, host: HostConfig) -> list[str]:
+    """Docker's warnings for limits that this kernel cannot set."""
+    if not world.cgroup_files:
+        return []
+    limits = resources(host, [])
+    del limits["devices"]
+    return lost(limits, world.config.cgroups, world.cgroup_files)
+
+
+def volume_warnings(config: ContainerConfig, host: HostConfig) -> list[str]:
+    """Volumes without a name are not there yet: their data lives in the container's own layer, and is said to."""
+    covered = {mount.target for mount in (*user_mounts(host), *tmpfs_mounts(host))}
+    paths = sorted(os.path.normpath(path) for path in config.volumes or ())
+    for path in paths:
+        if not path.startswith("/"):
+            raise InvalidMount(type="volume", reason=f"invalid mount path: '{path}' mount path must be absolute")
+    return [
+        f"Pier has no anonymous volumes yet: what is written to {path} stays in the container's own layer, and goes "
+        "when the container is removed."
+        for path in paths
+        if path not in covered
+    ]
+
+
+def online_cpus() -> str:
+    """The CPUs that cpusets may use, as the kernel lists them (`0-3`)."""
+    try:
+        with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return f"0-{(os.cpu_count() or 1) - 1}"
+
+
+def make_folders(world: World, image: Image, record: Record, mounts: list[UserMount]) -> None:
+    """The container's folder, its writable layer, and the sources of bind mounts that are to be made. Blocking.
+
+    Raises InvalidMount for a missing source, OSError.
+    """
+    for mount in mounts:
+        if mount.type == "bind":
+            ensure_source(mount)
+    os.makedirs(world.config.container_dir(record.id), mode=FOLDER_MODE)
+    world.snapshots.prepare(record.id, list(image.layers))
+
+
+def ensure_source(mount: UserMount) -> None:
+    """Make the source of a `-v` if it is missing. Raises InvalidMount where it must be there already."""
+    if os.path.lexists(mount.source):
+        return
+    if not mount.create_source:
+        raise InvalidMount(type="bind", reason=f"bind source path does not exist: {mount.source}")
+    try:
+        os.makedirs(mount.source, exist_ok=True)
+    except OSError as error:
+        raise InvalidMount(
+            type="bind",
+            reason=f"error while creating mount source path '{mount.source}': {(error.strerror or '').lower()}",
+        ) from error
+
+
+def remove_folders(world: World, id: str) -> None:
+    """Take away what `make_folders` made, however much of it there is. Blocking."""
+    world.snapshots.remove(id)
+    for folder in (world.config.exec_dir(id), world.config.container_dir(id)):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""What Pier knows about one container, as it is kept in the state database (kind "container", key: the id).
+
+A change of state is written before the world is changed: a record that says `running` without a pid is a start that may
+or may not have happened, and recovery finds out which.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import field
+
+from pier.model.container import ContainerConfig
+from pier.model.host_config import HostConfig
+from pier.model.network import NetworkingConfig
+from pier.state import Put
+
+KIND = "container"
+
+Status = Literal["created", "running", "paused", "restarting", "exited", "removing", "dead"]
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Times in nanoseconds since 1970, 0: never. `pid` is the host's, 0 while nothing runs."""
+
+    status: Status = "created"
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    """Why the last start failed."""
+    oom_killed: bool = False
+    started_at_ns: int = 0
+    finished_at_ns: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Docker counts a paused container and one about to be restarted as running."""
+        return self.status in ("running", "paused", "restarting")
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """One container. `config` is already merged with the image's, `host_config` with the daemon's defaults."""
+
+    id: str
+    """64 hexadecimal digits."""
+    name: str
+    """Without the leading slash that the API shows."""
+    created_ns: int
+    image_id: str
+    """Digest of the image's configuration; what the user called it is `config.image`."""
+    layers: list[str]
+    """Chain ids, bottom first."""
+    path: str
+    args: list[str]
+    driver: str
+    config: ContainerConfig
+    host_config: HostConfig
+    networking: NetworkingConfig = field(default_factory=NetworkingConfig)
+    mac_address: str = ""
+    state: State = field(default_factory=State)
+    restart_count: int = 0
+    stopped_by_user: bool = False
+    """`unless-stopped` and `always` look at this."""
+
+    def put(self) -> Put:
+        """The change that writes this record."""
+        return Put(KIND, self.id, msgspec.json.encode(self))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Record:
+        """Raises msgspec.DecodeError for a record that is not one."""
+        return _decoder.decode(data)
+
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+def mark_started(state: State, *, pid: int, at_ns: int) -> None:
+    """The container's program runs (pid 0: it is about to)."""
+    state.status, state.pid, state.started_at_ns = "running", pid, at_ns
+    state.exit_code, state.error, state.oom_killed = 0, "", False
+
+
+def mark_ended(state: State, *, exit_code: int, at_ns: int, oom_killed: bool = False) -> None:
+    """The container's program has ended."""
+    state.status, state.pid = "exited", 0
+    state.exit_code, state.finished_at_ns, state.oom_killed = exit_code, at_ns, oom_killed
+
+
+def mark_failed(state: State, *, exit_code: int, error: str, before: Status) -> None:
+    """A start came to nothing: the container is again what it was, and says why."""
+    state.status, state.pid = before, 0
+    state.started_at_ns = 0 if before == "created" else state.started_at_ns
+    state.exit_code, state.error = exit_code, error

@@ -1,0 +1,173 @@
+"""A container's record as an OCI runtime configuration (runtime-spec 1.2, config.md). Pure: no file is read here.
+
+What depends on the host (its devices, capabilities, name, the namespaces of other containers) comes in as `Facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pier.containers import spec_mounts, spec_resources, spec_security
+from pier.containers.record import Record
+from pier.model.container import ContainerConfig
+from pier.model.host_config import HostConfig, Ulimit
+
+OCI_VERSION = "1.2.1"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+NETWORK_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+"""Ports below 1024 and ping without privileges, in a network namespace of the container's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a configuration depends on besides the record."""
+
+    capabilities: Sequence[str]
+    """Those this daemon can give away."""
+    host_name: str
+    cgroups_path: str
+    """`<parent>/<id>`."""
+    etc: Mapping[str, str]
+    """`hosts`, `hostname`, `resolv.conf` -> the file on the host."""
+    joined: Mapping[str, str] = field(default_factory=dict)
+    """`network` or `pid` -> path of another container's namespace."""
+    joined_hostname: str = ""
+    """Of the container whose network is joined."""
+    devices: Sequence[dict[str, Any]] = ()
+    """Every device node of the host, filled in for a privileged container only."""
+    default_ulimits: Sequence[Ulimit] = ()
+    no_new_privileges: bool = False
+
+
+def runtime_spec(record: Record, facts: Facts) -> dict[str, Any]:
+    """The OCI configuration of a container; `root.path` and `process.user` are the runtime's to fill in."""
+    config, host = record.config, record.host_config
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": process(record, facts),
+        "root": {"path": "rootfs", **({"readonly": True} if host.readonly_rootfs else {})},
+        **host_names(config, host, facts),
+        "mounts": mounts(host, facts),
+        "annotations": dict(host.annotations or {}),
+        "linux": linux(config, host, facts),
+    }
+
+
+def process(record: Record, facts: Facts) -> dict[str, Any]:
+    """OCI `process`."""
+    config, host = record.config, record.host_config
+    options = spec_security.parse_security_opts(host.security_opt or ())
+    no_new = facts.no_new_privileges if options.no_new_privileges is None else options.no_new_privileges
+    found: dict[str, Any] = {
+        "terminal": config.tty,
+        "args": [record.path, *record.args],
+        "env": environment(config, hostname(config, host, facts)),
+        "cwd": config.working_dir or "/",
+        "capabilities": spec_security.capability_sets(spec_security.effective_capabilities(host, facts.capabilities)),
+        "rlimits": spec_resources.rlimits(host.ulimits or (), facts.default_ulimits),
+        "noNewPrivileges": no_new,
+        "oomScoreAdj": host.oom_score_adj,
+    }
+    height, width = (host.console_size or [0, 0])[:2]
+    if config.tty and height and width:
+        found["consoleSize"] = {"height": height, "width": width}
+    return found
+
+
+def environment(config: ContainerConfig, name: str) -> list[str]:
+    """Docker's own variables first, so that the user's win; `NAME` alone takes a variable away."""
+    base = [DEFAULT_PATH, f"HOSTNAME={name}", *(["TERM=xterm"] if config.tty else [])]
+    return merge_env(base, config.env or ())
+
+
+def merge_env(base: Sequence[str], over: Sequence[str]) -> list[str]:
+    """`base` with the entries of `over` in place of those of the same name; one without `=` removes its name."""
+    merged = {entry.partition("=")[0]: entry for entry in base}
+    for entry in over:
+        name, equals, _ = entry.partition("=")
+        if equals:
+            merged[name] = entry
+        else:
+            merged.pop(name, None)
+    return list(merged.values())
+
+
+def hostname(config: ContainerConfig, host: HostConfig, facts: Facts) -> str:
+    """The name the container sees for itself."""
+    if host.uts_mode == "host":
+        return facts.host_name
+    if host.network_mode.startswith("container:"):
+        return facts.joined_hostname
+    return config.hostname
+
+
+def host_names(config: ContainerConfig, host: HostConfig, facts: Facts) -> dict[str, str]:
+    """OCI `hostname` and `domainname`; neither without a UTS namespace of the container's own."""
+    if host.uts_mode == "host":
+        return {}
+    found = {"hostname": hostname(config, host, facts), "domainname": config.domainname}
+    return {key: value for key, value in found.items() if value}
+
+
+def mounts(host: HostConfig, facts: Facts) -> list[dict[str, Any]]:
+    """OCI `mounts`, in the order in which they are made."""
+    defaults = spec_mounts.default_mounts(shm_size=host.shm_size, privileged=host.privileged, ipc_mode=host.ipc_mode)
+    flags = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else [])]
+    etc = [
+        {"destination": f"/etc/{name}", "type": "bind", "source": facts.etc[name], "options": flags}
+        for name in ("resolv.conf", "hostname", "hosts")
+        if name in facts.etc
+    ]
+    return spec_mounts.assemble(defaults, etc, [*spec_mounts.tmpfs_mounts(host), *spec_mounts.user_mounts(host)])
+
+
+def linux(config: ContainerConfig, host: HostConfig, facts: Facts) -> dict[str, Any]:
+    """OCI `linux`, save the seccomp profile, which goes to the runtime compiled."""
+    nodes, rules = spec_resources.devices(host, facts.devices)
+    found: dict[str, Any] = {
+        "namespaces": namespaces(host, facts.joined),
+        "cgroupsPath": facts.cgroups_path,
+        "resources": spec_resources.resources(host, rules),
+        "sysctl": sysctls(config, host),
+        "devices": nodes,
+        **spec_security.protected_paths(host),
+    }
+    propagation = spec_mounts.root_propagation(spec_mounts.user_mounts(host))
+    if propagation:
+        found["rootfsPropagation"] = propagation
+    return found
+
+
+def namespaces(host: HostConfig, joined: Mapping[str, str]) -> list[dict[str, str]]:
+    """OCI `linux.namespaces`: one is missing where the host's is used, has a path where another container's is."""
+    modes = (
+        ("network", host.network_mode),
+        ("uts", host.uts_mode),
+        ("pid", host.pid_mode),
+        ("ipc", host.ipc_mode),
+        ("cgroup", host.cgroupns_mode),
+    )
+    found = [{"type": "mount"}]
+    for type_, mode in modes:
+        if mode == "host":
+            continue
+        found.append({"type": type_, **({"path": joined[type_]} if type_ in joined else {})})
+    return found
+
+
+def sysctls(config: ContainerConfig, host: HostConfig) -> dict[str, str]:
+    """OCI `linux.sysctl`. The domain name has its own key in OCI, so it is not among them."""
+    own_network = host.network_mode != "host" and not host.network_mode.startswith("container:")
+    base = NETWORK_SYSCTLS if own_network else {}
+    return {**base, **(host.sysctls or {})}
+
+
+def requested(host: HostConfig) -> list[str]:
+    """What the user asked for by name, so that its failure is an error (`StartRequest.requested`)."""
+    found = [f"process.rlimits.RLIMIT_{limit.name.upper()}" for limit in host.ulimits or ()]
+    if host.oom_score_adj:
+        found.append("process.oomScoreAdj")
+    return found

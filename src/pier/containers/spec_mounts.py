@@ -1,0 +1,346 @@
+"""What a container's root is furnished with: Docker's own mounts and the user's (runtime-spec config.md#mounts).
+
+Paths on the host come from the API's caller, who may name any; paths inside are only cleaned here, and resolved by the
+runtime below the container's root.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pier.errors import InvalidParameter, NotImplementedYet
+from pier.model.container import MountPoint
+from pier.model.host_config import HostConfig, Mount
+
+PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
+MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated"})
+PROC_FILES = frozenset(
+    "/proc/" + name
+    for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime")
+)
+"""The only places below /proc where a mount is let through: files that system containers put their own numbers over."""
+
+
+class InvalidMount(InvalidParameter):
+    """invalid mount config for type "{type}": {reason}"""
+
+
+class InvalidBind(InvalidParameter):
+    """invalid volume specification: '{text}': {reason}"""
+
+
+class InvalidBindMode(InvalidParameter):
+    """invalid mode: {mode}"""
+
+
+class DuplicateMount(InvalidParameter):
+    """Duplicate mount point: {target}"""
+
+
+class MountInsideProc(InvalidParameter):
+    """ "{target}" cannot be mounted because it is inside /proc"""
+
+
+class InvalidTmpfs(InvalidParameter):
+    """invalid tmpfs option "{option}\""""
+
+
+@dataclass(frozen=True, slots=True)
+class UserMount:
+    """One mount that the user asked for, whichever way it was written."""
+
+    type: str
+    """`bind` or `tmpfs`."""
+    source: str
+    target: str
+    options: tuple[str, ...]
+    """As in an OCI mount."""
+    mode: str = ""
+    """What stood after the last colon of `-v`."""
+    create_source: bool = False
+    """Make a missing source on the host (`-v`); else a missing one is an error."""
+    from_bind: bool = False
+
+    @property
+    def read_only(self) -> bool:
+        return "ro" in self.options or "rro" in self.options
+
+    @property
+    def propagation(self) -> str:
+        return next((word for word in self.options if word in PROPAGATIONS), "")
+
+    def oci(self) -> dict[str, Any]:
+        return {
+            "destination": self.target,
+            "type": self.type,
+            "source": self.source,
+            "options": list(self.options),
+        }
+
+    def point(self) -> MountPoint:
+        """As inspect shows it."""
+        bind = self.type == "bind"
+        return MountPoint(
+            type=self.type,
+            source=self.source if bind else "",
+            destination=self.target,
+            mode=self.mode,
+            rw=not self.read_only,
+            propagation=self.propagation if bind else "",
+        )
+
+
+def user_mounts(host: HostConfig) -> list[UserMount]:
+    """The mounts of `-v` and `--mount`, in the order given, sorted so that parents come before what lies below them.
+
+    Raises InvalidBind, InvalidBindMode, InvalidMount, DuplicateMount, MountInsideProc, and for volumes
+    NotImplementedYet. `--tmpfs` is not among them: Docker's inspect does not count it as a mount.
+    """
+    found = [parse_bind(text) for text in host.binds or ()] + [parse_mount(mount) for mount in host.mounts or ()]
+    seen: set[str] = set()
+    for mount in found:
+        if mount.target in seen:
+            raise DuplicateMount(target=mount.target)
+        seen.add(mount.target)
+    return by_depth(found)
+
+
+def by_depth(mounts: Sequence[UserMount]) -> list[UserMount]:
+    """Stable order by the number of path components."""
+    return sorted(mounts, key=lambda mount: mount.target.count("/"))
+
+
+def parse_bind(text: str) -> UserMount:
+    """`SOURCE:TARGET[:MODE]` of `-v`, MODE being words separated by commas. See `user_mounts` for the errors."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not all(parts[:2]):
+        if len(parts) == 1 and text:
+            raise NotImplementedYet(what=f"an anonymous volume (-v {text})")
+        raise InvalidParameter(f"invalid volume specification: '{text}'")
+    source, target, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+    is_path = source.startswith("/")
+    try:
+        target = clean_target(target, "bind" if is_path else "volume")
+    except InvalidMount as error:
+        raise InvalidBind(text=text, reason=error.message) from error
+    propagation = _check_mode(mode)
+    if not is_path:
+        raise NotImplementedYet(what=f"the named volume {source!r} (-v {text})")
+    words = mode.split(",") if mode else []
+    return UserMount(
+        type="bind",
+        source=posixpath.normpath(source),
+        target=target,
+        options=("rbind", *(("rro",) if "ro" in words else ()), propagation or "rprivate"),
+        mode=mode,
+        create_source=True,
+        from_bind=True,
+    )
+
+
+def _check_mode(mode: str) -> str:
+    """The propagation word of a `-v` mode, if any. Raises InvalidBindMode: an unknown word, or two of a kind."""
+    if not mode:
+        return ""
+    words = mode.split(",")
+    propagation = [word for word in words if word in PROPAGATIONS]
+    contradicts = {"ro", "rw"} <= set(words) or {"z", "Z"} <= set(words) or len(propagation) > 1
+    if contradicts or len(set(words)) != len(words) or not set(words) <= MODES | PROPAGATIONS:
+        raise InvalidBindMode(mode=mode)
+    return propagation[0] if propagation else ""
+
+
+def parse_mount(mount: Mount) -> UserMount:
+    """One `--mount`. See `user_mounts` for the errors."""
+    match mount.type:
+        case "bind":
+            return _bind(mount)
+        case "tmpfs":
+            return _tmpfs(mount)
+        case "volume" | "image":
+            name = f" {mount.source!r}" if mount.source else ""
+            raise NotImplementedYet(what=f"the {mount.type} mount{name} at {mount.target}")
+        case _:
+            raise InvalidParameter(f"invalid mount config for type {mount.type!r}: mount type unknown")
+
+
+def _bind(mount: Mount) -> UserMount:
+    options = mount.bind_options
+    target = clean_target(mount.target, "bind")
+    if not mount.source:
+        raise InvalidMount(type="bind", reason="field Source must not be empty")
+    if not mount.source.startswith("/"):
+        raise InvalidMount(type="bind", reason=f"invalid mount path: '{mount.source}' mount path must be absolute")
+    for other in ("volume_options", "tmpfs_options", "image_options"):
+        if getattr(mount, other) is not None:
+            name = "".join(part.capitalize() for part in other.split("_"))
+            raise InvalidMount(type="bind", reason=f"field {name} must not be specified")
+    propagation = (options.propagation if options else "") or "rprivate"
+    if propagation not in PROPAGATIONS:
+        raise InvalidMount(type="bind", reason=f"invalid propagation mode: {propagation}")
+    recursive = not (options and options.non_recursive)
+    read_only: tuple[str, ...] = ()
+    if mount.read_only:
+        shallow = options is not None and options.read_only_non_recursive
+        read_only = ("ro",) if shallow or not recursive else ("rro",)
+    return UserMount(
+        type="bind",
+        source=posixpath.normpath(mount.source),
+        target=target,
+        options=("rbind" if recursive else "bind", *read_only, propagation),
+        create_source=bool(options and options.create_mountpoint),
+    )
+
+
+def _tmpfs(mount: Mount) -> UserMount:
+    if mount.source:
+        raise InvalidMount(type="tmpfs", reason="field Source must not be specified")
+    words = ["noexec", "nosuid", "nodev", "rprivate"]
+    options = mount.tmpfs_options
+    if mount.read_only:
+        words.append("ro")
+    if options:
+        if options.size_bytes < 0:
+            raise InvalidMount(type="tmpfs", reason="tmpfs size must be 0 or greater")
+        for pair in options.options or ():
+            words = tmpfs_options(words, "=".join(pair))
+        if options.mode:
+            words.append(f"mode={options.mode:o}")
+        if options.size_bytes:
+            words.append(f"size={options.size_bytes}")
+    return UserMount("tmpfs", "tmpfs", clean_target(mount.target, "tmpfs"), tuple(words))
+
+
+def clean_target(target: str, type_: str) -> str:
+    """A place inside the container, without `.`, `..` and doubled slashes. Raises InvalidMount, MountInsideProc."""
+    if not target:
+        raise InvalidMount(type=type_, reason="field Target must not be empty")
+    if not target.startswith("/"):
+        raise InvalidMount(type=type_, reason=f"invalid mount path: '{target}' mount path must be absolute")
+    clean = "/" + posixpath.normpath(target).lstrip("/")
+    if clean == "/":
+        raise InvalidMount(type=type_, reason="invalid specification: destination can't be '/'")
+    if (clean == "/proc" or clean.startswith("/proc/")) and clean not in PROC_FILES:
+        raise MountInsideProc(target=clean)
+    return clean
+
+
+_TMPFS_FLAGS = {
+    "exec": "noexec",
+    "noexec": "exec",
+    "suid": "nosuid",
+    "nosuid": "suid",
+    "dev": "nodev",
+    "nodev": "dev",
+    "ro": "rw",
+    "rw": "ro",
+    "sync": "async",
+    "async": "sync",
+    "dirsync": "",
+    "remount": "",
+    "mand": "nomand",
+    "nomand": "mand",
+    "atime": "noatime",
+    "noatime": "atime",
+    "diratime": "nodiratime",
+    "nodiratime": "diratime",
+    "bind": "",
+    "rbind": "",
+    "relatime": "norelatime",
+    "norelatime": "relatime",
+    "strictatime": "nostrictatime",
+    "nostrictatime": "strictatime",
+    "private": "",
+    "rprivate": "",
+    "shared": "",
+    "rshared": "",
+    "slave": "",
+    "rslave": "",
+    "unbindable": "",
+    "runbindable": "",
+}
+"""Words that `--tmpfs` takes, with the word each of them takes the place of."""
+_TMPFS_VALUES = frozenset({"size", "nr_blocks", "nr_inodes", "mode", "uid", "gid", "mpol"})
+_TMPFS_REFUSED = frozenset({"remount", "bind", "rbind"})
+
+
+def tmpfs_options(base: Sequence[str], text: str) -> list[str]:
+    """`base` with the comma-separated words of `--tmpfs PATH:words` put over it. Raises InvalidTmpfs."""
+    words = list(base)
+    for word in filter(None, text.split(",")):
+        key, equals, _ = word.partition("=")
+        if equals:
+            if key not in _TMPFS_VALUES:
+                raise InvalidTmpfs(option=word)
+            words = [kept for kept in words if not kept.startswith(key + "=")]
+        elif word not in _TMPFS_FLAGS or word in _TMPFS_REFUSED:
+            raise InvalidTmpfs(option=word)
+        opposite = _TMPFS_FLAGS.get(word, "")
+        words = [kept for kept in words if kept not in (opposite, word)] + [word]
+    return words
+
+
+def tmpfs_mounts(host: HostConfig) -> list[UserMount]:
+    """The mounts of `--tmpfs`. Raises InvalidTmpfs, InvalidMount, MountInsideProc."""
+    base = ("noexec", "nosuid", "nodev", "rprivate")
+    found = []
+    for path, text in sorted((host.tmpfs or {}).items()):
+        if not path.startswith("/"):
+            raise InvalidParameter(f"invalid mount path: '{path}' mount path must be absolute")
+        found.append(UserMount("tmpfs", "tmpfs", clean_target(path, "tmpfs"), tuple(tmpfs_options(base, text))))
+    return found
+
+
+def default_mounts(*, shm_size: int, privileged: bool, ipc_mode: str) -> list[dict[str, Any]]:
+    """What Docker mounts in every container, in its order."""
+    flags = ["nosuid", "noexec", "nodev"]
+    mounts = [
+        _mount("/proc", "proc", "proc", flags),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        _mount("/sys", "sysfs", "sysfs", flags if privileged else [*flags, "ro"]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", flags if privileged else ["ro", *flags]),
+        _mount("/dev/mqueue", "mqueue", "mqueue", flags),
+    ]
+    if ipc_mode == "host":
+        mounts.append(_mount("/dev/shm", "bind", "/dev/shm", ["rbind", "rprivate"]))  # noqa: S108 - the container's
+    elif ipc_mode != "none":
+        mounts.append(_mount("/dev/shm", "tmpfs", "shm", [*flags, "mode=1777", f"size={shm_size}"]))  # noqa: S108
+    return mounts
+
+
+def _mount(destination: str, type_: str, source: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": type_, "source": source, "options": options}
+
+
+def assemble(
+    defaults: list[dict[str, Any]], etc: list[dict[str, Any]], users: Sequence[UserMount]
+) -> list[dict[str, Any]]:
+    """All mounts in order: the defaults, the files in /etc, the user's; a user's mount replaces what it covers.
+
+    A /dev of the user's takes the place of everything Docker would have mounted below it.
+    """
+    targets = {mount.target for mount in users}
+    kept = [
+        mount
+        for mount in defaults + etc
+        if mount["destination"] not in targets
+        and not ("/dev" in targets and str(mount["destination"]).startswith("/dev/"))
+    ]
+    return kept + [mount.oci() for mount in by_depth(users)]
+
+
+def root_propagation(users: Sequence[UserMount]) -> str:
+    """OCI `linux.rootfsPropagation` that lets a bind mount's propagation work; empty: the runtime's default."""
+    words = {mount.propagation.removeprefix("r") for mount in users if mount.type == "bind"}
+    if "shared" in words:
+        return "shared"
+    return "slave" if "slave" in words else ""

@@ -1,0 +1,327 @@
+"""Checks of a create request before anything is made, in Docker's words where clients match on them. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from pier.containers import signals, spec_mounts, spec_resources, spec_security
+from pier.errors import InvalidParameter, NotFound, NotImplementedYet
+from pier.model.container import ContainerConfig, HealthConfig
+from pier.model.host_config import HostConfig, LogConfig, RestartPolicy
+
+MIN_MEMORY = 6 << 20
+NS_PER_MS = 1_000_000
+RUNTIMES = frozenset({"", "runc", "pier", "io.containerd.runc.v2"})
+LOG_OPTIONS = {
+    "json-file": frozenset({"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"}),
+    "none": frozenset[str](),
+}
+LATER_LOG_DRIVERS = frozenset({"local", "journald", "syslog", "fluentd", "gelf", "awslogs", "splunk", "gcplogs"})
+ID_MAX = 2**31 - 1
+
+_ENV_NAME = re.compile(r"[^=\0]+")
+_NUMERIC = re.compile(r"[+-]?\d+", re.ASCII)
+_SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.ASCII | re.IGNORECASE)
+
+
+class BadUser(InvalidParameter):
+    """uids and gids must be in range 0-2147483647: {text}"""
+
+
+def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str) -> list[str]:
+    """Everything that can be refused without looking at the world; returns Docker's warnings.
+
+    `cpus` is how many CPUs there are, `cpuset` those that may be used (`0-3`). Raises InvalidParameter and subclasses.
+    """
+    check_config(config)
+    warnings = check_memory(host)
+    check_cpu(host, cpus=cpus, available=cpuset)
+    check_block_io(host)
+    check_modes(config, host)
+    check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
+    check_ports(host)
+    check_log(host.log_config)
+    check_dns(host)
+    warnings += check_security(host)
+    for limit in host.ulimits or ():
+        spec_resources.check_ulimit(limit)
+    for rule in host.device_cgroup_rules or ():
+        spec_resources.device_rule(rule)
+    spec_mounts.user_mounts(host)
+    spec_mounts.tmpfs_mounts(host)
+    if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
+        warnings.append("Published ports are discarded when using host network mode")
+    return warnings
+
+
+def check_config(config: ContainerConfig) -> None:
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidParameter(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    if "\0" in config.working_dir:
+        raise InvalidParameter("the working directory holds a NUL byte")
+    for entry in config.env or ():
+        if not _ENV_NAME.match(entry) or "\0" in entry:
+            raise InvalidParameter(f"invalid environment variable: {entry}")
+    if config.stop_signal:
+        signals.parse(config.stop_signal)
+    if config.healthcheck:
+        check_health(config.healthcheck)
+    check_user(config.user)
+    if any("\0" in word for word in (*(config.entrypoint or ()), *(config.cmd or ()))):
+        raise InvalidParameter("an argument of the command holds a NUL byte")
+    for port in config.exposed_ports or ():
+        parse_port(port)
+
+
+def check_user(user: str) -> None:
+    """Numbers out of range are refused here already; names are looked up in the container. Raises BadUser."""
+    for part in user.split(":", 1):
+        if _NUMERIC.fullmatch(part) and not 0 <= int(part[:20]) <= ID_MAX:
+            raise BadUser(text=part[:40])
+
+
+def check_health(health: HealthConfig) -> None:
+    for label, value in (
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ):
+        if value != 0 and value < NS_PER_MS:
+            raise InvalidParameter(f"{label} in Healthcheck cannot be less than 1ms")
+    if health.retries < 0:
+        raise InvalidParameter("Retries in Healthcheck cannot be negative")
+
+
+def check_memory(host: HostConfig) -> list[str]:
+    warnings: list[str] = []
+    if 0 < host.memory < MIN_MEMORY:
+        raise InvalidParameter("Minimum memory limit allowed is 6MB")
+    if host.memory < 0 or host.memory_reservation < 0 or host.memory_swap < -1:
+        raise InvalidParameter("Invalid value for a memory limit: it cannot be negative")
+    if host.memory > 0 and 0 < host.memory_swap < host.memory:
+        raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if host.memory == 0 and host.memory_swap > 0:
+        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
+        raise InvalidParameter(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
+    if 0 < host.memory_reservation < MIN_MEMORY:
+        raise InvalidParameter("Minimum memory reservation allowed is 6MB")
+    if 0 < host.memory < host.memory_reservation:
+        raise InvalidParameter("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if host.oom_kill_disable and host.memory == 0:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
+            "running out of resources."
+        )
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if host.shm_size < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+    return warnings
+
+
+def check_cpu(host: HostConfig, *, cpus: int, available: str) -> None:
+    if host.nano_cpus:
+        if host.cpu_period > 0:
+            raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+        if host.cpu_quota > 0:
+            raise InvalidParameter("Conflicting options: Nano CPUs and CPU Quota cannot both be set")
+        if not 10_000_000 <= host.nano_cpus <= cpus * 1_000_000_000:
+            raise InvalidParameter(f"range of CPUs is from 0.01 to {cpus:.2f}, as there are only {cpus} CPUs available")
+    if host.cpu_period and not 1_000 <= host.cpu_period <= 1_000_000:
+        raise InvalidParameter("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if 0 < host.cpu_quota < 1_000:
+        raise InvalidParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if host.cpu_shares < 0:
+        raise InvalidParameter(f"invalid CPU shares ({host.cpu_shares}): value must be a positive integer")
+    asked = parse_cpuset(host.cpuset_cpus, "cpus")
+    if not asked <= parse_cpuset(available, "cpus"):
+        raise InvalidParameter(
+            f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: {available}"
+        )
+    parse_cpuset(host.cpuset_mems, "mems")
+
+
+def parse_cpuset(text: str, kind: str) -> set[int]:
+    """`0-2,7` as {0, 1, 2, 7} (cpuset(7), List Format). Raises InvalidParameter."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, dash, last = part.partition("-")
+        if not (first.isdigit() and (not dash or last.isdigit())) or len(part) > 12:
+            raise InvalidParameter(f"Invalid value {text} for cpuset {kind}: invalid format: {text}")
+        if int(last or first) > 8191:
+            raise InvalidParameter(f"Invalid value {text} for cpuset {kind}: value out of range, maximum is 8191")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
+def check_block_io(host: HostConfig) -> None:
+    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
+        raise InvalidParameter("Range of blkio weight is from 10 to 1000")
+    if host.pids_limit is not None and host.pids_limit < -1:
+        raise InvalidParameter(f"invalid pids limit {host.pids_limit}")
+
+
+def check_modes(config: ContainerConfig, host: HostConfig) -> None:
+    """Namespaces, runtime and isolation: the words Docker knows, and the pairs that exclude each other."""
+    _one_of("PID", host.pid_mode, ("", "host"), container=True)
+    _one_of("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host"), container=True)
+    _one_of("UTS", host.uts_mode, ("", "host"), container=False)
+    _one_of("cgroup namespace", host.cgroupns_mode, ("", "private", "host"), container=False)
+    if host.userns_mode not in ("", "host"):
+        raise InvalidParameter(f"invalid user namespace mode: {host.userns_mode}")
+    if host.ipc_mode.startswith("container:"):
+        raise NotImplementedYet(what="sharing /dev/shm with another container (--ipc container:)")
+    if host.uts_mode == "host" and (config.hostname or config.domainname):
+        raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    if host.network_mode.startswith("container:"):
+        check_joined_network(config, host)
+    if host.runtime not in RUNTIMES:
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    if host.isolation not in ("", "default"):
+        raise InvalidParameter(f"invalid isolation ({host.isolation}): linux only supports 'default'")
+    check_host_names(config)
+    parent = host.cgroup_parent
+    if parent and (".." in parent.split("/") or "\0" in parent or parent.endswith(".slice")):
+        raise InvalidParameter(f"invalid cgroup parent {parent!r}: an absolute path below the cgroup root is wanted")
+    for request in host.device_requests or ():
+        wanted = "[" + " ".join(f"[{' '.join(group)}]" for group in request.capabilities or ()) + "]"
+        raise InvalidParameter(f'could not select device driver "{request.driver}" with capabilities: {wanted}')
+
+
+def check_joined_network(config: ContainerConfig, host: HostConfig) -> None:
+    """What belongs to the network cannot be changed by one who joins another's."""
+    if config.hostname:
+        raise InvalidParameter("conflicting options: hostname and the network mode")
+    if host.dns:
+        raise InvalidParameter("conflicting options: dns and the network mode")
+    if host.extra_hosts:
+        raise InvalidParameter("conflicting options: custom host-to-IP mapping and the network mode")
+    if host.port_bindings or host.publish_all_ports:
+        raise InvalidParameter("conflicting options: port publishing and the container type network mode")
+    if config.exposed_ports:
+        raise InvalidParameter("conflicting options: port exposing and the container type network mode")
+
+
+def check_host_names(config: ContainerConfig) -> None:
+    if len(config.hostname) > 63 or not re.fullmatch(r"[^/\0\n]*", config.hostname):
+        raise InvalidParameter(f"invalid hostname: {config.hostname[:80]!r}")
+    if len(config.domainname) > 63 or not re.fullmatch(r"[^/\0\n]*", config.domainname):
+        raise InvalidParameter(f"invalid domainname: {config.domainname[:80]!r}")
+
+
+def _one_of(kind: str, mode: str, words: Sequence[str], *, container: bool) -> None:
+    if mode in words or (container and mode.startswith("container:") and mode != "container:"):
+        return
+    raise InvalidParameter(f"invalid {kind} mode: {mode}")
+
+
+def check_restart_policy(policy: RestartPolicy, *, auto_remove: bool) -> None:
+    if policy.name not in ("", "no", "always", "unless-stopped", "on-failure"):
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', 'on-failure', or "
+            "'unless-stopped'"
+        )
+    if policy.name != "on-failure" and policy.maximum_retry_count:
+        raise InvalidParameter("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if policy.maximum_retry_count < 0:
+        raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
+    if auto_remove and policy.name not in ("", "no"):
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """`80/tcp` as (80, "tcp"); no protocol means tcp. Raises InvalidParameter."""
+    number, slash, protocol = text.partition("/")
+    if not number.isascii() or not number.isdigit() or not 1 <= int(number[:6]) <= 65535:
+        raise InvalidParameter(f'invalid port specification: "{text}"')
+    protocol = protocol.lower() if slash else "tcp"
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise InvalidParameter(f'invalid port specification: "{text}"')
+    return int(number), protocol
+
+
+def check_ports(host: HostConfig) -> None:
+    for port, bindings in (host.port_bindings or {}).items():
+        parse_port(port)
+        for binding in bindings or ():
+            first, _, last = binding.host_port.partition("-")
+            for part in filter(None, (first, last)):
+                if not part.isascii() or not part.isdigit() or int(part[:6]) > 65535:
+                    raise InvalidParameter(f'invalid port specification: "{binding.host_port}"')
+            if binding.host_ip:
+                _check_address(binding.host_ip)
+
+
+def check_dns(host: HostConfig) -> None:
+    for server in host.dns or ():
+        _check_address(server)
+    for entry in host.extra_hosts or ():
+        name, separator, address = entry.partition("=") if "=" in entry else entry.partition(":")
+        if not name or not separator:
+            raise InvalidParameter(f'bad format for add-host: "{entry}"')
+        if address != "host-gateway":
+            try:
+                _check_address(address.strip("[]"))
+            except InvalidParameter as error:
+                raise InvalidParameter(f'invalid IP address in add-host: "{address}"') from error
+
+
+def _check_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid IP address: {text}") from error
+
+
+def check_log(log: LogConfig) -> None:
+    """Driver and options, the daemon's default already filled in.
+
+    Raises NotFound, InvalidParameter, NotImplementedYet.
+    """
+    if log.type in LATER_LOG_DRIVERS:
+        raise NotImplementedYet(what=f"the logging driver {log.type}")
+    known = LOG_OPTIONS.get(log.type)
+    if known is None:
+        raise NotFound(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
+    for name in sorted(log.config or {}):
+        if name not in known:
+            raise InvalidParameter(f"unknown log opt '{name}' for {log.type} log driver")
+    options = log.config or {}
+    if options.get("compress", "false") not in ("false", "0"):
+        raise NotImplementedYet(what="compression of rotated logs (--log-opt compress)")
+    for name in ("labels", "labels-regex", "env", "env-regex", "tag"):
+        if options.get(name):
+            raise NotImplementedYet(what=f"--log-opt {name}")
+    if "max-size" in options:
+        size_bytes(options["max-size"])
+    files = options.get("max-file", "1")
+    if not files.isdigit() or not 1 <= int(files[:6]) <= 10_000:
+        raise InvalidParameter(f"max-file cannot be less than 1: {files!r}")
+    if int(files) > 1 and "max-size" not in options:
+        raise InvalidParameter("max-file: a maximum size is needed too (max-size)")
+
+
+def size_bytes(text: str) -> int:
+    """`10m` as bytes, units being powers of 1024. Raises InvalidParameter."""
+    match = _SIZE.fullmatch(text.strip()) if len(text) <= 24 else None
+    if match is None or int(match[1]) == 0:
+        raise InvalidParameter(f"invalid size: '{text[:24]}'")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
+
+
+def check_security(host: HostConfig) -> list[str]:
+    spec_security.capability_names(host.cap_add, "CapAdd")
+    spec_security.capability_names(host.cap_drop, "CapDrop")
+    options = spec_security.parse_security_opts(host.security_opt or ())
+    warnings = []
+    if options.apparmor not in ("", "unconfined"):
+        warnings.append(f"Pier does not load AppArmor profiles yet. The profile {options.apparmor!r} is not applied.")
+    if any(label != "disable" for label in options.labels):
+        warnings.append("Pier does not set SELinux labels yet. The label options are not applied.")
+    return warnings

@@ -1,0 +1,221 @@
+"""What the deeds of the container service work with: the rooms below, handed in, and the containers in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pier.containers import names
+from pier.containers.record import Record
+from pier.events import EventBus
+from pier.kernel.cgroups import Layout
+from pier.model.host_config import PortBinding, Ulimit
+from pier.oci.digest import Digest
+from pier.oci.image_config import ImageConfig
+from pier.runtime.client import Monitor
+from pier.runtime.request import AttachEnd, ExitRecord, Interface, OverlayRoot, StartRequest
+from pier.state import Store
+
+log = logging.getLogger("pier.containers")
+
+
+class Image(Protocol):
+    """What a container needs to know of its image."""
+
+    @property
+    def id(self) -> Digest: ...
+    @property
+    def config(self) -> ImageConfig: ...
+    @property
+    def layers(self) -> list[Digest]: ...
+
+
+class Images(Protocol):
+    async def get(self, ref: str) -> Image: ...
+
+
+class Snapshots(Protocol):
+    """Writable layers; blocking, so called in threads where they touch much."""
+
+    @property
+    def name(self) -> str: ...
+    def prepare(self, container_id: str, layers: list[Digest]) -> OverlayRoot: ...
+    def root(self, container_id: str, layers: list[Digest]) -> OverlayRoot: ...
+    def remove(self, container_id: str) -> None: ...
+    def usage(self, container_id: str) -> int: ...
+
+
+class Endpoint(Protocol):
+    """One container's place on its network."""
+
+    @property
+    def interfaces(self) -> list[Interface]: ...
+    @property
+    def ip(self) -> str: ...
+    @property
+    def prefix_len(self) -> int: ...
+    @property
+    def gateway(self) -> str: ...
+    @property
+    def mac(self) -> str: ...
+    @property
+    def network_id(self) -> str: ...
+    @property
+    def endpoint_id(self) -> str: ...
+    @property
+    def ports(self) -> Mapping[str, Sequence[PortBinding] | None]: ...
+
+
+class Networks(Protocol):
+    async def connect(
+        self,
+        container_id: str,
+        *,
+        mode: str,
+        ports: dict[str, list[PortBinding]],
+        publish_all: bool,
+        exposed: list[str],
+        mac: str | None,
+    ) -> Endpoint: ...
+    async def release(self, container_id: str) -> None: ...
+    def endpoint(self, container_id: str) -> Endpoint | None: ...
+
+
+class Runtime(Protocol):
+    async def launch(self, request: StartRequest, ends: Sequence[AttachEnd] = ()) -> Monitor: ...
+    async def reconnect(self, exec_dir: str) -> Monitor | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ContainersConfig:
+    """The daemon's configuration as far as containers go; the keys are daemon.json's."""
+
+    data_root: str
+    exec_root: str
+    cgroups: Layout
+    cgroup_parent: str = "/pier"
+    default_cgroupns_mode: str = ""
+    """Empty: `private` on cgroup v2, `host` on v1, as Docker."""
+    default_shm_size: int = 64 << 20
+    default_ulimits: Sequence[Ulimit] = ()
+    init: bool = False
+    no_new_privileges: bool = False
+    seccomp_profile: str = "builtin"
+    log_driver: str = "json-file"
+    log_opts: Mapping[str, str] = field(default_factory=dict)
+    dns: Sequence[str] = ()
+    dns_opts: Sequence[str] = ()
+    dns_search: Sequence[str] = ()
+    host_gateway_ips: Sequence[str] = ()
+
+    def container_dir(self, id: str) -> str:
+        return f"{self.data_root}/containers/{id}"
+
+    def exec_dir(self, id: str) -> str:
+        return f"{self.exec_root}/containers/{id}"
+
+    def exit_file(self, id: str) -> str:
+        return f"{self.container_dir(id)}/exit.json"
+
+    def log_path(self, id: str) -> str:
+        return f"{self.container_dir(id)}/{id}-json.log"
+
+    def etc_file(self, id: str, name: str) -> str:
+        """`hosts`, `hostname` or `resolv.conf` of a container."""
+        return f"{self.container_dir(id)}/{name}"
+
+
+@dataclass(eq=False, slots=True)
+class Container:
+    """A container in memory: its record and what only lives as long as the daemon."""
+
+    record: Record
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever changes the state: start, stop, remove, rename, pause."""
+    monitor: Monitor | None = None
+    pending: list[AttachEnd] = field(default_factory=list)
+    """Clients that attached before the start, waiting to be handed to the runtime."""
+    exited: asyncio.Future[ExitRecord] | None = None
+    """Of the present run; resolved when the record says so."""
+    waiters: list[tuple[str, asyncio.Future[int]]] = field(default_factory=list)
+    """(condition `next-exit` or `removed`, the exit code to come)."""
+    wake_restart: asyncio.Event = field(default_factory=asyncio.Event)
+    """Ends the wait before a restart by policy: stop, kill or remove was called."""
+    failures: int = 0
+    """Runs since the last that was long enough to reset the back-off."""
+    execs: set[str] = field(default_factory=set)
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def running(self) -> bool:
+        return self.record.state.running
+
+
+class Tasks:
+    """The tasks that belong to the service: `close` cancels what still runs and waits for it."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(eq=False, slots=True)
+class World:
+    """Everything the deeds share. One per daemon; touched on the event loop's thread only."""
+
+    runtime: Runtime
+    images: Images
+    snapshots: Snapshots
+    networks: Networks
+    store: Store
+    events: EventBus
+    config: ContainersConfig
+    containers: dict[str, Container] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    """Name -> id; a name is in here from before its container is written until after it is deleted."""
+    tasks: Tasks = field(default_factory=Tasks)
+    cgroup_files: frozenset[str] = frozenset()
+    """The files of a cgroup on this machine: what can be limited. Empty: not known yet."""
+
+    def find(self, ref: str) -> Container:
+        """By id, name or beginning of an id. Raises NoSuchContainer, AmbiguousPrefix."""
+        return self.containers[names.find(ref, self.containers, self.names)]
+
+    def take_name(self, name: str, id: str) -> None:
+        """Reserve a name. Raises NameInUse."""
+        holder = self.names.get(name)
+        if holder is not None:
+            raise names.NameInUse(name=name, holder=holder)
+        self.names[name] = id
+
+    def publish(self, container: Container, action: str, **more: str) -> None:
+        """A container's event with Docker's attributes: its labels, its image, its name, and what the action adds."""
+        record = container.record
+        # Labels first: one called `name` or `image` must not hide the engine's own.
+        attributes = {**(record.config.labels or {}), "image": record.config.image, "name": record.name, **more}
+        self.events.publish("container", action, record.id, attributes)
+
+    async def save(self, container: Container) -> None:
+        await self.store.write(container.record.put())
