@@ -30,6 +30,8 @@ class Layout:
     """Every mount point once, those of named v1 hierarchies (`name=systemd`) and of cgroup2 included."""
     unified: str | None = None
     """Mount point of the cgroup2 hierarchy."""
+    v1_options: tuple[tuple[str, str], ...] = ()
+    """Mount point and mount options (`cpu,cpuacct`, `none,name=systemd`) of each v1 hierarchy."""
 
     def version(self, controller: str) -> int:
         """1 or 2: which kind of files a controller has here; for one that is not there, that of the machine."""
@@ -63,12 +65,14 @@ def parse(mountinfo: str, root: str, unified_controllers: str) -> Layout:
     """
     controllers: dict[str, str] = {}
     hierarchies: list[str] = []
+    v1_options: dict[str, str] = {}
     seen: set[frozenset[str]] = set()
     for mount, kind, options in _cgroup_mounts(mountinfo, root):
         names = frozenset(name for name in options if name in _V1_CONTROLLERS or name.startswith("name="))
         if kind == "cgroup" and names and names not in seen:
             seen.add(names)
             hierarchies.append(mount)
+            v1_options[mount] = ",".join(sorted(names) if names & _V1_CONTROLLERS else ["none", *names])
             controllers |= {name: mount for name in sorted(names) if name in _V1_CONTROLLERS}
     unified = _unified_mount(mountinfo, root)
     if unified is not None:
@@ -79,7 +83,7 @@ def parse(mountinfo: str, root: str, unified_controllers: str) -> Layout:
         raise NoCgroups(root=root)
     on_v1 = any(mount != unified for mount in controllers.values())
     mode = "v1" if unified is None else "hybrid" if on_v1 else "v2"
-    return Layout(mode, controllers, tuple(hierarchies), unified)
+    return Layout(mode, controllers, tuple(hierarchies), unified, tuple(v1_options.items()))
 
 
 def _unified_mount(mountinfo: str, root: str) -> str | None:
