@@ -1,0 +1,85 @@
+# Pier from a clone: `sudo make demo` shows it, `sudo make test` proves it. Everything else is a piece of these two.
+
+PYTHON  := $(shell tools/find-python)
+VENV    := .venv
+BIN     := $(VENV)/bin
+PREFIX  ?= /usr/local
+LIB     := $(PREFIX)/lib/pier
+UNITS   ?= /etc/systemd/system
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TESTS   ?=
+
+.PHONY: demo test unit integration lint bench start stop venv dev install uninstall locks clean
+.NOTPARALLEL:
+
+demo: venv ; @$(BIN)/python demo/tour.py
+
+test: dev lint unit integration
+
+unit: dev ; @$(BIN)/python -m pytest tests/unit $(TESTS)
+
+integration: dev ; @$(BIN)/python -m pytest tests/integration $(TESTS)
+
+lint: dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: venv ; @$(BIN)/python bench
+
+start: venv ; @tools/daemon start
+
+stop: ; @tools/daemon stop
+
+# --- set-up: each step leaves a stamp, so that a second run takes no time -------------------------------------------
+
+venv: $(VENV)/.runtime
+dev: $(VENV)/.dev
+
+$(VENV)/.system: tools/system-packages
+	@PYTHON=$(PYTHON) tools/system-packages run
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.system requirements.lock tools/launchers.py
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
+	@$(BIN)/python tools/checkout.py $(CURDIR)/src
+	@$(BIN)/python tools/launchers.py --python $(CURDIR)/$(BIN)/python --bin $(BIN) --code $(CURDIR)/src \
+	    --packages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@tools/system-packages test
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements-dev.lock
+	@touch $@
+
+# The locks name versions and hashes, and neither an index nor a host: pip's own configuration says where from.
+locks: dev
+	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+	    --custom-compile-command "make locks" pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+	    --custom-compile-command "make locks" --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+# --- on the system --------------------------------------------------------------------------------------------------
+
+install: venv
+	@install -d $(LIB)/code $(LIB)/packages $(PREFIX)/bin $(UNITS)
+	@rm -rf $(LIB)/code/pier && cp -r src/pier $(LIB)/code/
+	@find $(LIB)/code -name __pycache__ -prune -exec rm -rf {} +
+	@$(PIP) install --require-hashes --only-binary :all: --upgrade --target $(LIB)/packages -r requirements.lock
+	@$(PYTHON) -m compileall -q $(LIB)/code
+	@$(PYTHON) tools/launchers.py --python $(PYTHON) --bin $(PREFIX)/bin --code $(LIB)/code --packages $(LIB)/packages
+	@getent group docker >/dev/null || groupadd --system docker
+	@sed 's|@BIN@|$(PREFIX)/bin|' packaging/pierd.service >$(UNITS)/pierd.service
+	@install -m 644 packaging/pierd.socket $(UNITS)/pierd.socket
+	@if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	@echo "installed; start it with: systemctl enable --now pierd.socket pierd.service"
+
+uninstall:
+	@rm -rf $(LIB) $(PREFIX)/bin/pier $(PREFIX)/bin/pierd $(UNITS)/pierd.service $(UNITS)/pierd.socket
+	@echo "removed; images and containers stay in /var/lib/pier"
+
+clean:
+	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +

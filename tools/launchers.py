@@ -1,0 +1,67 @@
+"""Write the commands `pier` and `pierd` for one installation.
+
+Not pip's entry points, for two reasons. Speed: an interpreter with `-S` starts in half the time, and `pier` needs no
+third-party package. Safety (attack 27): a privileged program must not run code that PYTHONPATH, the working directory,
+a user's site-packages or a `.pth` file put in its way, so the interpreter runs isolated (`-I`), without `site` (`-S`),
+and the launcher names the folders to import from, in full.
+
+    launchers.py --python PYTHON --bin FOLDER --code FOLDER --packages FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+ISOLATED = "-IS"
+SHEBANG_MAX = 255
+"""BINPRM_BUF_SIZE - 1: a longer first line is cut off by the kernel."""
+
+
+def shebang(python: str) -> str:
+    """The lines that make the kernel run a script with this interpreter, isolated.
+
+    A path that a `#!` line cannot hold (too long, or with a blank) goes through /bin/sh, in lines that Python reads as
+    a string.
+    """
+    line = f"#!{python} {ISOLATED}\n"
+    if len(os.fsencode(line)) <= SHEBANG_MAX and not any(letter.isspace() for letter in python):
+        return line
+    quoted = python.replace("'", "'\"'\"'")
+    return f"#!/bin/sh\n'''exec' '{quoted}' {ISOLATED} \"$0\" \"$@\"\n' '''\n"
+
+
+def launcher(python: str, folders: list[str], module: str) -> str:
+    """The text of a command that calls `module.main()` with `folders` first on the import path."""
+    return (
+        f"{shebang(python)}"
+        f"# Written by tools/launchers.py: isolated, and importing from these folders and the standard library only.\n"
+        f"import sys\n"
+        f"sys.path[:0] = {folders!r}\n"
+        f"from {module} import main\n"
+        f"sys.exit(main())\n"
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Write an executable file, in place of another one that may be running."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    fresh.chmod(0o755)
+    fresh.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the commands pier and pierd")
+    parser.add_argument("--python", required=True, help="absolute path of the interpreter")
+    parser.add_argument("--bin", required=True, type=Path, help="folder the commands go to")
+    parser.add_argument("--code", required=True, help="folder that holds the package pier")
+    parser.add_argument("--packages", required=True, help="folder that holds the third-party packages")
+    given = parser.parse_args()
+    write(given.bin / "pier", launcher(given.python, [given.code], "pier.cli.main"))
+    write(given.bin / "pierd", launcher(given.python, [given.code, given.packages], "pier.api.daemon"))
+
+
+if __name__ == "__main__":
+    main()
