@@ -7,6 +7,7 @@ PREFIX  ?= /usr/local
 LIB     := $(PREFIX)/lib/pier
 UNITS   ?= /etc/systemd/system
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV      ?= uv
 TESTS   ?=
 
 .PHONY: demo test unit integration lint bench start stop venv dev install uninstall locks clean
@@ -55,10 +56,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@touch $@
 
 # The locks name versions and hashes, and neither an index nor a host: pip's own configuration says where from.
-locks: dev
-	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+locks:
+	@$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	    --custom-compile-command "make locks" pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
+	@$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	    --custom-compile-command "make locks" --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 # --- on the system --------------------------------------------------------------------------------------------------

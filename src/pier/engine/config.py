@@ -18,6 +18,7 @@ import msgspec
 from pier.engine.options import INERT
 from pier.engine.values import BadValue, size_bytes
 from pier.errors import PierError
+from pier.model.host_config import Ulimit
 
 DEFAULT_FILE = "/etc/pier/daemon.json"
 DATA_ROOT = "/var/lib/pier"
@@ -51,14 +52,6 @@ class Flag:
     short: str = ""
     name: str = ""
     """Where it is not the key, as `--dns-opt` for `dns-opts`."""
-
-
-class Ulimit(msgspec.Struct, frozen=True, rename="pascal"):
-    """One entry of `default-ulimits`; -1 is unlimited."""
-
-    name: str = ""
-    hard: int = -1
-    soft: int = -1
 
 
 class Proxies(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):

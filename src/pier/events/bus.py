@@ -65,12 +65,13 @@ class EventBus:
 
     @asynccontextmanager
     async def subscribe(
-        self, *, filters: Filters = NO_FILTERS, since_ns: int = 0, until_ns: int = 0
+        self, *, filters: Filters | None = None, since_ns: int = 0, until_ns: int = 0
     ) -> AsyncIterator[AsyncIterator[EventMessage]]:
         """Listen from now on, after the remembered events between `since_ns` and `until_ns` (0: not given).
 
         The iterator ends at `until_ns` and when the bus closes; it raises SubscriberTooSlow.
         """
+        filters = filters or NO_FILTERS
         subscriber = _Subscriber(filters, self._backlog)
         past = self._remembered(filters, since_ns, until_ns)
         self._subscribers.add(subscriber)
