@@ -102,7 +102,9 @@ class Response:
         self.chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         length = headers.get("content-length")
         self._remaining = int(length) if length is not None else -1
-        if bodyless or status in (204, 304):
+        if status == 101:
+            self.chunked, self._remaining = False, -1
+        elif bodyless or status in (204, 304):
             self.chunked, self._remaining = False, 0
         if not self.chunked and self._remaining == 0:
             self._done()
@@ -326,7 +328,7 @@ class Client:
                 name, _, value = line.partition(b":")
                 headers[name.decode("latin-1").lower()] = value.strip().decode("latin-1")
             if status != 100:
-                return Response(self, connection, status, headers, bodyless=method == "HEAD" or status == 101)
+                return Response(self, connection, status, headers, bodyless=method == "HEAD")
 
 
 def _message(response: Response) -> str:

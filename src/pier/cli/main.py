@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 EXIT_INTERRUPTED = 128 + 2
+EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 
 GLOBAL_USAGE = "[OPTIONS] COMMAND [ARG...]"
 GLOBAL_FLAGS = (
@@ -84,7 +85,19 @@ def main(argv: list[str] | None = None) -> NoReturn:
         status = failure.status
     except KeyboardInterrupt:
         status = EXIT_INTERRUPTED
+    except Exception as defect:
+        complain(_defect(defect, traceback=bool({"-D", "--debug"} & set(words))))
+        status = EXIT_DEFECT
     os._exit(status)
+
+
+def _defect(defect: Exception, *, traceback: bool) -> str:
+    """What is said when pier itself is wrong; the traceback with -D."""
+    if not traceback:
+        return f"{PROGRAM}: a defect in {PROGRAM} itself: {type(defect).__name__}: {defect}\n(-D shows where)"
+    from traceback import format_exception  # noqa: PLC0415 - only for defects
+
+    return "".join(format_exception(defect)).rstrip("\n")
 
 
 def run(words: list[str]) -> int:
