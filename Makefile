@@ -17,9 +17,9 @@ demo: venv ; @$(BIN)/python demo/tour.py
 
 test: dev lint unit integration
 
-unit: dev ; @$(BIN)/python -m pytest tests/unit $(TESTS)
+unit: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/unit $(TESTS)
 
-integration: dev ; @$(BIN)/python -m pytest tests/integration $(TESTS)
+integration: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/integration $(TESTS)
 
 lint: dev
 	@$(BIN)/ruff check .
