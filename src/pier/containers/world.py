@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,10 +13,11 @@ from pier.containers.record import Record
 from pier.events import EventBus
 from pier.kernel.cgroups import Layout
 from pier.model.host_config import PortBinding, Ulimit
+from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig
 from pier.runtime.client import Monitor
-from pier.runtime.request import AttachEnd, ExitRecord, Interface, OverlayRoot, StartRequest
+from pier.runtime.request import AttachEnd, ExitRecord, OverlayRoot, StartRequest
 from pier.state import Store
 
 log = logging.getLogger("pier.containers")
@@ -48,27 +49,6 @@ class Snapshots(Protocol):
     def usage(self, container_id: str) -> int: ...
 
 
-class Endpoint(Protocol):
-    """One container's place on its network."""
-
-    @property
-    def interfaces(self) -> list[Interface]: ...
-    @property
-    def ip(self) -> str: ...
-    @property
-    def prefix_len(self) -> int: ...
-    @property
-    def gateway(self) -> str: ...
-    @property
-    def mac(self) -> str: ...
-    @property
-    def network_id(self) -> str: ...
-    @property
-    def endpoint_id(self) -> str: ...
-    @property
-    def ports(self) -> Mapping[str, Sequence[PortBinding] | None]: ...
-
-
 class Networks(Protocol):
     async def connect(
         self,
@@ -87,6 +67,12 @@ class Networks(Protocol):
 class Runtime(Protocol):
     async def launch(self, request: StartRequest, ends: Sequence[AttachEnd] = ()) -> Monitor: ...
     async def reconnect(self, exec_dir: str) -> Monitor | None: ...
+
+
+class Filters(Protocol):
+    async def path_for(self, record: Record, capabilities: Sequence[str]) -> str | None:
+        """Path of the compiled seccomp filter of a container; None: unconfined."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +130,8 @@ class Container:
     """(condition `next-exit` or `removed`, the exit code to come)."""
     wake_restart: asyncio.Event = field(default_factory=asyncio.Event)
     """Ends the wait before a restart by policy: stop, kill or remove was called."""
+    restart_by_policy: bool = True
+    """False while a restart asked for by the user goes on: its end is neither restarted by policy nor removed."""
     failures: int = 0
     """Runs since the last that was long enough to reset the back-off."""
     execs: set[str] = field(default_factory=set)
@@ -192,10 +180,13 @@ class World:
     store: Store
     events: EventBus
     config: ContainersConfig
+    seccomp: Filters
     containers: dict[str, Container] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     """Name -> id; a name is in here from before its container is written until after it is deleted."""
     tasks: Tasks = field(default_factory=Tasks)
+    host_texts: Callable[[], tuple[str, str]] = lambda: ("", "")
+    """(resolv.conf, hosts) of the host."""
     cgroup_files: frozenset[str] = frozenset()
     """The files of a cgroup on this machine: what can be limited. Empty: not known yet."""
 
@@ -216,6 +207,14 @@ class World:
         # Labels first: one called `name` or `image` must not hide the engine's own.
         attributes = {**(record.config.labels or {}), "image": record.config.image, "name": record.name, **more}
         self.events.publish("container", action, record.id, attributes)
+
+    def publish_network(self, container: Container, action: str, endpoint: Endpoint) -> None:
+        """`connect` and `disconnect` of a network, with Docker's attributes."""
+        if endpoint.network_id:
+            name = endpoint.mode
+            kind = {"none": "null"}.get(name, name)
+            attributes = {"container": container.id, "name": name, "type": kind}
+            self.events.publish("network", action, endpoint.network_id, attributes)
 
     async def save(self, container: Container) -> None:
         await self.store.write(container.record.put())

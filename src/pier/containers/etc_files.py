@@ -1,0 +1,68 @@
+"""The three files that a container gets in /etc from its engine: hosts, hostname, resolv.conf."""
+
+from __future__ import annotations
+
+import os
+
+from pier.containers.record import Record
+from pier.containers.world import ContainersConfig
+from pier.networks.endpoint import Endpoint
+from pier.networks.resolv import hosts, resolv_conf, upstream_path
+
+NAMES = ("resolv.conf", "hostname", "hosts")
+FILE_MODE = 0o644
+
+
+def contents(
+    record: Record, endpoint: Endpoint | None, daemon: ContainersConfig, *, host_resolv: str, host_hosts: str
+) -> dict[str, str]:
+    """Name of the file -> text, from the host's own resolv.conf and hosts. Pure. Raises BadExtraHost."""
+    config, host = record.config, record.host_config
+    own_network = host.network_mode != "host"
+    gateways = list(daemon.host_gateway_ips) or ([endpoint.gateway] if endpoint and endpoint.gateway else [])
+    full_name = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
+    return {
+        "hostname": f"{full_name}\n",
+        "hosts": hosts(
+            hostname=config.hostname if own_network else "",
+            domainname=config.domainname,
+            addresses=[endpoint.ip] if endpoint and endpoint.ip else [],
+            extra_hosts=[entry.replace("=", ":", 1) for entry in host.extra_hosts or ()],
+            gateways=gateways,
+            base=None if own_network else host_hosts,
+        ),
+        "resolv.conf": resolv_conf(
+            host_resolv,
+            dns=host.dns or daemon.dns,
+            search=host.dns_search or daemon.dns_search,
+            options=host.dns_options or daemon.dns_opts,
+            own_network=own_network,
+        ),
+    }
+
+
+def host_texts() -> tuple[str, str]:
+    """(resolv.conf, hosts) of the host; empty where there is none. Blocking."""
+    resolv = _read("/etc/resolv.conf")
+    upstream = upstream_path(resolv)
+    return (resolv if upstream == "/etc/resolv.conf" else _read(upstream)), _read("/etc/hosts")
+
+
+def write(folder: str, texts: dict[str, str]) -> None:
+    """Write the files into the container's folder. Blocking, some 100 µs. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    for name, text in texts.items():
+        fd = os.open(f"{folder}/{name}", flags, FILE_MODE)
+        try:
+            os.write(fd, text.encode())
+            os.fchmod(fd, FILE_MODE)  # whatever the daemon's umask: the container's users read them
+        finally:
+            os.close(fd)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""

@@ -1,0 +1,214 @@
+"""Start a container: gather what the runtime must know, write the intent, make the network, run the program.
+
+What was done is undone in reverse when a later step fails; the container is then what it was before, with the error and
+Docker's exit code for it (127 not found, 126 not executable, 128 everything else) in its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import Any
+
+from pier.containers import etc_files, spec, spec_mounts, spec_resources, spec_security, validate
+from pier.containers.create import ensure_source
+from pier.containers.record import Record, Status, mark_failed, mark_started
+from pier.containers.world import Container, World
+from pier.errors import Conflict
+from pier.model.host_config import HostConfig, PortBinding
+from pier.networks.endpoint import Endpoint
+from pier.oci.digest import Digest
+from pier.runtime.client import Monitor, StartFailed
+from pier.runtime.request import LogFile, StartRequest
+
+CANNOT_START = 128
+
+
+class NotRunning(Conflict):
+    """container {id} is not running"""
+
+
+class CannotStart(Conflict):
+    """{reason}"""
+
+
+class JoinedNotRunning(Conflict):
+    """cannot join {kind} namespace of a non running container: container {id} is {status}"""
+
+
+async def launch(world: World, container: Container) -> Monitor:
+    """Run the container's program; the caller holds `container.lock` and watches the monitor.
+
+    Raises StartFailed, what the network raises, OSError. The record is saved either way.
+    """
+    record = container.record
+    before: Status = "created" if record.state.status == "created" else "exited"
+    mark_started(record.state, pid=0, at_ns=time.time_ns())
+    try:
+        _, endpoint = await _both(world, container)
+        request = await build_request(world, record, endpoint)
+        monitor = await world.runtime.launch(request, container.pending)
+    except BaseException as error:
+        await asyncio.shield(_give_up(world, container, error, before))
+        raise
+    finally:
+        close_pending(container)
+    mark_started(record.state, pid=monitor.pid, at_ns=monitor.started_at_ns)
+    return monitor
+
+
+async def _both(world: World, container: Container) -> tuple[None, Endpoint | None]:
+    """Write the intent and connect the network, side by side: neither needs the other. The first error wins."""
+    saving = asyncio.ensure_future(world.save(container))
+    connecting = asyncio.ensure_future(connect(world, container))
+    results = await asyncio.gather(saving, connecting, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return None, connecting.result()
+
+
+async def _give_up(world: World, container: Container, error: BaseException, before: Status) -> None:
+    """Undo a start."""
+    code = error.exit_code if isinstance(error, StartFailed) else CANNOT_START
+    mark_failed(container.record.state, exit_code=code, error=str(error), before=before)
+    await disconnect(world, container)
+    await world.save(container)
+
+
+async def connect(world: World, container: Container) -> Endpoint | None:
+    """Join the container's network; None where it uses another container's."""
+    record = container.record
+    host = record.host_config
+    if host.network_mode.startswith("container:"):
+        return None
+    published = host.network_mode not in ("host", "none")
+    ports: dict[str, list[PortBinding]] = {}
+    if published:
+        ports = {port: list(bindings or ()) for port, bindings in (host.port_bindings or {}).items()}
+    endpoint = await world.networks.connect(
+        record.id,
+        mode=host.network_mode,
+        ports=ports,
+        publish_all=host.publish_all_ports and published,
+        exposed=[_normal_port(port) for port in record.config.exposed_ports or {}],
+        mac=record.mac_address or None,
+    )
+    world.publish_network(container, "connect", endpoint)
+    return endpoint
+
+
+async def disconnect(world: World, container: Container) -> None:
+    """Leave the network; nothing to do where none was joined. Never raises: the end of a container goes on."""
+    endpoint = world.networks.endpoint(container.id)
+    if endpoint is None:
+        return
+    with contextlib.suppress(Exception):
+        await world.networks.release(container.id)
+        world.publish_network(container, "disconnect", endpoint)
+
+
+def _normal_port(text: str) -> str:
+    number, protocol = validate.parse_port(text)
+    return f"{number}/{protocol}"
+
+
+async def build_request(world: World, record: Record, endpoint: Endpoint | None) -> StartRequest:
+    """Everything the runtime needs to know, with the files it will find. Raises OSError, PierError."""
+    config, host = record.config, record.host_config
+    joined = find_joined(world, host)
+    namespaces = {kind: f"/proc/{other.record.state.pid}/ns/{_NS_FILES[kind]}" for kind, other in joined.items()}
+    sharing = joined.get("network")
+    etc_owner = sharing.id if sharing else record.id
+    facts = spec.Facts(
+        capabilities=spec_security.available_capabilities(),
+        host_name=os.uname().nodename,
+        cgroups_path=cgroups_path(world, record),
+        etc={name: world.config.etc_file(etc_owner, name) for name in etc_files.NAMES},
+        joined=namespaces,
+        joined_hostname=sharing.record.config.hostname if sharing else "",
+        devices=await asyncio.to_thread(spec_resources.host_devices) if host.privileged else (),
+        default_ulimits=world.config.default_ulimits,
+        no_new_privileges=world.config.no_new_privileges,
+    )
+    runtime_spec = spec.runtime_spec(record, facts)
+    filter_path = await world.seccomp.path_for(record, runtime_spec["process"]["capabilities"]["bounding"])
+    texts = {} if sharing else _etc_texts(world, record, endpoint)
+    root = await asyncio.to_thread(_make_ready, world, record, texts)
+    return StartRequest(
+        id=record.id,
+        spec=runtime_spec,
+        root=root,
+        exec_dir=world.config.exec_dir(record.id),
+        exit_file=world.config.exit_file(record.id),
+        user=config.user,
+        group_add=list(host.group_add or ()),
+        open_stdin=config.open_stdin,
+        stdin_once=config.stdin_once,
+        log=log_file(world, record),
+        interfaces=list(endpoint.interfaces) if endpoint else [],
+        seccomp_bpf=filter_path,
+        init=bool(host.init),
+        requested=spec.requested(host),
+    )
+
+
+_NS_FILES = {"network": "net", "pid": "pid"}
+
+
+def find_joined(world: World, host: HostConfig) -> dict[str, Container]:
+    """The containers whose namespaces are joined, by OCI's word for the namespace. Raises JoinedNotRunning."""
+    found: dict[str, Container] = {}
+    for kind, mode in (("network", host.network_mode), ("pid", host.pid_mode)):
+        if mode.startswith("container:"):
+            other = world.find(mode.partition(":")[2])
+            if not other.record.state.pid:
+                raise JoinedNotRunning(kind=kind, id=other.id, status=other.record.state.status)
+            found[kind] = other
+    return found
+
+
+def cgroups_path(world: World, record: Record) -> str:
+    """`<parent>/<id>`."""
+    parent = record.host_config.cgroup_parent or world.config.cgroup_parent or "/pier"
+    return f"/{parent.strip('/')}/{record.id}"
+
+
+def log_file(world: World, record: Record) -> LogFile | None:
+    """Where the output goes; None: nowhere (`--log-driver none`)."""
+    log = record.host_config.log_config
+    if log.type == "none":
+        return None
+    options = log.config or {}
+    return LogFile(
+        path=world.config.log_path(record.id),
+        max_size_bytes=validate.size_bytes(options["max-size"]) if "max-size" in options else 0,
+        max_files=int(options.get("max-file", "1")),
+    )
+
+
+def _etc_texts(world: World, record: Record, endpoint: Endpoint | None) -> dict[str, str]:
+    resolv, hosts = world.host_texts()
+    return etc_files.contents(record, endpoint, world.config, host_resolv=resolv, host_hosts=hosts)
+
+
+def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:
+    """The files of one run; returns the root file system's layers. Blocking. Raises OSError, InvalidMount."""
+    config = world.config
+    for mount in spec_mounts.user_mounts(record.host_config):
+        if mount.type == "bind":
+            ensure_source(mount)
+    os.makedirs(config.exec_dir(record.id), mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(config.exit_file(record.id))
+    etc_files.write(config.container_dir(record.id), texts)
+    return world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
+
+
+def close_pending(container: Container) -> None:
+    """Let go of the daemon's copies of the clients' ends."""
+    for end in container.pending:
+        os.close(end.fd)
+    container.pending.clear()
