@@ -1,7 +1,7 @@
-"""Published ports on an IPv6 host address of a container that has IPv4 only: the kernel cannot translate between the two.
+"""Published ports on an IPv6 address of the host, of a container with IPv4 only: no kernel translates between the two.
 
-The daemon carries those connections itself, through the sockets that hold the ports. They end with the daemon; all others
-are the kernel's and go on.
+The daemon carries those connections itself, through the sockets that hold the ports. They end with the daemon; all
+others are the kernel's and go on.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Datagrams(asyncio.DatagramProtocol):
         self._clients.pop(addr, None)
 
 
-class Answers(asyncio.DatagramProtocol):
+class Answers:
     """The container's side for one client: connected, closed after UDP_IDLE_S without a datagram from the client."""
 
     def __init__(
