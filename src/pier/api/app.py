@@ -1,0 +1,125 @@
+"""The Engine API as an aiohttp application: find the operation, call it, turn what goes wrong into Docker's JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+
+import pier
+
+from . import containers, exec, images, system, unimplemented
+from .call import Call
+from .errors import PageNotFound, error_response
+from .hijack import Hijacked
+from .query import Query
+from .router import Route, Router
+from .services import Engine
+from .stream import STARTED
+from .versions import NEWEST, negotiate, text
+
+log = logging.getLogger("pier.api")
+
+ROUTES: Final = (*system.ROUTES, *containers.ROUTES, *exec.ROUTES, *images.ROUTES, *unimplemented.ROUTES)
+
+MAX_HEADER_BYTES = 128 << 10
+"""Of the request line and of each header: filters and registry credentials travel there."""
+
+SERVER_OPTIONS: Final[dict[str, Any]] = {
+    "access_log": None,
+    "auto_decompress": False,  # a compressed body is never inflated unasked
+    "handler_cancellation": True,  # see Dispatcher
+    "max_line_size": MAX_HEADER_BYTES,
+    "max_field_size": MAX_HEADER_BYTES,
+    "keepalive_timeout": 300.0,
+}
+"""For web.AppRunner: how connections of this application are to be served."""
+
+
+def make_app(engine: Engine, *, experimental: bool = False) -> web.Application:
+    """The whole API over an engine. Serve it with SERVER_OPTIONS."""
+    dispatcher = Dispatcher(engine, Router(ROUTES), standard_headers(experimental=experimental))
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", dispatcher.handle)
+    app.on_response_prepare.append(dispatcher.add_headers)
+    app.on_shutdown.append(dispatcher.finish)
+    return app
+
+
+def standard_headers(*, experimental: bool) -> dict[str, str]:
+    """The headers of every answer."""
+    return {
+        "Api-Version": text(NEWEST),
+        "Docker-Experimental": "true" if experimental else "false",
+        "Ostype": "linux",
+        "Server": f"Pier/{pier.__version__} (linux)",
+    }
+
+
+class Dispatcher:
+    """One request to one operation.
+
+    When a client goes away, aiohttp cancels its handler. That is right for streams; an operation that changes things
+    runs on in a task of its own, which `finish` waits for.
+    """
+
+    def __init__(self, engine: Engine, router: Router, headers: dict[str, str]) -> None:
+        self._engine = engine
+        self._router = router
+        self._headers = headers
+        self._running: set[asyncio.Task[web.StreamResponse]] = set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """aiohttp's handler for every request."""
+        try:
+            return await self._dispatch(request)
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as error:
+            return self._failed(request, error)
+
+    async def add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        """aiohttp's signal before the head of an answer is sent."""
+        response.headers.update(self._headers)
+
+    async def finish(self, _: web.Application) -> None:
+        """Wait for the operations that their clients no longer wait for."""
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
+        version, path = negotiate(request.rel_url.raw_path)
+        found = self._router.match(request.method, path)
+        if found is None:
+            raise PageNotFound
+        route, params = found
+        query = Query(request.query)
+        call = Call(request, self._engine, version, route.operation, route.path, params, query, self._headers)
+        if route.streams or route.method in ("GET", "HEAD"):
+            return await route.handler(call)
+        return await self._run_to_end(route, call)
+
+    async def _run_to_end(self, route: Route, call: Call) -> web.StreamResponse:
+        async def run() -> web.StreamResponse:
+            return await route.handler(call)
+
+        task = asyncio.create_task(run(), name=route.operation)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[web.StreamResponse]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:  # its handler says so, if it still listens
+            log.debug("%s: %s", task.get_name(), task.exception())
+
+    def _failed(self, request: web.Request, error: Exception) -> web.StreamResponse:
+        response = error_response(error)
+        if STARTED not in request:
+            return response
+        log.warning("%s %s failed after its answer had begun: %s", request.method, request.path, error)
+        if request.transport is not None:
+            request.transport.abort()  # the client sees a truncated stream, not a complete one
+        return Hijacked()
