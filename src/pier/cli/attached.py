@@ -29,7 +29,7 @@ class Target:
         self.detach_keys = detach_keys
 
 
-class Detached(Exception):  # noqa: N818 - not a defect: the user typed the keys
+class Detached(Exception):
     """The detach keys were typed: the container goes on without us."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from pier.cli.errors import Failure, with_program
+from pier.cli.errors import Failure, reason, with_program
 from pier.cli.flags import parse_int, quote
 from pier.cli.ports import expose, publish
 
@@ -272,15 +272,9 @@ def _read_profile(path: str) -> str:
         with open(path, "rb") as file:
             return dumps(loads(file.read()))
     except OSError as error:
-        raise ValueError(f"opening seccomp profile ({path}) failed: open {path}: {_reason(error)}") from None
+        raise ValueError(f"opening seccomp profile ({path}) failed: open {path}: {reason(error)}") from None
     except ValueError as error:
         raise ValueError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
-
-
-def _reason(error: OSError) -> str:
-    """The kernel's words as Go prints them: in lower case."""
-    text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]
 
 
 def read_lines(path: str) -> list[str]:
@@ -289,7 +283,7 @@ def read_lines(path: str) -> list[str]:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise ValueError(f"open {path}: {_reason(error)}") from None
+        raise ValueError(f"open {path}: {reason(error)}") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

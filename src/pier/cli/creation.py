@@ -68,8 +68,8 @@ def create(cx: Context, opts: Options, body: dict[str, Any]) -> str:
 
 
 def _pull(cx: Context, opts: Options, image: str) -> None:
-    from pier.cli.pulling import pull  # noqa: PLC0415 - only when an image is missing
     from pier.cli.out import STDERR  # noqa: PLC0415
+    from pier.cli.pulling import pull  # noqa: PLC0415 - only when an image is missing
 
     pull(cx, image, platform=opts["platform"], fd=None if opts["quiet"] else STDERR)
 

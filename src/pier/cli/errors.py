@@ -15,7 +15,7 @@ from __future__ import annotations
 PROGRAM = "pier"
 
 
-class Failure(Exception):  # noqa: N818 - the end of a command line, not a defect
+class Failure(Exception):
     """A command line that ends with `text` on stderr (nothing when empty) and with `status`."""
 
     status = 1
@@ -66,3 +66,9 @@ class Unreachable(Failure):
 def with_program(path: str) -> str:
     """`"container ls"` -> `"pier container ls"`; `""` -> `"pier"`."""
     return f"{PROGRAM} {path}".rstrip()
+
+
+def reason(error: OSError) -> str:
+    """The kernel's words as Go prints them: in lower case."""
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]

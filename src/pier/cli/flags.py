@@ -51,7 +51,7 @@ class Flag:
 class Command:
     """A verb as data: usage after its name, flags, how many arguments, whether flags may follow arguments."""
 
-    __slots__ = ("arity", "flags", "interspersed", "notes", "usage")
+    __slots__ = ("arity", "flags", "interspersed", "notes", "raw", "usage")
 
     def __init__(
         self,
@@ -61,8 +61,10 @@ class Command:
         arity: tuple[int, int | None] = (0, 0),
         interspersed: bool = True,
         notes: str = "",
+        raw: bool = False,
     ) -> None:
         self.usage = usage
+        self.raw = raw  # the words after the verb are another program's
         self.flags = flags
         self.arity = arity
         self.interspersed = interspersed
@@ -181,6 +183,8 @@ def parse(command: Command, path: str, argv: list[str]) -> tuple[Options, list[s
 
     Raises UsageError for a bad flag, HelpWanted for `--help`, ArgumentError when the count of arguments is wrong.
     """
+    if command.raw:
+        return Options(command.flags), argv
     opts, args = parse_flags(command.flags, argv, path, command.usage, interspersed=command.interspersed)
     check_arity(command, path, len(args))
     return opts, args

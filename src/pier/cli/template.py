@@ -120,11 +120,11 @@ class Template:
         return "".join(out)
 
 
-class _Break(Exception):  # noqa: N818 - control flow
+class _Break(Exception):
     pass
 
 
-class _Continue(Exception):  # noqa: N818 - control flow
+class _Continue(Exception):
     pass
 
 

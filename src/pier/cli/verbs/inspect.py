@@ -1,0 +1,106 @@
+"""`pier inspect`, `pier container inspect`, `pier image inspect`: everything about objects, as JSON or by template."""
+
+from __future__ import annotations
+
+from pier.cli.each import path
+from pier.cli.errors import ApiError, Failure
+from pier.cli.flags import Command, Flag
+from pier.cli.out import complain, out
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pier.cli.flags import Options
+    from pier.cli.main import Context
+
+COMMAND = Command(
+    "[OPTIONS] NAME|ID [NAME|ID...]",
+    flags=(
+        Flag("format", "f", "string", "json, or a Go template"),
+        Flag("size", "s", "bool", "Show a container's sizes"),
+        Flag("type", "", "string", "Kind of object: container, image, network or volume"),
+    ),
+    arity=(1, None),
+)
+_PATHS = {"container": "containers", "image": "images", "network": "networks", "volume": "volumes"}
+_TYPES = ("config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume")
+_ABSENT = (404, 501, 503)
+"""Statuses that mean "not of this kind": not there, not implemented by this daemon, no swarm."""
+
+
+def run(cx: Context, opts: Options, args: list[str]) -> int:
+    kind = _kind(cx.path, opts)
+    template = _template(opts["format"])
+    found: list[Any] = []
+    problem = ""
+    for name in args:
+        try:
+            found.append(_object(cx, kind, name, size=opts["size"]))
+        except Failure as failure:
+            problem = failure.text
+            break
+    return _print(found, template, opts["format"], problem)
+
+
+def _kind(command_path: str, opts: Options) -> str:
+    group, space, _ = command_path.partition(" ")
+    kind: str = group if space else opts["type"]
+    if kind and kind not in _TYPES:
+        choices = ", ".join(f'"{name}"' for name in _TYPES)
+        raise Failure(f'unknown type: "{kind}": must be one of {choices}')
+    if kind and kind not in _PATHS:
+        raise Failure(f"pier inspect --type {kind} is not implemented by Pier yet")
+    return kind
+
+
+def _template(layout: str) -> Any:
+    if layout in ("", "json"):
+        return None
+    from pier.cli.format import EXIT_TEMPLATE, compile_template  # noqa: PLC0415 - only with --format
+
+    return compile_template(layout, EXIT_TEMPLATE, "template parsing error")
+
+
+def _object(cx: Context, kind: str, name: str, *, size: bool) -> Any:
+    """The first object of that name, looked for in every kind when none is given."""
+    if kind:
+        return _get(cx, kind, name, size=size)
+    for candidate in _PATHS:
+        try:
+            return _get(cx, candidate, name, size=size)
+        except ApiError as error:
+            if error.code not in _ABSENT and not (error.code == 400 and candidate != "container"):
+                raise
+    raise Failure(f"Error: No such object: {name}")
+
+
+def _get(cx: Context, kind: str, name: str, *, size: bool) -> Any:
+    location = path(_PATHS[kind], name) if kind in ("network", "volume") else path(_PATHS[kind], name, "json")
+    return cx.client.get(location, size=size and kind == "container")
+
+
+def _print(found: list[Any], template: Any, layout: str, problem: str) -> int:
+    """What was found comes out even when something else was not."""
+    if template is not None:
+        problem = _templated(found, template) or problem
+    else:
+        from pier.cli.jsontext import dumps, pretty  # noqa: PLC0415 - loaded with the client
+
+        out((dumps(found) if layout == "json" else pretty(found)) + "\n")
+    if problem:
+        complain(problem)
+    return 1 if problem else 0
+
+
+def _templated(found: list[Any], template: Any) -> str:
+    """Print one line an object; the text of a template error, "" when there was none."""
+    from pier.cli.template import TemplateError, mark  # noqa: PLC0415 - only with --format
+
+    for item in found:
+        try:
+            out(template.render(mark(item)) + "\n")
+        except TemplateError as error:
+            out("\n")
+            return f"template parsing error: {error}"
+    return ""

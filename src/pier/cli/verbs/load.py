@@ -1,0 +1,55 @@
+"""`pier load`: images from an archive that `save` made, out of a file or stdin."""
+
+from __future__ import annotations
+
+import os
+
+from pier.cli.errors import Failure, reason
+from pier.cli.flags import Command, Flag
+from pier.cli.out import STDOUT
+from pier.cli.progress import show
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pier.cli.flags import Options
+    from pier.cli.main import Context
+
+COMMAND = Command(
+    "[OPTIONS]",
+    flags=(
+        Flag("input", "i", "string", "Archive to read instead of stdin"),
+        Flag("platform", "", "string", "Load only this platform's variant"),
+        Flag("quiet", "q", "bool", "Show no progress"),
+    ),
+)
+_CHUNK = 1 << 20
+
+
+def run(cx: Context, opts: Options, args: list[str]) -> int:
+    if opts["input"]:
+        fd = open_input(opts["input"])
+    elif os.isatty(0):
+        raise Failure("requested load from stdin, but stdin is empty")
+    else:
+        fd = 0
+    quiet = opts["quiet"] or not os.isatty(STDOUT)
+    query = {"quiet": 1 if quiet else 0, "platform": opts["platform"]}
+    response = cx.client.request("POST", "/images/load", query=query, stream=read_chunks(fd))
+    show(response.lines(), STDOUT)
+    return 0
+
+
+def open_input(path: str) -> int:
+    """A file to send; Failure in Docker's words when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Failure(f"open {path}: {reason(error)}") from None
+    return fd
+
+
+def read_chunks(fd: int) -> Iterator[bytes]:
+    while chunk := os.read(fd, _CHUNK):
+        yield chunk

@@ -1,0 +1,17 @@
+"""`pier pause`: freeze containers."""
+
+from __future__ import annotations
+
+from pier.cli.each import each, path
+from pier.cli.flags import Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pier.cli.flags import Options
+    from pier.cli.main import Context
+
+COMMAND = Command("CONTAINER [CONTAINER...]", arity=(1, None))
+
+
+def run(cx: Context, opts: Options, args: list[str]) -> int:
+    return each(args, lambda name: cx.client.post(path("containers", name, "pause")))
