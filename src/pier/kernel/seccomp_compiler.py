@@ -255,7 +255,7 @@ def ranges(rules: Sequence[Rule], default: int, abi: Abi) -> list[tuple[int, Dec
     """(first number, decision) in order: each holds up to the next one's first number, and all numbers are covered."""
     decisions = _decisions(rules, default, abi)
     table = numbers(abi.name)
-    named = {table[name] for rule in rules for name in rule.names if name in table}
+    named = {table[name] for rule in rules for name in rule.names if name in table} | decisions.keys()
     fallback = Decision(default)
     beyond = fallback
     if named and default & 0xFFFF0000 not in _PERMISSIVE:
