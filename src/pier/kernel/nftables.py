@@ -23,6 +23,8 @@ NFT_CTX_OUTPUT_JSON = 1 << 4
 class NftablesError(PierError):
     """nftables: {reason}"""
 
+    # The field `text` has all that libnftables said, with the command and a mark under the culprit.
+
 
 class NftablesMissing(Unavailable):
     """nftables cannot be used: {reason}"""
@@ -49,6 +51,11 @@ def load_library() -> ctypes.CDLL:
     library.nft_ctx_output_set_flags.restype = None
     library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     return library
+
+
+def first_line(errors: str) -> str:
+    """libnftables' own words without its `Error: `."""
+    return errors.strip().partition("\n")[0].removeprefix("Error: ") or "refused without a reason"
 
 
 class Nftables:
@@ -82,12 +89,12 @@ class Nftables:
     def _run(self, commands: str, output_flags: int) -> str:
         with self._lock:
             if not self._context:
-                raise NftablesError(reason="closed")
+                raise NftablesError(reason="closed", text="")
             self._library.nft_ctx_output_set_flags(self._context, output_flags)
             failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             # Reading a buffer empties it: both are read every time, so that nothing is left for the next caller.
             output = self._library.nft_ctx_get_output_buffer(self._context).decode(errors="replace")
             errors = self._library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
         if failed:
-            raise NftablesError(reason=errors.strip() or "refused without a reason")
+            raise NftablesError(reason=first_line(errors), text=errors)
         return str(output)

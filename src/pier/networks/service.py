@@ -250,11 +250,13 @@ class NetworkService:
         held = self._held.pop(container_id, Held())
         for relay in held.relays:
             relay.close()
-        await both(self._store.write(Delete(ENDPOINT, container_id)), self._unpublish(endpoint.forwards))
-        if held.ports:
-            await self._work(lambda: self._ports.release(held.ports))
-        if endpoint.ip and self._pool is not None:
-            self._pool.release(IPv4Address(endpoint.ip))
+        try:
+            await both(self._store.write(Delete(ENDPOINT, container_id)), self._unpublish(endpoint.forwards))
+        finally:
+            if held.ports:
+                await self._work(lambda: self._ports.release(held.ports))
+            if endpoint.ip and self._pool is not None:
+                self._pool.release(IPv4Address(endpoint.ip))
 
     async def _keep(self, container_id: str, endpoint: Endpoint) -> Endpoint:
         await self._store.write(Put(ENDPOINT, container_id, endpoint.to_json()))

@@ -1,0 +1,120 @@
+"""Hosts made of network namespaces, for tests: a thread that left the host's namespace is a machine of its own.
+
+Sockets, netlink, nftables and /proc/sys/net of what runs in the thread belong to it, and so do threads it starts.
+Nothing has to be cleaned up: the namespace goes with the thread and its sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from pier.kernel.namespaces import CLONE_NEWNET, unshare
+from pier.kernel.netlink import NetlinkSocket, add_interface
+from pier.runtime.request import Interface
+
+T = TypeVar("T")
+WAIT_S = 10.0
+"""For what must come; nothing waits this long when it works."""
+
+
+class Machine:
+    """One network namespace with loopback up."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self.fd = self.run(self._leave)
+
+    def run(self, deed: Callable[[], T]) -> T:
+        """Do something on this machine; sockets made there may be used anywhere."""
+        return self._thread.submit(deed).result(60)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self._thread.shutdown()
+
+    def plug(self, interface: Interface, host: Machine) -> None:
+        """Give this machine an interface on one of `host`'s bridges, as a container's init does."""
+        with host.run(NetlinkSocket) as outside, self.run(NetlinkSocket) as inside:
+            self.run(lambda: add_interface(outside, inside, netns_fd=self.fd, interface=interface))
+
+    def serve(self, protocol: str, port: int, address: str = "0.0.0.0") -> socket.socket:
+        """A server that answers every connection or datagram with its peer's address, until it is closed."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        if protocol == "tcp":
+            server = self.run(lambda: socket.create_server((address, port), family=family))
+            deed = accept_all
+        else:
+            server = self.run(lambda: bound_datagram(family, address, port))
+            deed = answer_all
+        threading.Thread(target=deed, args=(server,), daemon=True).start()
+        return server
+
+    def ask(self, protocol: str, address: str, port: int, timeout_s: float = WAIT_S) -> str | None:
+        """The peer's address as the server at `address` saw it; None when nobody answers within the time."""
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        client = self.run(lambda: socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind))
+        with client:
+            client.settimeout(timeout_s)
+            try:
+                client.connect((address, port))
+                client.send(b"?")
+                return client.recv(100).decode() or None
+            except OSError:
+                return None
+
+    @staticmethod
+    def _leave() -> int:
+        unshare(CLONE_NEWNET)
+        with NetlinkSocket() as netlink:
+            netlink.set_loopback_up()
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def bound_datagram(family: int, address: str, port: int) -> socket.socket:
+    server = socket.socket(family, socket.SOCK_DGRAM)
+    server.bind((address, port))
+    return server
+
+
+def accept_all(server: socket.socket) -> None:
+    while True:
+        try:
+            connection, peer = server.accept()
+        except OSError:
+            return
+        with connection:
+            connection.send(peer[0].encode())
+
+
+def answer_all(server: socket.socket) -> None:
+    while True:
+        try:
+            _, peer = server.recvfrom(100)
+            server.sendto(peer[0].encode(), peer)
+        except OSError:
+            return
+
+
+@contextmanager
+def machines(count: int) -> Iterator[list[Machine]]:
+    made: list[Machine] = []
+    try:
+        for _ in range(count):
+            made.append(Machine())
+        yield made
+    finally:
+        for machine in made:
+            machine.close()
+
+
+def stop(server: socket.socket) -> None:
+    """End a server of `serve`: a thread that waits in a closed socket would wait on."""
+    with suppress(OSError):
+        server.shutdown(socket.SHUT_RDWR)
+    server.close()
