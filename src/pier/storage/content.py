@@ -1,0 +1,297 @@
+"""The content store: an OCI image layout on disk (image-spec, image-layout.md), which skopeo and crane read in place.
+
+    <root>/oci-layout            {"imageLayoutVersion":"1.0.0"}
+    <root>/index.json            one descriptor a name, and one without a name for each image that has none
+    <root>/blobs/sha256/<hex>    written once, complete, verified and on the disk before they appear under that name
+    <root>/ingest/               what is being written; what is found here at the start is thrown away
+
+All calls block; the daemon makes them in worker threads. One daemon owns the folder (T19); its threads share a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+
+from pier.oci import Descriptor, Digest, Index, encode
+from pier.oci.digest import hasher
+from pier.oci.manifest import OCI_INDEX
+from pier.storage.durable import fsync_dir, write_file
+from pier.storage.errors import ContentMismatch, ContentNotFound
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+"""What skopeo and crane look for; the full name here, since two repositories may have the same tag."""
+FULL_NAME: Final = "io.containerd.image.name"
+MAX_INDEX_BYTES: Final = 256 << 20
+
+
+class VerifiedReader:
+    """A blob's bytes; the read that reaches the end raises ContentMismatch unless digest and size are right.
+
+    Whoever acts on the bytes reads to the end first.
+    """
+
+    def __init__(self, fd: int, digest: Digest, size: int) -> None:
+        self._file = os.fdopen(fd, "rb", buffering=0)
+        self._digest = digest
+        self._hash = digest.hasher()
+        self._seen = 0
+        self.size = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._file.read(size)
+        if data:
+            self._hash.update(data)
+            self._seen += len(data)
+        if size < 0 or (not data and size):
+            self._verify()
+        return data
+
+    def _verify(self) -> None:
+        if self._seen != self.size:
+            raise ContentMismatch(digest=self._digest, reason=f"{self._seen} bytes, not {self.size}")
+        found = Digest.finish(self._hash.copy())
+        if found != self._digest:
+            raise ContentMismatch(digest=self._digest, reason=f"its digest is {found}")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Writer:
+    """One blob on its way in; nothing is seen of it until `commit`."""
+
+    def __init__(self, store: ContentStore, path: str, expected: Digest | None, size: int | None) -> None:
+        self._store = store
+        self._path = path
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by `abandon`
+        self._hash: _Hash = expected.hasher() if expected else hasher()
+        self._expected = expected
+        self._expected_size = size
+        self.offset = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append; raises ContentMismatch as soon as there are more bytes than there should be."""
+        if self._expected_size is not None and self.offset + len(data) > self._expected_size:
+            self._fail(f"more than the {self._expected_size} bytes it should have")
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self._hash.update(data)
+        self.offset += len(data)
+        return len(data)
+
+    def commit(self, media_type: str = "application/octet-stream") -> Descriptor:
+        """Verify, flush to the disk and give the blob its name; one that is there already stays. Raises
+        ContentMismatch."""
+        if self._expected_size is not None and self.offset != self._expected_size:
+            self._fail(f"{self.offset} bytes, not {self._expected_size}")
+        digest = Digest.finish(self._hash)
+        if self._expected is not None and digest != self._expected:
+            self._fail(f"its digest is {digest}")
+        os.fsync(self._file.fileno())
+        self._file.close()
+        place = self._store.path(digest)
+        os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
+        os.rename(self._path, place)
+        fsync_dir(os.path.dirname(place))
+        return Descriptor(media_type=media_type, digest=digest, size=self.offset)
+
+    def abandon(self) -> None:
+        """Throw away what was written; after a commit, nothing."""
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def _fail(self, reason: str) -> None:
+        raise ContentMismatch(digest=self._expected or "being written", reason=reason)
+
+
+class ContentStore:
+    """Blobs by digest, and the names that point at them."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._lock = threading.RLock()
+        self._serial = 0
+        self._keepers = 0
+        for folder in ("", "blobs", "blobs/sha256", "ingest"):
+            os.makedirs(os.path.join(root, folder), mode=0o700, exist_ok=True)
+        os.chmod(root, 0o700)
+        for left in os.listdir(self._ingest_dir):
+            os.unlink(os.path.join(self._ingest_dir, left))
+        if not os.path.exists(os.path.join(root, "oci-layout")):
+            write_file(os.path.join(root, "oci-layout"), LAYOUT)
+        if not os.path.exists(self._index_path):
+            self._write_index([])
+        self._entries = self._read_index()
+
+    @property
+    def _index_path(self) -> str:
+        return os.path.join(self.root, "index.json")
+
+    @property
+    def _ingest_dir(self) -> str:
+        return os.path.join(self.root, "ingest")
+
+    # --- blobs
+
+    def path(self, digest: Digest) -> str:
+        """Where the blob is, or would be."""
+        digest = Digest(digest)
+        return os.path.join(self.root, "blobs", digest.algorithm, digest.hex)
+
+    def has(self, digest: Digest) -> bool:
+        return os.path.exists(self.path(digest))
+
+    def size(self, digest: Digest) -> int:
+        """Bytes of a blob; raises ContentNotFound."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            raise ContentNotFound(digest=digest) from None
+
+    def open(self, digest: Digest, size: int | None = None) -> VerifiedReader:
+        """Read a blob, verified at its end, also against `size` where it is given. Raises ContentNotFound."""
+        try:
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ContentNotFound(digest=digest) from None
+        return VerifiedReader(fd, Digest(digest), os.fstat(fd).st_size if size is None else size)
+
+    def read(self, digest: Digest, *, limit_bytes: int) -> bytes:
+        """A small blob whole and verified. Raises ContentNotFound, ContentMismatch."""
+        if self.size(digest) > limit_bytes:
+            raise ContentMismatch(digest=digest, reason=f"more than the {limit_bytes} bytes allowed here")
+        with self.open(digest) as reader:
+            return reader.read()
+
+    @contextlib.contextmanager
+    def ingest(self, *, expected: Digest | None = None, size: int | None = None) -> Iterator[Writer]:
+        """Write a blob; without a `commit` before the block ends nothing remains of it."""
+        with self._lock:
+            self._serial += 1
+            path = os.path.join(self._ingest_dir, f"{os.getpid()}-{self._serial}")
+        writer = Writer(self, path, expected, size)
+        try:
+            yield writer
+        finally:
+            writer.abandon()
+
+    def put(self, data: bytes, media_type: str) -> Descriptor:
+        """Store a small blob that is in memory."""
+        with self.ingest(size=len(data)) as writer:
+            writer.write(data)
+            return writer.commit(media_type)
+
+    # --- names
+
+    def tags(self) -> dict[str, Descriptor]:
+        """Full name (`docker.io/library/busybox:latest`, `…@sha256:…`) -> manifest or index."""
+        with self._lock:
+            return {entry.annotations[FULL_NAME]: entry for entry in self._entries if FULL_NAME in entry.annotations}
+
+    def roots(self) -> list[Descriptor]:
+        """Every manifest or index that is kept, named or not; one with several names comes once a name."""
+        with self._lock:
+            return list(self._entries)
+
+    def set_tag(self, name: str, descriptor: Descriptor) -> None:
+        """Point a full name at a manifest or index, durably; takes it from what it pointed at before.
+
+        What loses its last name is kept without one, until `forget`.
+        """
+        with self._lock:
+            before = self.tags().get(name)
+            entries = [entry for entry in self._entries if entry.annotations.get(FULL_NAME) != name]
+            entries = [e for e in entries if e.annotations.get(FULL_NAME) or e.digest != descriptor.digest]
+            entries.append(_named(descriptor, name))
+            self._replace(_keep(entries, before))
+
+    def add(self, descriptor: Descriptor) -> None:
+        """Keep a manifest or index that has no name (yet)."""
+        with self._lock:
+            self._replace(_keep(self._entries, descriptor))
+
+    def remove_tag(self, name: str) -> None:
+        """Take a name away; what it pointed at is kept, until `forget`. A name that is not there is no error."""
+        with self._lock:
+            before = self.tags().get(name)
+            if before is not None:
+                rest = [entry for entry in self._entries if entry.annotations.get(FULL_NAME) != name]
+                self._replace(_keep(rest, before))
+
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """Keep these manifests or indexes no longer, under no name."""
+        gone = set(digests)
+        with self._lock:
+            self._replace([entry for entry in self._entries if entry.digest not in gone])
+
+    def _replace(self, entries: list[Descriptor]) -> None:
+        if entries != self._entries:
+            self._write_index(entries)
+            self._entries = entries
+
+    def _write_index(self, entries: list[Descriptor]) -> None:
+        index = Index(schema_version=2, media_type=OCI_INDEX, manifests=entries)
+        write_file(self._index_path, encode(index))
+
+    def _read_index(self) -> list[Descriptor]:
+        with open(self._index_path, "rb") as file:
+            data = file.read(MAX_INDEX_BYTES + 1)
+        # Our own file: bounded by its size alone, a thousand images have more values than one document of others may.
+        return msgspec.json.decode(data, type=Index, dec_hook=lambda _, text: Digest(text)).manifests
+
+    # --- garbage
+
+    @contextlib.contextmanager
+    def keep(self) -> Iterator[None]:
+        """While any such block runs nothing is swept: what it writes or finds is not reachable from a name yet."""
+        with self._lock:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keepers -= 1
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[bool]:
+        """Nobody keeps, tags or begins to keep inside the block; False where someone keeps already: do nothing then."""
+        with self._lock:
+            yield self._keepers == 0
+
+    def sweep(self, reachable: Iterable[Digest]) -> None:
+        """Delete every blob but these; called inside `exclusive`, with `reachable` worked out there."""
+        wanted = frozenset(reachable)
+        for algorithm in os.listdir(os.path.join(self.root, "blobs")):
+            folder = os.path.join(self.root, "blobs", algorithm)
+            for name in os.listdir(folder):
+                if f"{algorithm}:{name}" not in wanted:
+                    os.unlink(os.path.join(folder, name))
+
+
+def _named(descriptor: Descriptor, name: str) -> Descriptor:
+    return msgspec.structs.replace(descriptor, annotations={REF_NAME: name, FULL_NAME: name})
+
+
+def _keep(entries: list[Descriptor], descriptor: Descriptor | None) -> list[Descriptor]:
+    """The entries, with `descriptor` added without a name unless it is among them."""
+    if descriptor is None or any(entry.digest == descriptor.digest for entry in entries):
+        return entries
+    return [*entries, msgspec.structs.replace(descriptor, annotations={})]
