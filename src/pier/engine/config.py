@@ -96,7 +96,6 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     bridge: Annotated[str, Flag("Attach containers to a network bridge", "b")] = ""
     bip: Annotated[str, Flag("IPv4 address for the default bridge")] = ""
     fixed_cidr: Annotated[str, Flag("IPv4 subnet for the default bridge network")] = ""
-    default_gateway: Annotated[str, Flag("Default gateway IPv4 address for the default bridge network")] = ""
     default_address_pools: Annotated[
         list[AddressPool], Flag("Default address pools, as base=CIDR,size=N", name="default-address-pool")
     ] = []
@@ -266,7 +265,6 @@ def find_problem(config: DaemonConfig) -> str:
         (_bad_mirror, config.registry_mirrors),
         (_bad_host, config.hosts),
         (_bad_address, [*config.dns, *config.host_gateway_ips, config.ip]),
-        (_bad_address, [config.default_gateway] if config.default_gateway else []),
         (_bad_subnet, [text for text in (config.bip, config.fixed_cidr) if text]),
         (_bad_subnet, [pool.base for pool in config.default_address_pools]),
     )

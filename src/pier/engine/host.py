@@ -143,3 +143,16 @@ def look() -> Host:
         cpus=len(os.sched_getaffinity(0)),
         memory_bytes=memory_bytes,
     )
+
+
+def filesystem_name(path: str) -> str:
+    """What `docker info` calls the file system that `path` is on, from /proc/self/mountinfo (proc(5))."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split()
+            if fields[2] == wanted:
+                kind = fields[fields.index("-") + 1]
+                return "extfs" if kind in ("ext2", "ext3", "ext4") else kind
+    return "<unknown>"

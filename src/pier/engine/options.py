@@ -46,6 +46,7 @@ INERT: dict[str, Inert] = {
     "cpu-rt-period": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
     "cpu-rt-runtime": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
     "cri-containerd": Inert("bool", NO_CONTAINERD),
+    "default-gateway": Inert("str", "containers are routed through the bridge's own address"),
     "default-gateway-v6": Inert("str", NO_IPV6),
     "default-ipc-mode": Inert("str", "containers get a private IPC namespace", harmless=("private",)),
     "default-network-opts": Inert("map", "only the default bridge exists for now", flag="default-network-opt"),

@@ -1,0 +1,215 @@
+"""The composition root: every room is made here, handed its neighbours, started in order and closed in reverse.
+
+Order of opening: what must be there, folders and locks, state, content, snapshots, images, runtime, networks,
+containers. A later step may use an earlier one and never the other way round; the one exception, images asking which
+containers use them, is a function handed in. Whatever fails, what was opened before it is closed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import uuid
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from pier.containers import ContainersConfig, ContainerService
+from pier.engine import host, prerequisites
+from pier.engine.config import DaemonConfig
+from pier.engine.lock import FolderLock
+from pier.engine.roots import DATA_MODE, EXEC_MODE, make_root
+from pier.engine.system import System
+from pier.events import EventBus
+from pier.images import ImageService
+from pier.kernel.cgroups import Layout, detect
+from pier.networks import NetworkConfig, NetworkService
+from pier.networks.ipam import DEFAULT_POOLS, AddressPool
+from pier.runtime.client import Runtime
+from pier.state import Database
+from pier.storage import ContentStore, choose_driver
+
+log = logging.getLogger("pier.engine")
+
+DEFAULT_BRIDGE = "pier0"
+DEFAULT_MTU = 1500
+CGROUP_PARENT = "/pier"
+
+
+@dataclass(slots=True)
+class Engine:
+    """Everything the API serves. Made by `open`."""
+
+    config: DaemonConfig
+    containers: ContainerService
+    images: ImageService
+    networks: NetworkService
+    events: EventBus
+    system: System
+    _stack: AsyncExitStack
+
+    @classmethod
+    async def open(cls, config: DaemonConfig) -> Engine:
+        """Bring the daemon up; running containers of an earlier one are found again.
+
+        Raises NotReady, UnsafeFolder, FolderInUse, DatabaseTooNew, DatabaseUnusable, and what the rooms raise.
+        """
+        async with AsyncExitStack() as stack:
+            engine = await _compose(config, stack)
+            engine._stack = stack.pop_all()
+        return engine
+
+    async def close(self) -> None:
+        """Let go of everything; containers go on."""
+        await self._stack.aclose()
+
+
+async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
+    machine, layout = host.look(), detect()
+    prerequisites.check(machine, layout)
+    _take_folders(config, stack)
+
+    state = await Database.open(os.path.join(config.data_root, "pier.db"))
+    stack.push_async_callback(state.close)
+    if state.repaired:
+        log.warning("%s", state.repaired.describe())
+    events = EventBus()
+    stack.callback(events.close)
+
+    content = await asyncio.to_thread(ContentStore, os.path.join(config.data_root, "content"))
+    snapshots = await asyncio.to_thread(choose_driver, config.data_root, config.storage_driver)
+    stack.callback(snapshots.close)
+    images = ImageService(content, snapshots, state, events)
+    await images.start()
+
+    runtime = Runtime()
+    await runtime.start()
+    stack.push_async_callback(runtime.close)
+
+    networks = NetworkService(network_config(config), state)
+    stack.push_async_callback(_close_networks, networks)
+    _report(await networks.start(_perhaps_running(config)))
+
+    containers = ContainerService(
+        runtime=runtime,
+        images=images,
+        snapshots=snapshots,
+        networks=networks,
+        store=state,
+        events=events,
+        config=containers_config(config, layout),
+    )
+    stack.push_async_callback(containers.close)
+    images.users_of = containers.users_of
+    _report(await containers.start())
+
+    system = System(
+        config=config,
+        id=engine_id(config.data_root),
+        host=machine,
+        layout=layout,
+        limits=host.limits(layout),
+        driver=snapshots.name,
+        backing_filesystem=host.filesystem_name(config.data_root),
+        containers=containers,
+        images=images,
+        listeners=lambda: events.listeners,
+        lacking=networks.features,
+    )
+    return Engine(config, containers, images, networks, events, system, stack)
+
+
+def _take_folders(config: DaemonConfig, stack: AsyncExitStack) -> None:
+    """Make the roots, hold them against a second daemon, and write the pid file."""
+    roots = (
+        (config.data_root, DATA_MODE, "data root", "--data-root"),
+        (config.exec_root, EXEC_MODE, "exec root", "--exec-root"),
+    )
+    for path, mode, what, flag in roots:
+        make_root(path, mode, what=what, flag=flag)
+        stack.callback(FolderLock.take(path, what=f"the {what}", flag=flag).release)
+    with open(config.pid_path, "w", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n")
+    stack.callback(_remove, config.pid_path)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _perhaps_running(config: DaemonConfig) -> set[str]:
+    """Containers that have a monitor's socket: those that run, and some that ended while no daemon looked.
+
+    Their endpoints are kept until the container service has asked the monitors.
+    """
+    folder = os.path.join(config.exec_root, "containers")
+    try:
+        ids = os.listdir(folder)
+    except FileNotFoundError:
+        return set()
+    return {id for id in ids if os.path.exists(os.path.join(folder, id, "monitor.sock"))}
+
+
+async def _close_networks(networks: NetworkService) -> None:
+    """Take the bridge and the firewall table away when no container needs them."""
+    await networks.teardown()
+    await networks.close()
+
+
+def _report(repaired: list[str]) -> None:
+    for line in repaired:
+        log.warning("repaired: %s", line)
+
+
+def network_config(config: DaemonConfig) -> NetworkConfig:
+    """The default bridge as the daemon's configuration describes it."""
+    pools = [AddressPool(IPv4Network(pool.base), pool.size) for pool in config.default_address_pools]
+    return NetworkConfig(
+        bridge=config.bridge or DEFAULT_BRIDGE,
+        bip=config.bip,
+        fixed_cidr=config.fixed_cidr,
+        pools=pools or DEFAULT_POOLS,
+        mtu=config.mtu or DEFAULT_MTU,
+        ip=config.ip,
+        icc=config.icc,
+        ip_forward=config.ip_forward,
+        ip_masq=config.ip_masq,
+        iptables=config.iptables,
+    )
+
+
+def containers_config(config: DaemonConfig, layout: Layout) -> ContainersConfig:
+    """What the daemon's configuration says about every container."""
+    return ContainersConfig(
+        data_root=config.data_root,
+        exec_root=config.exec_root,
+        cgroups=layout,
+        cgroup_parent=config.cgroup_parent or CGROUP_PARENT,
+        default_cgroupns_mode=config.default_cgroupns_mode,
+        default_shm_size=config.default_shm_size,
+        default_ulimits=list(config.default_ulimits.values()),
+        init=config.init,
+        no_new_privileges=config.no_new_privileges,
+        seccomp_profile=config.seccomp_profile,
+        log_driver=config.log_driver,
+        log_opts=config.log_opts,
+        dns=config.dns,
+        dns_opts=config.dns_opts,
+        dns_search=config.dns_search,
+        host_gateway_ips=config.host_gateway_ips,
+    )
+
+
+def engine_id(data_root: str) -> str:
+    """The daemon's own UUID, made once for a data root."""
+    path = os.path.join(data_root, "engine-id")
+    try:
+        with open(path, encoding="ascii") as file:
+            return str(uuid.UUID(file.read().strip()))
+    except (FileNotFoundError, ValueError):
+        fresh = str(uuid.uuid4())
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{fresh}\n")
+        return fresh
