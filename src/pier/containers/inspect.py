@@ -1,0 +1,133 @@
+"""Everything that is known of one container (`docker inspect`), as Docker 28 shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from pier.containers.record import Record, State
+from pier.containers.spec_mounts import user_mounts
+from pier.containers.world import Container, World
+from pier.model.container import ContainerInspectResponse, ContainerState, MountPoint
+from pier.model.image import DriverData
+from pier.model.network import EndpointSettings, NetworkSettings
+from pier.model.time import rfc3339_nano
+from pier.networks.endpoint import Endpoint
+from pier.oci.digest import Digest
+
+
+async def inspect(world: World, container: Container, *, size: bool) -> ContainerInspectResponse:
+    """The answer of GET /containers/{id}/json; `size` counts the writable layer, which takes time."""
+    record = container.record
+    config = world.config
+    etc_owner = record.id
+    if record.host_config.network_mode.startswith("container:"):
+        etc_owner = record.host_config.network_mode.partition(":")[2]
+    endpoint = world.networks.endpoint(record.id)
+    logged = record.host_config.log_config.type == "json-file"
+    answer = ContainerInspectResponse(
+        id=record.id,
+        created=rfc3339_nano(record.created_ns),
+        path=record.path,
+        args=record.args,
+        state=state_of(record.state),
+        image=record.image_id,
+        resolv_conf_path=config.etc_file(etc_owner, "resolv.conf"),
+        hostname_path=config.etc_file(etc_owner, "hostname"),
+        hosts_path=config.etc_file(etc_owner, "hosts"),
+        log_path=config.log_path(record.id) if logged else "",
+        name=f"/{record.name}",
+        restart_count=record.restart_count,
+        driver=record.driver,
+        exec_ids=sorted(container.execs) or None,
+        host_config=record.host_config,
+        graph_driver=graph_driver(world, record),
+        mounts=mount_points(record),
+        config=record.config,
+        network_settings=network_settings(record, endpoint),
+    )
+    if size:
+        written, lower = await asyncio.to_thread(sizes, world, record)
+        answer.size_rw, answer.size_root_fs = written, written + lower
+    return answer
+
+
+def state_of(state: State) -> ContainerState:
+    """Docker's booleans beside the status; a container that restarts counts as running."""
+    return ContainerState(
+        status=state.status,
+        running=state.running,
+        paused=state.status == "paused",
+        restarting=state.status == "restarting",
+        oom_killed=state.oom_killed,
+        dead=state.status == "dead",
+        pid=state.pid,
+        exit_code=state.exit_code,
+        error=state.error,
+        started_at=rfc3339_nano(state.started_at_ns),
+        finished_at=rfc3339_nano(state.finished_at_ns),
+    )
+
+
+def mount_points(record: Record) -> list[MountPoint]:
+    """The mounts the user asked for; `--tmpfs` is not shown among them."""
+    return [mount.point() for mount in user_mounts(record.host_config)]
+
+
+def endpoint_settings(record: Record, endpoint: Endpoint | None) -> dict[str, EndpointSettings]:
+    """`Networks`: what the container has of its network, or an empty place while it does not run."""
+    if endpoint is not None:
+        return endpoint.settings
+    mode = record.host_config.network_mode
+    return {} if mode.startswith("container:") else {mode: EndpointSettings(mac_address=record.mac_address)}
+
+
+def network_settings(record: Record, endpoint: Endpoint | None) -> NetworkSettings:
+    """The endpoint, and on the default bridge its repetition for old clients."""
+    found = NetworkSettings(networks=endpoint_settings(record, endpoint))
+    if endpoint is None:
+        return found
+    pid = record.state.pid
+    found.ports = dict(endpoint.ports)
+    found.sandbox_id = endpoint.endpoint_id
+    found.sandbox_key = f"/proc/{pid}/ns/net" if pid else ""
+    if endpoint.mode == "bridge":
+        found.endpoint_id = endpoint.endpoint_id
+        found.gateway = endpoint.gateway
+        found.ip_address = endpoint.ip
+        found.ip_prefix_len = endpoint.prefix_len
+        found.mac_address = endpoint.mac
+    return found
+
+
+def graph_driver(world: World, record: Record) -> DriverData:
+    """The folders of the root file system. There is no `MergedDir`: it is mounted in the container only."""
+    try:
+        root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
+    except Exception:  # a layer that is gone must not hide the rest
+        return DriverData(name=record.driver, data=None)
+    data = {"ID": record.id, "LowerDir": ":".join(root.lower), "UpperDir": root.upper, "WorkDir": root.work}
+    return DriverData(name=record.driver, data=data)
+
+
+def sizes(world: World, record: Record) -> tuple[int, int]:
+    """Bytes of the writable layer, and of the layers below it. Blocking."""
+    root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
+    return world.snapshots.usage(record.id), sum(tree_bytes(path) for path in root.lower)
+
+
+def tree_bytes(top: str) -> int:
+    """Bytes of the regular files below a folder, links not followed. Blocking."""
+    total = 0
+    pending = [top]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,175 @@
+"""Put records, monitors, cgroups, networks and folders in line after a daemon's end, however it ended.
+
+Containers go on while no daemon runs. At the next start each record that says `running` is held against the world: its
+monitor is found again, or its exit file tells how it ended, or nothing is left of it and what it had is freed. Every
+repair is a sentence for the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterable
+
+import msgspec
+
+from pier.containers import restart
+from pier.containers.lifecycle import adopt, discard, mark_reconnected, start
+from pier.containers.record import KIND, Record, mark_ended
+from pier.containers.start import cgroups_path
+from pier.containers.world import Container, World, log
+from pier.errors import PierError
+from pier.kernel.cgroups import Cgroup, CgroupError
+from pier.runtime.request import ExitRecord
+from pier.state import Delete
+
+LOST = 137
+"""The exit code of a container of which nothing is left: as if it had been killed."""
+
+
+async def recover(world: World, was_running: set[str]) -> list[str]:
+    """Repair what `load` has loaded; returns what was repaired, one sentence each."""
+    found = await asyncio.gather(*(repair(world, world.containers[id]) for id in was_running))
+    repaired = [sentence for sentences in found for sentence in sentences]
+    repaired += await finish_removals(world)
+    repaired += await asyncio.to_thread(free_leftovers, world, set(world.containers))
+    return repaired
+
+
+async def load(world: World) -> list[str]:
+    """Fill the memory from the database; a record that cannot be read is dropped, and said to be."""
+    repaired = []
+    for id, data in (await world.store.load(KIND)).items():
+        try:
+            record = Record.decode(data)
+        except msgspec.MsgspecError as error:
+            log.error("the record of container %s is damaged: %s", id[:12], error)
+            await world.store.write(Delete(KIND, id))
+            repaired.append(f"container {id[:12]}: its record was damaged and is dropped")
+            continue
+        container = Container(record)
+        world.containers[id] = container
+        world.names[record.name] = id
+    return repaired
+
+
+async def repair(world: World, container: Container) -> list[str]:
+    """One container that was running when the last daemon knew of it."""
+    record = container.record
+    monitor = await world.runtime.reconnect(world.config.exec_dir(record.id))
+    if monitor is not None and monitor.id == record.id:
+        mark_reconnected(container, monitor)
+        adopt(world, container, monitor)
+        await world.save(container)
+        return [f"container {record.name}: found running again, pid {monitor.pid}"]
+    if record.state.status == "restarting":
+        record.state.status = "exited"
+        await world.save(container)
+        return [f"container {record.name}: was waiting to be restarted"]
+    ended = await asyncio.to_thread(read_exit_file, world.config.exit_file(record.id))
+    return [await _settle_lost(world, container, ended)]
+
+
+async def _settle_lost(world: World, container: Container, ended: ExitRecord | None) -> str:
+    """A run that ended while no daemon looked; without an exit file its monitor was killed, or the machine stopped."""
+    record = container.record
+    await asyncio.to_thread(_clean_cgroup, world, record)
+    with contextlib.suppress(PierError, OSError):
+        await world.networks.release(record.id)
+    if ended is None and record.state.pid == 0 and record.state.started_at_ns == 0:
+        record.state.status = "created"
+        text = f"container {record.name}: its start was never finished"
+    else:
+        ended = ended or ExitRecord(LOST, time.time_ns())
+        mark_ended(record.state, exit_code=ended.exit_code, at_ns=ended.finished_at_ns, oom_killed=ended.oom_killed)
+        how = f"exit code {ended.exit_code}"
+        text = f"container {record.name}: ended while no daemon ran, {how}"
+    await world.save(container)
+    return text
+
+
+def read_exit_file(path: str) -> ExitRecord | None:
+    """How a container ended; None: its monitor could not say. Blocking."""
+    try:
+        with open(path, "rb") as file:
+            return ExitRecord.from_json(file.read(4096))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _clean_cgroup(world: World, record: Record) -> None:
+    """Kill what is left of a container whose monitor is gone. Blocking."""
+    cgroup = Cgroup(world.config.cgroups, cgroups_path(world, record))
+    try:
+        cgroup.kill()
+        cgroup.remove()
+    except (CgroupError, OSError) as error:
+        log.warning("the cgroup of container %s cannot be removed: %s", record.id[:12], error)
+
+
+async def finish_removals(world: World) -> list[str]:
+    """Remove what was being removed, and what was to be removed on exit and has ended."""
+    repaired = []
+    for container in list(world.containers.values()):
+        record = container.record
+        status = record.state.status
+        over = record.host_config.auto_remove and status == "exited"
+        if not over and status not in ("removing", "dead"):
+            continue
+        try:
+            async with container.lock:
+                await discard(world, container)
+        except (PierError, OSError) as error:
+            log.error("container %s cannot be removed: %s", record.name, error)
+            continue
+        repaired.append(f"container {record.name}: its removal is finished")
+    return repaired
+
+
+def free_leftovers(world: World, known: set[str]) -> list[str]:
+    """Folders, layers and cgroups that belong to no container. Blocking."""
+    repaired = []
+    config = world.config
+    for top in (f"{config.data_root}/containers", f"{config.exec_root}/containers"):
+        for id in _strangers(top, known):
+            with contextlib.suppress(Exception):
+                world.snapshots.remove(id)
+            shutil.rmtree(f"{top}/{id}", ignore_errors=True)
+            repaired.append(f"{top}/{id}: belonged to no container")
+    parent = f"/{config.cgroup_parent.strip('/')}"
+    for id in sorted({id for mount in config.cgroups.hierarchies for id in _strangers(f"{mount}{parent}", known)}):
+        cgroup = Cgroup(config.cgroups, f"{parent}/{id}")
+        try:
+            cgroup.kill()
+            cgroup.remove()
+        except (CgroupError, OSError) as error:
+            log.warning("cgroup %s cannot be removed: %s", cgroup.path, error)
+            continue
+        repaired.append(f"cgroup {parent}/{id}: belonged to no container")
+    return repaired
+
+
+def _strangers(top: str, known: Iterable[str]) -> list[str]:
+    """Names below a folder that look like a container's id and are none of the known."""
+    try:
+        names = os.listdir(top)
+    except OSError:
+        return []
+    return sorted(name for name in names if len(name) == 64 and name.isalnum() and name not in known)
+
+
+async def start_those_that_should(world: World, was_running: set[str]) -> None:
+    """Start containers whose restart policy wants them up; one that fails is logged and does not stop the others."""
+    for container in sorted(world.containers.values(), key=lambda item: item.record.created_ns):
+        record = container.record
+        if container.running or record.state.status == "created":
+            continue
+        if not restart.starts_with_daemon(record, was_running=record.id in was_running):
+            continue
+        try:
+            await start(world, container)
+        except (PierError, OSError) as error:
+            log.error("container %s cannot be started again: %s", record.name, error)

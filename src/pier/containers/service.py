@@ -1,0 +1,243 @@
+"""The container service: what the API and the other faces call. Each deed lives in the module named after it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+from pier.containers import attach, etc_files, lifecycle, listing, recovery, stats
+from pier.containers.attach import Attachment
+from pier.containers.create import create
+from pier.containers.exec import Execs
+from pier.containers.inspect import inspect
+from pier.containers.seccomp_cache import SeccompCache
+from pier.containers.start import close_pending
+from pier.containers.world import Container, ContainersConfig, Images, Networks, Runtime, Snapshots, World
+from pier.errors import PierError
+from pier.events import EventBus
+from pier.kernel.cgroups import Cgroup
+from pier.logs import Query, read
+from pier.model.container import (
+    ContainerCreateRequest,
+    ContainerCreateResponse,
+    ContainerInspectResponse,
+    ContainerSummary,
+    ContainerWaitResponse,
+)
+from pier.model.exec import ExecConfig, ExecInspectResponse
+from pier.model.filters import Filters
+from pier.oci.digest import Digest
+from pier.state import Store
+
+
+class LogsUnreadable(PierError):
+    """configured logging driver does not support reading"""
+
+    status = 501
+
+
+class ContainerService:
+    """One per daemon. Errors are those of the deeds; a `ref` is a name, an id, or the beginning of an id."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        images: Images,
+        snapshots: Snapshots,
+        networks: Networks,
+        store: Store,
+        events: EventBus,
+        config: ContainersConfig,
+    ) -> None:
+        self._seccomp = SeccompCache(f"{config.exec_root}/seccomp", config.seccomp_profile)
+        self._world = World(
+            runtime=runtime,
+            images=images,
+            snapshots=snapshots,
+            networks=networks,
+            store=store,
+            events=events,
+            config=config,
+            seccomp=self._seccomp,
+            host_texts=etc_files.host_texts,
+        )
+        self._execs = Execs(self._world)
+        self._loaded: list[str] | None = None
+
+    # the daemon's side
+
+    async def load(self) -> set[str]:
+        """Read the records; returns the ids that were running, whose network `NetworkService.start` must keep."""
+        if self._loaded is None:
+            self._loaded = await recovery.load(self._world)
+        return self.live()
+
+    async def start(self) -> list[str]:
+        """Load, find running containers again, repair, start what should run; returns what was repaired.
+
+        The network service must have been started before (see `load`).
+        """
+        world = self._world
+        warming = asyncio.create_task(self._seccomp.warm())
+        try:
+            world.cgroup_files = await asyncio.to_thread(_cgroup_files, world.config)
+            was_running = await self.load()
+            repaired = [*(self._loaded or ()), *await recovery.recover(world, was_running)]
+        finally:
+            await warming
+        world.tasks.start(recovery.start_those_that_should(world, was_running), "restart policies")
+        return repaired
+
+    async def close(self) -> None:
+        """Let go of everything; containers go on."""
+        await self._world.tasks.close()
+        for container in self._world.containers.values():
+            close_pending(container)
+            if container.monitor is not None:
+                container.monitor.close()
+
+    def live(self) -> set[str]:
+        """Ids of the containers that have, or are about to have, a network: what `NetworkService.start` keeps."""
+        return {id for id, container in self._world.containers.items() if container.running}
+
+    def users_of(self, image: Digest) -> list[tuple[str, bool]]:
+        """(id, running?) of the containers of an image, for the image service."""
+        every = self._world.containers.values()
+        return [(item.id, item.running) for item in every if item.record.image_id == str(image)]
+
+    def counts(self) -> dict[str, int]:
+        """Status -> number of containers, for `info`."""
+        found: dict[str, int] = {}
+        for container in self._world.containers.values():
+            status = container.record.state.status
+            found[status] = found.get(status, 0) + 1
+        return found
+
+    # the faces' side
+
+    async def create(self, body: ContainerCreateRequest, *, name: str, platform: str) -> ContainerCreateResponse:
+        return await create(self._world, body, name=name, platform=platform)
+
+    async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> list[ContainerSummary]:
+        return await listing.list_containers(self._world, all=all, limit=limit, size=size, filters=filters)
+
+    async def inspect(self, ref: str, *, size: bool) -> ContainerInspectResponse:
+        return await inspect(self._world, self._find(ref), size=size)
+
+    async def start_container(self, ref: str, *, detach_keys: str = "") -> bool:
+        return await lifecycle.start(self._world, self._find(ref))
+
+    async def stop(self, ref: str, *, signal: str = "", timeout_s: int | None = None) -> bool:
+        return await lifecycle.stop(self._world, self._find(ref), signal_text=signal, timeout_s=timeout_s)
+
+    async def restart(self, ref: str, *, signal: str = "", timeout_s: int | None = None) -> None:
+        await lifecycle.restart_container(self._world, self._find(ref), signal_text=signal, timeout_s=timeout_s)
+
+    async def kill(self, ref: str, signal: str) -> None:
+        await lifecycle.kill(self._world, ref, signal)
+
+    async def pause(self, ref: str) -> None:
+        await lifecycle.pause(self._world, self._find(ref))
+
+    async def unpause(self, ref: str) -> None:
+        await lifecycle.unpause(self._world, self._find(ref))
+
+    def wait(self, ref: str, condition: str) -> Awaitable[ContainerWaitResponse]:
+        return lifecycle.wait(self._world, ref, condition)
+
+    async def rename(self, ref: str, name: str) -> None:
+        await lifecycle.rename(self._world, self._find(ref), name)
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """`volumes` has nothing to do yet: no container has volumes of its own."""
+        await lifecycle.remove(self._world, ref, force=force, link=link)
+
+    async def attach(
+        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
+    ) -> Attachment:
+        container = self._find(ref)
+        sock = await attach.attach(self._world, container, stdin=stdin, stdout=stdout, stderr=stderr, stream=stream)
+        query = Query(stdout=stdout, stderr=stderr, raw=container.record.config.tty)
+        prefix = self._read_log(container, query, follow=False) if logs else None
+        return Attachment(sock, container.record.config.tty, prefix)
+
+    def logs(
+        self,
+        ref: str,
+        *,
+        stdout: bool,
+        stderr: bool,
+        follow: bool,
+        since_ns: int,
+        until_ns: int,
+        timestamps: bool,
+        tail: int | None,
+        details: bool,
+    ) -> AsyncIterator[bytes]:
+        """The log in batches of whole entries, framed, raw for a terminal. Raises at the call."""
+        container = self._find(ref)
+        query = Query(
+            stdout=stdout,
+            stderr=stderr,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            timestamps=timestamps,
+            tail=tail,
+            details=details,
+            raw=container.record.config.tty,
+        )
+        return self._read_log(container, query, follow=follow)
+
+    def _read_log(self, container: Container, query: Query, *, follow: bool) -> AsyncIterator[bytes]:
+        if container.record.host_config.log_config.type == "none":
+            raise LogsUnreadable
+        path = self._world.config.log_path(container.id)
+        return read(path, query, follow=follow, running=lambda: container.running)
+
+    async def resize(self, ref: str, height: int, width: int) -> None:
+        container = self._find(ref)
+        await attach.resize(container, height, width)
+        self._world.publish(container, "resize", height=str(height), width=str(width))
+
+    def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
+        return stats.stream(self._world, self._find(ref), stream=stream, one_shot=one_shot)
+
+    async def exec_create(self, ref: str, config: ExecConfig) -> str:
+        return self._execs.create(self._find(ref), config)
+
+    async def exec_start(
+        self, id: str, *, detach: bool, tty: bool, console_size: tuple[int, int] | None
+    ) -> Attachment | None:
+        return await self._execs.start(id, detach=detach, tty=tty, console_size=console_size)
+
+    async def exec_inspect(self, id: str) -> ExecInspectResponse:
+        return self._execs.inspect(id)
+
+    async def exec_resize(self, id: str, height: int, width: int) -> None:
+        await self._execs.resize(id, height, width)
+
+    def detached(self, ref: str) -> None:
+        """A client left by its detach keys: the API found them, the event is told here."""
+        container = self._find(ref)
+        self._world.publish(container, "detach")
+
+    def _find(self, ref: str) -> Container:
+        return self._world.find(ref)
+
+
+def _cgroup_files(config: ContainersConfig) -> frozenset[str]:
+    """The files of the daemon's own cgroup, made for the purpose: what this kernel can limit. Blocking."""
+    parent = f"/{config.cgroup_parent.strip('/')}"
+    cgroup = Cgroup(config.cgroups, f"{parent}/{os.getpid()}")
+    try:
+        cgroup.create()
+        return cgroup.files()
+    except (PierError, OSError):
+        return frozenset()
+    finally:
+        with contextlib.suppress(PierError, OSError):
+            cgroup.remove()
