@@ -1,0 +1,29 @@
+"""Blocking calls from asynchronous code, with a cancellation that does not leave the thread behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run `call` in a worker thread. When cancelled, wait until the call has ended, then be cancelled.
+
+    What the call works on (an open file, a folder) is thus never closed or removed under its hands.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                continue
+        if not work.cancelled():
+            work.exception()  # seen here: the caller is told of the cancellation instead
+        raise

@@ -1,0 +1,229 @@
+"""HTTP towards registries: one session for the daemon, redirects followed by our own rules, failures in sentences.
+
+Attack 18: an Authorization header is sent to the host it was made for and to no other; once a redirect has left that
+host, the header does not come back. Cookies are not kept.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+import pier
+from pier.distribution.blocking import in_thread
+from pier.distribution.endpoints import Endpoint, RegistryConfig, is_insecure, proxy_for, without_password
+from pier.distribution.errors import (
+    CertificateRefused,
+    ContentRefused,
+    PlainHttpAnswer,
+    RedirectRefused,
+    RegistryError,
+    RegistryUnreachable,
+    tame,
+)
+from pier.distribution.tls import client_context, describe_certificate, speaks_plain_http, verification_reason
+
+CONNECT_TIMEOUT_S: Final = 15.0
+SILENCE_TIMEOUT_S: Final = 60.0
+"""Longest wait for the next byte of an answer."""
+MAX_REDIRECTS: Final = 5
+MAX_HEADER: Final = 32 << 10
+"""Bytes of one header line: signed URLs of object stores are long."""
+READ_BUFFER: Final = 1 << 18
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+class Transport:
+    """Sends requests; made and closed inside a running event loop."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self.config = config
+        self._session: aiohttp.ClientSession | None = None
+        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def get(
+        self, url: URL, *, endpoint: Endpoint, headers: Mapping[str, str], method: str = "GET"
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send GET or HEAD and follow redirects. Raises RegistryError when there is no answer to be had.
+
+        `endpoint` is whom the headers, an Authorization among them, are meant for.
+        """
+        sent = dict(headers)
+        for _ in range(MAX_REDIRECTS + 1):
+            async with self.send(method, url, endpoint=endpoint, headers=sent) as response:
+                target = _location(response, url)
+                if target is None:
+                    yield response
+                    return
+            self._check_redirect(url, target, endpoint)
+            if target.origin() != url.origin():
+                sent.pop("Authorization", None)
+            url = target
+        raise RedirectRefused(url=shown(url), target="yet another place", reason=f"more than {MAX_REDIRECTS} in a row")
+
+    @asynccontextmanager
+    async def send(
+        self,
+        method: str,
+        url: URL,
+        *,
+        endpoint: Endpoint,
+        headers: Mapping[str, str],
+        form: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request, redirects not followed. Raises RegistryError, also while the body is read in the block."""
+        proxy = proxy_for(url, self.config.proxies)
+        verify = self._verify(url, endpoint)
+        context = await self._context(url, verify=verify)
+        try:
+            response = await self._open().request(
+                method, url, headers=headers, data=form, ssl=context, proxy=proxy, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise await self._explain(error, url, verify=verify, proxy=proxy) from error
+        try:
+            yield response
+        except aiohttp.ClientError as error:
+            raise await self._explain(error, url, verify=verify, proxy=proxy) from error
+        finally:
+            response.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers={"User-Agent": f"pier/{pier.__version__}", "Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S),
+                auto_decompress=False,  # a digest is of the bytes as they are sent
+                requote_redirect_url=False,
+                read_bufsize=READ_BUFFER,
+                max_line_size=MAX_HEADER,
+                max_field_size=MAX_HEADER,
+            )
+        return self._session
+
+    def _verify(self, url: URL, endpoint: Endpoint) -> bool:
+        """Leniency towards a registry does not extend to where it redirects."""
+        if url.origin() == URL(endpoint.url).origin():
+            return endpoint.verify
+        return not is_insecure(url.authority, self.config.insecure)
+
+    async def _context(self, url: URL, *, verify: bool) -> ssl.SSLContext | bool:
+        if url.scheme != "https":
+            return True
+        key = url.authority, verify
+        if key not in self._contexts:
+            self._contexts[key] = await in_thread(
+                client_context, url.authority, verify=verify, certs_dirs=self.config.certs_dirs
+            )
+        return self._contexts[key]
+
+    def _check_redirect(self, url: URL, target: URL, endpoint: Endpoint) -> None:
+        if target.scheme not in ("http", "https") or not target.host or target.user or target.password:
+            raise RedirectRefused(url=shown(url), target=shown(target), reason="not an http URL without a login")
+        in_the_clear = target.scheme == "http"
+        same_place = target.origin() == URL(endpoint.url).origin()
+        if in_the_clear and not same_place and not is_insecure(target.authority, self.config.insecure):
+            raise RedirectRefused(
+                url=shown(url), target=shown(target), reason=f"{target.authority} is not among insecure-registries"
+            )
+
+    async def _explain(self, error: Exception, url: URL, *, verify: bool, proxy: str | None = None) -> RegistryError:
+        """What to tell about a request that got no (whole) answer."""
+        where, host = shown(url), url.authority
+        via = f" through the proxy {without_password(proxy)}" if proxy else ""
+        if isinstance(error, aiohttp.ClientConnectorCertificateError) and verify:
+            cause = error.certificate_error
+            assert isinstance(cause, ssl.SSLCertVerificationError)
+            return CertificateRefused(
+                url=where,
+                host=host,
+                reason=verification_reason(cause, url.host or ""),
+                certificate=f"seen{via}" if proxy else await describe_certificate(url),
+                folder=f"{self.config.certs_dirs[0]}/{host}",
+            )
+        tls_error = _tls_error(error)
+        if tls_error is not None and speaks_plain_http(tls_error) and not proxy:
+            return PlainHttpAnswer(url=where, host=host)
+        return RegistryUnreachable(url=where, host=host, reason=_reason(error, url), via=via)
+
+
+def shown(url: URL) -> str:
+    """A URL as it may be shown and logged: without a login, and without a query, which may be signed."""
+    try:
+        return tame(str(url.with_user(None).with_query(None).with_fragment(None)))
+    except ValueError:
+        return tame(url.path)
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    """The body. Raises ContentRefused when there is more of it than `limit_bytes`."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > limit_bytes:
+            raise ContentRefused(
+                what=shown(response.url), host=response.url.authority, reason=f"more than {limit_bytes} bytes"
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _location(response: aiohttp.ClientResponse, url: URL) -> URL | None:
+    """Where a response redirects to; raises RedirectRefused for a place that is no URL."""
+    if response.status not in _REDIRECTS or not response.headers.get("Location"):
+        return None
+    location = response.headers["Location"]
+    try:
+        return url.join(URL(location, encoded=True))
+    except ValueError:
+        raise RedirectRefused(url=shown(url), target=tame(location), reason="not a URL") from None
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The TLS failure beneath a client error, if there is one."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ssl.SSLError):
+            return error.os_error
+        error = error.__cause__
+    return None
+
+
+def _reason(error: Exception, url: URL) -> str:
+    """The cause in a few words, the layer first as Go tells it."""
+    match error:
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            words = f"proxyconnect tcp: {tame(str(error))}"
+        case aiohttp.ClientConnectorDNSError():
+            words = f"dial tcp: lookup {url.host}: {_words(error.os_error)}"
+        case aiohttp.ClientConnectorSSLError():
+            words = f"tls: {tame(str(error.os_error))}"
+        case aiohttp.ConnectionTimeoutError():
+            words = f"dial tcp {url.host}:{url.port}: i/o timeout"
+        case aiohttp.ClientConnectorError():
+            words = f"dial tcp {url.host}:{url.port}: connect: {_words(error.os_error)}"
+        case TimeoutError():
+            words = f"no answer within {SILENCE_TIMEOUT_S:.0f} seconds"
+        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
+            words = "unexpected EOF"
+        case _:
+            words = tame(str(error)) or type(error).__name__
+    return words
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
