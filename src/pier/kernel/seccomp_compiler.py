@@ -225,7 +225,7 @@ def parse_rule(entry: Mapping[str, Any]) -> Iterator[Rule]:
 def _condition(argument: Mapping[str, Any]) -> Condition:
     index, op = argument.get("index", 0), argument.get("op")
     values = [argument.get(key) or 0 for key in ("value", "valueTwo")]
-    if op not in _OPERATORS:
+    if not isinstance(op, str) or op not in _OPERATORS:
         raise BadProfile(reason=f"unknown operator {op!r}")
     if not isinstance(index, int) or not 0 <= index <= 5:
         raise BadProfile(reason=f"argument index {index!r} is not 0 to 5")

@@ -83,7 +83,7 @@ def resolve(
         for key in ("defaultAction", "defaultErrnoRet", "flags", "listenerPath", "listenerMetadata")
         if profile.get(key) is not None
     }
-    resolved["architectures"] = list(profile.get("architectures") or _mapped(profile.get("archMap") or (), oci_arch))
+    resolved["architectures"] = _strings(profile, "architectures") or _mapped(profile.get("archMap") or (), oci_arch)
     resolved["syscalls"] = [
         _rule(entry)
         for entry in _objects(profile.get("syscalls") or (), "syscalls")
@@ -109,39 +109,55 @@ def _mapped(arch_map: Any, oci_arch: str) -> list[str]:
     """The machine's architecture and those that it runs besides; none where the map does not know it."""
     for entry in _objects(arch_map, "archMap"):
         if entry.get("architecture") == oci_arch:
-            return [oci_arch, *(entry.get("subArchitectures") or ())]
+            return [oci_arch, *_strings(entry, "subArchitectures")]
     return []
 
 
 def _rule(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A rule without its conditions, in OCI's words."""
-    name, names = entry.get("name"), entry.get("names")
+    name, names = entry.get("name"), _strings(entry, "names")
     if name and names:
         reason = "'name' and 'names' were specified in the seccomp profile, use either 'name' or 'names'"
         raise BadSeccompProfile(reason=reason)
-    rule = {"names": [name] if name else names, "action": entry.get("action")}
-    if not isinstance(rule["names"], list) or not all(isinstance(word, str) for word in rule["names"]):
-        raise BadSeccompProfile(reason=f"a rule's names are no list of names: {names!r}")
-    return rule | {key: entry[key] for key in ("errnoRet", "args") if entry.get(key) is not None}
+    rule = {"names": [str(name)] if name else names, "action": entry.get("action")}
+    if entry.get("errnoRet") is not None:
+        rule["errnoRet"] = entry["errnoRet"]
+    if entry.get("args"):
+        rule["args"] = _objects(entry["args"], "args")
+    return rule
 
 
 def _applies(entry: Mapping[str, Any], capabilities: Collection[str], go_arch: str, version: tuple[int, int]) -> bool:
     """Whether all that the rule includes is there and nothing that it excludes."""
-    includes, excludes = entry.get("includes") or {}, entry.get("excludes") or {}
-    if go_arch in (excludes.get("arches") or ()):
+    includes, excludes = (_object(entry, key) for key in ("includes", "excludes"))
+    if go_arch in _strings(excludes, "arches"):
         return False
-    if any(capability in capabilities for capability in excludes.get("caps") or ()):
+    if any(capability in capabilities for capability in _strings(excludes, "caps")):
         return False
-    if excludes.get("minKernel") and version >= parse_kernel_version(excludes["minKernel"]):
+    if excludes.get("minKernel") and version >= parse_kernel_version(str(excludes["minKernel"])):
         return False
-    if includes.get("arches") and go_arch not in includes["arches"]:
+    if includes.get("arches") and go_arch not in _strings(includes, "arches"):
         return False
-    if not all(capability in capabilities for capability in includes.get("caps") or ()):
+    if not all(capability in capabilities for capability in _strings(includes, "caps")):
         return False
-    return not includes.get("minKernel") or version >= parse_kernel_version(includes["minKernel"])
+    return not includes.get("minKernel") or version >= parse_kernel_version(str(includes["minKernel"]))
+
+
+def _object(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = entry.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise BadSeccompProfile(reason=f"{key} is not an object")
+    return value
 
 
 def _objects(value: Any, key: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
         raise BadSeccompProfile(reason=f"{key} is no list of objects")
     return list(value)
+
+
+def _strings(entry: Mapping[str, Any], key: str) -> list[str]:
+    value = entry.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadSeccompProfile(reason=f"{key} is no list of names")
+    return value

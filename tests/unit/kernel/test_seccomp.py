@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import itertools
+import mmap
 import os
 import platform
 import random
@@ -411,6 +412,35 @@ def test_kernel_takes_dockers_filter_and_obeys_it() -> None:
         assert errno_of(X32_BIT | table["getpid"]) in {0, errno.ENOSYS}
         assert errno_of(X32_BIT | table["keyctl"], 0, 0) in {errno.EPERM, errno.ENOSYS}
         os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+
+    assert in_child(deed) == 0
+
+
+def int_0x80(number: int, argument: int) -> int:
+    """An i386 system call from a 64-bit process: its result, negative errno in case of failure."""
+    # push rbx; mov eax, edi; mov ebx, esi; int 0x80; pop rbx; ret
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(bytes.fromhex("53 89f8 89f3 cd80 5b c3"))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(code))
+    return int(ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)(address)(number, argument))
+
+
+@requires_x86_64
+def test_attack_24_kernel_obeys_it_for_i386_too() -> None:
+    table = numbers("X86")
+    if in_child(lambda: os._exit(0 if int_0x80(table["getpid"], 0) == os.getpid() else 1)) != 0:
+        pytest.skip("this kernel has no IA32 emulation")
+    bpf = compile_profile(docker([]), "x86_64")
+
+    def deed() -> None:
+        int_0x80(table["getpid"], 0)
+        seccomp.install(bpf)
+        assert int_0x80(table["getpid"], 0) == os.getpid()
+        for name in ("keyctl", "unshare", "bpf", "mount", "userfaultfd", "io_uring_setup", "reboot"):
+            assert int_0x80(table[name], 0) == -errno.EPERM, name
+        assert int_0x80(table["clone3"], 0) == -errno.ENOSYS
+        # x86-64's getpid is i386's mkdir, and its keyctl i386's fadvise64: each ABI is read by its own table
+        assert int_0x80(numbers("X86_64")["keyctl"], -1) != -errno.EPERM
 
     assert in_child(deed) == 0
 
