@@ -124,7 +124,7 @@ def build(opts: Options, args: list[str], *, detach: bool, console: tuple[int, i
     if health := health_check(opts):
         config["Healthcheck"] = health
     bindings = publish(opts["publish"])
-    exposed = {port: {} for port in (*expose(opts["expose"]), *bindings)}
+    exposed: dict[str, dict[str, str]] = {port: {} for port in (*expose(opts["expose"]), *bindings)}
     if exposed:
         config["ExposedPorts"] = exposed
     host = host_config(opts)
@@ -313,8 +313,6 @@ def read_environment(opts: Options) -> list[str]:
                 environment.append(f"{name}={os.environ[name]}")
     for text in opts["env"]:
         name, equals, _ = text.partition("=")
-        if not name:
-            raise ValueError(f"invalid environment variable: {text}")
         inherited = not equals and name in os.environ
         environment.append(f"{name}={os.environ[name]}" if inherited else text)
     return environment

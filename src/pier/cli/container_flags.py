@@ -38,7 +38,7 @@ CONTAINER_FLAGS: tuple[Flag, ...] = (
     Flag("dns-search", "", "list", "DNS search domain"),
     Flag("domainname", "", "string", "NIS domain name"),
     Flag("entrypoint", "", "string", "Program that takes the place of the image's ENTRYPOINT"),
-    Flag("env", "e", "list", "Environment variable: NAME=value, or NAME to pass the caller's"),
+    Flag("env", "e", "env", "Environment variable: NAME=value, or NAME to pass the caller's"),
     Flag("env-file", "", "list", "File of environment variables, one a line"),
     Flag("expose", "", "list", "Port or range the container offers, without publishing it"),
     Flag("gpus", "", "gpus", "GPUs to give: all, a count, or device=…"),

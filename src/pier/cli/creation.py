@@ -28,7 +28,6 @@ def prepare(cx: Context, opts: Options, args: list[str], *, detach: bool) -> dic
         )
     try:
         body = build(opts, args, detach=detach, console=size() if opts["tty"] else None)
-        split(args[0].removeprefix("sha256:") if args[0].startswith("sha256:") else args[0])
         _check_platform(opts["platform"])
     except ValueError as error:
         raise Conflict(str(error), cx.path) from None
@@ -48,6 +47,10 @@ def _check_platform(text: str) -> None:
 
 def create(cx: Context, opts: Options, body: dict[str, Any]) -> str:
     """POST /containers/create -> ID. A missing image is pulled first, unless --pull says otherwise."""
+    try:
+        split(body["Image"].removeprefix("sha256:"))
+    except ValueError as error:
+        raise Failure(str(error)) from None
     query = {"name": opts["name"], "platform": opts["platform"]}
     if opts["pull"] == "always":
         _pull(cx, opts, body["Image"])

@@ -86,9 +86,7 @@ class Options:
         kind = self._kinds[name]
         if kind in REPEATED:
             return []
-        if kind == "map":
-            return {}
-        return EMPTY.get(kind)
+        return {} if kind in MAPS else EMPTY.get(kind, 0)
 
     def given(self, name: str) -> bool:
         return name in self._values
@@ -98,7 +96,7 @@ class Options:
         name = flag.replaced_by or flag.name
         if flag.kind in REPEATED:
             self._values.setdefault(name, []).append(value)
-        elif flag.kind == "map":
+        elif flag.kind in MAPS:
             self._values.setdefault(name, {}).update([value])
         else:
             self._values[name] = value
@@ -145,6 +143,12 @@ def parse_filter(text: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
+def parse_environment_variable(text: str) -> str:
+    if not text.partition("=")[0]:
+        raise ValueError(f"invalid environment variable: {text}")
+    return text
+
+
 def quote(text: str) -> str:
     """Go's %q for the characters that matter in a message."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'
@@ -156,13 +160,15 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "int": parse_int,
     "list": str,
     "filter": parse_filter,
+    "env": parse_environment_variable,
 }
 """The kinds of every day; `values.PARSERS` holds the others."""
 REPEATED = frozenset(
-    ("list", "filter", "strings", "bytes-list", "mount", "network", "ulimit", "throttle", "throttle-iops", "weight")
-    + ("hosts", "dns", "attach")
+    "list filter strings env mount network ulimit throttle throttle-iops weight hosts dns attach".split()
 )
-EMPTY: dict[str, Any] = {"bool": False, "string": "", "int": 0, "bytes": 0, "decimal": 0, "duration": 0, "uint16": 0}
+MAPS = frozenset(("map", "sysctl"))
+EMPTY: dict[str, Any] = {"bool": False, "string": ""}
+"""What a flag that was not given is, by kind: a list or map is empty, a number is 0."""
 
 
 def parser_of(kind: str) -> Callable[[str], Any]:
@@ -294,8 +300,8 @@ def arity_problem(least: int, most: int | None) -> tuple[str, str]:
     if most is None:
         return f"requires at least {least} {_arguments(least)}", "See"
     if least == 0:
-        return f"requires at most {most} {_arguments(most)}", "See"
-    return f"requires at least {least} and at most {most} {_arguments(most)}", "See"
+        return f"requires at most {most} {_arguments(most)}", "Run"
+    return f"requires at least {least} and at most {most} {_arguments(most)}", "Run"
 
 
 def _arguments(count: int) -> str:

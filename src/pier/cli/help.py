@@ -19,7 +19,8 @@ _PLACEHOLDERS = {
     "hosts": "list",
     "dns": "list",
     "attach": "list",
-    "bytes-list": "list",
+    "env": "list",
+    "swap": "bytes",
     "sysctl": "map",
     "gpus": "gpu-request",
 }

@@ -26,7 +26,7 @@ class _Settings:
     parse_constant = float
 
 
-_scan = _json.make_scanner(_Settings())
+_scan = _json.make_scanner(_Settings())  # type: ignore[arg-type]  # typeshed wants a decoder
 
 
 def loads(text: str | bytes) -> Any:

@@ -59,7 +59,8 @@ def _prefix(message: dict[str, Any]) -> str:
 
 def bar(detail: dict[str, Any], columns: int) -> str:
     """`[=====>    ]  1.5MB/3MB` for {current, total} in bytes, as wide as `columns` allow."""
-    current, total = detail.get("current", 0), detail.get("total", 0)
+    current: int = detail.get("current", 0)
+    total: int = detail.get("total", 0)
     if current <= 0 and total <= 0:
         return ""
     if total <= 0:

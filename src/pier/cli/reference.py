@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_TAG = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/")
 
 
@@ -11,7 +12,7 @@ def split(text: str) -> tuple[str, str, str]:
     head, slash, last = rest.rpartition("/")
     last, colon, tag = last.partition(":")
     name = head + slash + last
-    if not last or (colon and not tag) or ("@" in text and ":" not in digest):
+    if not last or any(char not in _TAG for char in tag) or (colon and not tag) or ("@" in text and ":" not in digest):
         raise ValueError("invalid reference format")
     repository = _repository(name)
     if any(char not in _NAME for char in repository):

@@ -6,7 +6,7 @@ big-endian length, the payload. Numbers: 0 stdin's echo, 1 stdout, 2 stderr, 3 a
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # the C half of `signal`, which imports enum
 import os
 import select
 

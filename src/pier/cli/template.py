@@ -7,7 +7,7 @@ struct leaves out of its JSON when they are empty are listed in `OMITTED`.
 
 from __future__ import annotations
 
-from pier.cli.template_functions import FUNCTIONS, FunctionError, show, truth
+from pier.cli.template_functions import FUNCTIONS, FunctionError, arity, show, truth
 from pier.cli.template_parser import TemplateError, parse
 
 TYPE_CHECKING = False
@@ -225,14 +225,19 @@ class _Run:
         _, name, position = node
         if name in ("and", "or"):
             return self.short_circuit(name, rest, dot, final)
+        least, most = arity(name)
+        count = len(rest) + len(final)
+        if count < least or (most is not None and count > most):
+            wanted = f"want {least}" if most is not None else f"want at least {least}"
+            raise self.error(f"wrong number of args for {name}: {wanted} got {count}", position, name)
         arguments = [self.operand(argument, dot) for argument in rest] + final
         try:
             return FUNCTIONS[name](*arguments)
         except FunctionError as error:
             problem = f"error calling {name}: {error}"
-        except (TypeError, ValueError):
-            problem = f"wrong arguments for {name}"
-        raise self.error(problem, position, name)
+        except (TypeError, ValueError) as error:
+            problem = f"error calling {name}: {error}"
+        raise self.error(problem, position, " ".join([name, *map(_source, rest)]))
 
     def short_circuit(self, name: str, rest: list[Node], dot: Any, final: list[Any]) -> Any:
         value: Any = None
@@ -302,7 +307,23 @@ class _Run:
 
 
 def _source(node: Node) -> str:
-    return show(node[1]) if node[0] == "const" else node[0]
+    """An operand as it was written, for error messages."""
+    kind = node[0]
+    if kind == "const":
+        return _quoted(node[1]) if isinstance(node[1], str) else show(node[1])
+    if kind == "field":
+        return "".join(f".{name}" for name in node[1])
+    if kind == "var":
+        return "".join([node[1], *(f".{name}" for name in node[2])])
+    if kind == "pipe":
+        return "(" + " | ".join(" ".join(map(_source, command)) for command in node[1][2]) + ")"
+    if kind == "chain":
+        return _source(node[1]) + "".join(f".{name}" for name in node[2])
+    return {"dot": ".", "nil": "nil"}.get(kind) or str(node[1])
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _go_type(value: Any) -> str:

@@ -62,7 +62,7 @@ def _index(value: Any, *keys: Any) -> Any:
             if isinstance(key, bool) or not isinstance(key, int):
                 raise FunctionError(f"cannot index slice/array with type {_type_name(key)}")
             if not 0 <= key < len(value):
-                raise FunctionError(f"reflect: slice index out of range: {key}")
+                raise FunctionError(f"index out of range: {key}")
             value = value[key] if isinstance(value, list) else ord(value[key])
         else:
             raise FunctionError(f"can't index item of type {_type_name(value)}")
@@ -243,3 +243,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "truncate": lambda text, length: _text(text)[:length],
 }
 """Name -> function; `and` and `or` are evaluated by the template itself, which stops at the first that decides."""
+
+
+def arity(name: str) -> tuple[int, int | None]:
+    """(fewest, most) arguments of a function; most is None when there is no limit."""
+    if name in ("and", "or"):
+        return 1, None
+    function = FUNCTIONS[name]
+    code = function.__code__
+    fewest = code.co_argcount - len(function.__defaults__ or ())
+    takes_more = code.co_flags & 0x04  # CO_VARARGS
+    return fewest, None if takes_more else code.co_argcount

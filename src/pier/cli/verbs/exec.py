@@ -20,7 +20,7 @@ COMMAND = Command(
     flags=(
         Flag("detach", "d", "bool", "Run in the background"),
         Flag("detach-keys", "", "string", "Keys that detach the terminal, such as ctrl-p,ctrl-q"),
-        Flag("env", "e", "list", "Environment variable: NAME=value, or NAME to pass the caller's"),
+        Flag("env", "e", "env", "Environment variable: NAME=value, or NAME to pass the caller's"),
         Flag("env-file", "", "list", "File of environment variables, one a line"),
         Flag("interactive", "i", "bool", "Keep stdin open"),
         Flag("privileged", "", "bool", "Give the command all capabilities"),

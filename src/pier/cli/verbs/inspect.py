@@ -33,14 +33,13 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     kind = _kind(cx.path, opts)
     template = _template(opts["format"])
     found: list[Any] = []
-    problem = ""
+    problems: list[str] = []
     for name in args:
         try:
             found.append(_object(cx, kind, name, size=opts["size"]))
         except Failure as failure:
-            problem = failure.text
-            break
-    return _print(found, template, opts["format"], problem)
+            problems.append(failure.text)
+    return _print(found, template, opts["format"], "\n".join(problems))
 
 
 def _kind(command_path: str, opts: Options) -> str:

@@ -85,7 +85,7 @@ def names(container: dict[str, Any]) -> str:
 def image_name(container: dict[str, Any], *, trunc: bool) -> str:
     """The name it was made from; an image known only by ID is shown short."""
     name: str = container["Image"] or "<no image>"
-    identifier = container.get("ImageID", "")
+    identifier: str = container.get("ImageID", "")
     if trunc and name in (identifier, identifier.removeprefix("sha256:")):
         return identifier.removeprefix("sha256:")[:12]
     return name.partition("@")[0] if trunc and "@" in name else name
