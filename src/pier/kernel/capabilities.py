@@ -152,10 +152,11 @@ def last_cap() -> int:
 def drop_bounding(keep: int) -> None:
     """Take every capability outside `keep` from the bounding set, for good. Needs CAP_SETPCAP."""
     for number in range(last_cap() + 1):
-        if keep >> number & 1 or libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) == 0:
+        if keep >> number & 1 or libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) == 0:
             continue
-        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
-            raise_errno("prctl(PR_CAPBSET_DROP)", NAMES[number] if number < len(NAMES) else number)
+        code = ctypes.get_errno()
+        if libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) != 0:
+            raise_errno("prctl(PR_CAPBSET_DROP)", NAMES[number] if number < len(NAMES) else number, number=code)
 
 
 def keep_across_setuid(keep: bool) -> None:
@@ -174,7 +175,7 @@ def apply(sets: CapabilitySets) -> None:
     capset(effective=sets.effective, permitted=sets.permitted, inheritable=sets.inheritable)
     # EINVAL: Linux before 4.3 has no ambient set, so there is nothing to clear.
     libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
-    for number in range(last_cap() + 1):
+    for number in range(sets.ambient.bit_length()):
         if sets.ambient >> number & 1:
             arguments = ctypes.c_ulong(PR_CAP_AMBIENT_RAISE), ctypes.c_ulong(number)
             if libc.prctl(PR_CAP_AMBIENT, *arguments, 0, 0) < 0:
