@@ -19,6 +19,13 @@ from typing import Protocol
 __all__ = ["TABLE", "FirewallConfig", "Forward", "InstallTable", "PublishPorts", "RemoveTable", "ruleset"]
 
 TABLE = "inet pier"
+"""Of the daemon with the usual bridge; see `table_of`."""
+USUAL_BRIDGE = "pier0"
+
+
+def table_of(bridge: str) -> str:
+    """The table of a daemon with this default bridge: each daemon of a machine has its own bridge, and table."""
+    return TABLE if bridge == USUAL_BRIDGE else f"{TABLE}-{bridge}"
 
 
 class Runner(Protocol):
@@ -40,6 +47,10 @@ class FirewallConfig:
     """May containers reach each other's unpublished ports?"""
     router: bool = True
     """May the host forward between devices that are not Pier's? False where Pier itself turned forwarding on."""
+
+    @property
+    def table(self) -> str:
+        return table_of(self.bridge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +134,10 @@ def element(forward: Forward) -> tuple[str, str]:
     return "publish4", f"{forward.host_ip} . {forward.protocol} . {forward.host_port} : {destination}"
 
 
-def element_commands(verb: str, forwards: Iterable[Forward]) -> str:
+def element_commands(verb: str, forwards: Iterable[Forward], table: str = TABLE) -> str:
     """`add` or `delete` of every element that the table translates, one command a line."""
     pairs = [element(forward) for forward in forwards if forward.translated]
-    return "".join(f"{verb} element {TABLE} {name} {{ {text} }}\n" for name, text in pairs)
+    return "".join(f"{verb} element {table} {name} {{ {text} }}\n" for name, text in pairs)
 
 
 def elements_clause(name: str, forwards: Iterable[Forward]) -> str:
@@ -140,7 +151,7 @@ def ruleset(config: FirewallConfig, forwards: Iterable[Forward] = ()) -> str:
     published = list(forwards)
     outside = f'ip saddr {config.subnet} oifname != "{config.bridge}" masquerade'
     return RULESET.format(
-        table=TABLE,
+        table=config.table,
         bridge=config.bridge,
         subnet=config.subnet,
         gateway=config.gateway,
@@ -160,24 +171,29 @@ class InstallTable:
     forwards: tuple[Forward, ...] = ()
 
     def describe(self) -> str:
-        return f"install nftables table {TABLE} for {self.config.bridge} with {len(self.forwards)} published ports"
+        network = self.config
+        return f"install nftables table {network.table} for {network.bridge} with {len(self.forwards)} published ports"
 
     def execute(self, nft: Runner) -> None:
-        nft.run(f"add table {TABLE}\ndelete table {TABLE}\n{ruleset(self.config, self.forwards)}")
+        nft.run(
+            f"add table {self.config.table}\ndelete table {self.config.table}\n{ruleset(self.config, self.forwards)}"
+        )
 
     def undo(self, nft: Runner) -> None:
-        RemoveTable().execute(nft)
+        RemoveTable(self.config.table).execute(nft)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveTable:
     """Take the table away; one that is not there is no error."""
 
+    table: str = TABLE
+
     def describe(self) -> str:
-        return f"remove nftables table {TABLE}"
+        return f"remove nftables table {self.table}"
 
     def execute(self, nft: Runner) -> None:
-        nft.run(f"add table {TABLE}\ndelete table {TABLE}\n")
+        nft.run(f"add table {self.table}\ndelete table {self.table}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +201,7 @@ class PublishPorts:
     """Make one container's ports reachable, all or none."""
 
     forwards: tuple[Forward, ...]
+    table: str = TABLE
 
     def describe(self) -> str:
         ports = ", ".join(
@@ -194,9 +211,9 @@ class PublishPorts:
         return f"publish {ports}"
 
     def execute(self, nft: Runner) -> None:
-        if commands := element_commands("add", self.forwards):
+        if commands := element_commands("add", self.forwards, self.table):
             nft.run(commands)
 
     def undo(self, nft: Runner) -> None:
-        if commands := element_commands("delete", self.forwards):
+        if commands := element_commands("delete", self.forwards, self.table):
             nft.run(commands)

@@ -15,7 +15,7 @@ from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
 from pier.networks import bridge
 from pier.networks.bridge import BridgeConfig
-from pier.networks.firewall import TABLE, FirewallConfig, Forward, InstallTable, PublishPorts, RemoveTable
+from pier.networks.firewall import FirewallConfig, Forward, InstallTable, PublishPorts, RemoveTable, table_of
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool, choose_subnet
 
 __all__ = ["BadBridgeAddress", "HostSide", "NetworkConfig"]
@@ -55,6 +55,7 @@ class HostSide:
         self.network: FirewallConfig | None = None
         """Bridge, subnet and gateway once `start` has made them."""
         self.bridge_off = self.publish_off = "the daemon has not started"
+        self.table = table_of(config.bridge)
         self._nft: Nftables | None = None
 
     def start(self, *, earlier_subnet: str, published: Sequence[Forward], in_use: bool) -> list[str]:
@@ -77,19 +78,19 @@ class HostSide:
     def publish(self, forwards: Iterable[Forward]) -> None:
         """Raises NftablesError; then none is published."""
         if self._nft is not None:
-            PublishPorts(tuple(forwards)).execute(self._nft)
+            PublishPorts(tuple(forwards), self.table).execute(self._nft)
 
     def unpublish(self, forwards: Iterable[Forward]) -> None:
         """Raises NftablesError where the table was changed by others."""
         if self._nft is not None:
-            PublishPorts(tuple(forwards)).undo(self._nft)
+            PublishPorts(tuple(forwards), self.table).undo(self._nft)
 
     def remove(self) -> None:
         """Take away table and bridge, and forwarding where it was Pier that turned it on."""
         self.bridge_off = self.publish_off = "the bridge network was removed"
         if self._nft is not None:
-            ours = forwarding_is_ours(self._nft)
-            RemoveTable().execute(self._nft)
+            ours = forwarding_is_ours(self._nft, self.table)
+            RemoveTable(self.table).execute(self._nft)
             if ours:
                 bridge.write_sysctl(bridge.IP_FORWARD, "0")
         if self.config.bridge != "none":
@@ -132,7 +133,7 @@ class HostSide:
             return []
         try:
             self._nft = self._nft or Nftables()
-            if self.network.router and forwarding_is_ours(self._nft):
+            if self.network.router and forwarding_is_ours(self._nft, self.table):
                 self.network = replace(self.network, router=False)
             InstallTable(self.network, tuple(published)).execute(self._nft)
             self.publish_off = ""
@@ -174,13 +175,18 @@ def choose_address(
     return IPv4Interface(f"{subnet.network_address + 1}/{subnet.prefixlen}")
 
 
-def forwarding_is_ours(nft: Nftables) -> bool:
+def forwarding_is_ours(nft: Nftables, table: str) -> bool:
     """Was it Pier that turned forwarding on? Its table says so: the forward chain drops what is not Pier's."""
     try:
-        listed = nft.list(f"chain {TABLE} forward")
+        listed = nft.list(f"chain {table} forward")
     except NftablesError:
         return False
     return any(item.get("chain", {}).get("policy") == "drop" for item in listed)
+
+
+def is_ours(table: str) -> bool:
+    """Is it a table of Pier's, of this daemon or of another one?"""
+    return table == "pier" or table.startswith("pier-")
 
 
 def foreign_drops(listed: Iterable[dict[str, Any]], bridge_name: str) -> list[str]:
@@ -193,5 +199,5 @@ def foreign_drops(listed: Iterable[dict[str, Any]], bridge_name: str) -> list[st
         f"WARNING: {chain['family']} {chain['table']} {chain['name']} drops forwarded packets by default, those of "
         f"containers too, unless it accepts device {bridge_name} in and out"
         for chain in chains
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["table"] != "pier"
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and not is_ours(chain["table"])
     ]
