@@ -75,14 +75,10 @@ class mount_attr(ctypes.Structure):
 
 
 _fsopen = prototype(SYS.fsopen, ctypes.c_char_p, ctypes.c_uint)
-_fsconfig = prototype(
-    SYS.fsconfig, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int
-)
+_fsconfig = prototype(SYS.fsconfig, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
 _fsmount = prototype(SYS.fsmount, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _open_tree = prototype(SYS.open_tree, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
-_move_mount = prototype(
-    SYS.move_mount, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
-)
+_move_mount = prototype(SYS.move_mount, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _mount_setattr = prototype(
     SYS.mount_setattr,
     ctypes.c_int,
@@ -101,17 +97,20 @@ libc.mount.argtypes = (
 )
 
 
-def mount_filesystem(fstype: str, options: list[tuple[str, str | None]], attributes: int = 0) -> int:
+def mount_filesystem(
+    fstype: str, options: list[tuple[str, str | None]], attributes: int = 0, *, source: str | None = None
+) -> int:
     """Make a detached mount of a file system; returns a descriptor of its root.
 
     `options` are the file system's own (`("size", "65536k")`, a flag as `("ro", None)`); `attributes` are
-    MOUNT_ATTR_* of the mount. Raises OSError with what the kernel wrote into the context's log.
+    MOUNT_ATTR_* of the mount; `source` is what the mount table shows as its device.
+    Raises OSError with what the kernel wrote into the context's log.
     """
     context = _fsopen(fstype.encode(), FSOPEN_CLOEXEC)
     if context < 0:
         raise_errno("fsopen", fstype)
     try:
-        for key, value in options:
+        for key, value in [("source", source or fstype), *options]:
             command = FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING
             encoded = None if value is None else os.fsencode(value)
             if _fsconfig(context, command, key.encode(), encoded, 0) < 0:
@@ -137,9 +136,7 @@ def _raise_context(context: int, what: str) -> None:
     raise OSError(number, f"{what}: {detail}")
 
 
-def mount_overlay(
-    lower: list[str], upper: str, work: str, extra: list[tuple[str, str | None]] | None = None
-) -> int:
+def mount_overlay(lower: list[str], upper: str, work: str, extra: list[tuple[str, str | None]] | None = None) -> int:
     """A detached overlay mount; `lower` topmost first. Any number of layers where the kernel can (Linux 6.5).
 
     Before that fsconfig takes strings of 255 bytes at most and mount(2) one page of options: the layers are then named
@@ -163,9 +160,7 @@ def _mount_overlay_by_fds(lower: list[str], upper_options: list[tuple[str, str |
             return f"/proc/self/fd/{fd}"
 
         options: list[tuple[str, str | None]] = [("lowerdir", ":".join(map(pinned, lower)))]
-        options += [
-            (k, pinned(v) if v is not None and k in ("upperdir", "workdir") else v) for k, v in upper_options
-        ]
+        options += [(k, pinned(v) if v is not None and k in ("upperdir", "workdir") else v) for k, v in upper_options]
         text = ",".join(key if value is None else f"{key}={value}" for key, value in options)
         place = upper_options[0][1]
         assert place is not None

@@ -221,6 +221,9 @@ def mkdir_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
 
 
 def _dangling_target(parent_fd: int, name: str) -> str | None:
+    """Where a link that leads to nothing yet points. Links of procfs are magic: their text is not where they lead."""
+    if fs_magic(parent_fd) in MAGICLINK_FS:
+        return None
     try:
         return os.readlink(name, dir_fd=parent_fd)
     except OSError:
@@ -234,9 +237,7 @@ def touch_in_root(root_fd: int, path: str, mode: int = 0o644) -> int:
     parent, name = split(path)
     parent_fd = mkdir_in_root(root_fd, parent)
     try:
-        fd = os.open(
-            name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent_fd
-        )
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent_fd)
         os.close(fd)
         return open_in_root(parent_fd, name, os.O_PATH | os.O_NOFOLLOW)
     finally:

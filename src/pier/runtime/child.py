@@ -27,7 +27,7 @@ class Outer(NamedTuple):
 
 
 def make_stdio(*, terminal: bool, open_stdin: bool) -> tuple[Stdio, Outer]:
-    """Pipes for a process's streams (none with a terminal): (its ends, ours). Without `open_stdin` it reads /dev/null."""
+    """Pipes for a process's streams (none with a terminal): (its ends, ours); /dev/null without `open_stdin`."""
     if terminal:
         return Stdio(-1, -1, -1), Outer(-1, -1, -1)
     if open_stdin:
@@ -85,7 +85,6 @@ class Starting:
     def _end(self, error: tuple[str, int] | None) -> None:
         self.done = True
         self.error = error
-        self.report.close()
 
     def take_warnings(self) -> list[str]:
         taken, self._warnings = self._warnings, []
@@ -118,7 +117,6 @@ class Child:
         self.pid = started.pid
         self.pidfd = namespaces.pidfd_open(started.pid)
         self.streams = streams
-        self.terminal_fd = started.stdin if started.terminal else None
         self.exit_code: int | None = None
         self.finished_at_ns = 0
 

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import pier
 from pier.errors import PierError
+from pier.kernel import mounts
+from pier.kernel.cgroup_layout import detect
+from pier.kernel.cgroups import Cgroup
+from pier.kernel.paths import closing
+from pier.runtime import wire
+from pier.runtime.monitor import SOCKET_NAME
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest
+
+KILLED = 137
+"""128 + SIGKILL: how a container is said to have ended when its monitor was killed."""
+REPLY_TIMEOUT_S = 150.0
+"""A little more than the monitor gives a starting process."""
 
 
 class StartFailed(PierError):
@@ -13,62 +33,331 @@ class StartFailed(PierError):
 
     status = 400
 
+    def __init__(self, reason: str, exit_code: int = 128) -> None:
+        super().__init__(reason=reason)
+        self.exit_code = exit_code
+
 
 class ExecFailed(PierError):
     """OCI runtime exec failed: exec failed: unable to start container process: {reason}"""
 
     status = 400
 
+    def __init__(self, reason: str, exit_code: int = 126) -> None:
+        super().__init__(reason=reason)
+        self.exit_code = exit_code
+
+
+class MonitorError(PierError):
+    """the container's monitor refused: {reason}"""
+
+
+class MonitorLost(PierError):
+    """the connection to the container's monitor is lost"""
+
+    status = 409
+
+
+class ZygoteLost(PierError):
+    """the runtime's zygote process cannot be started: {reason}"""
+
+    remedy = "see the daemon's log; a restart of the daemon makes a new one, running containers are not affected"
+
+
+def _packet_socket(sock: socket.socket) -> socket.socket:
+    sock.setblocking(False)
+    return sock
+
 
 class Monitor:
     """One running container, as the daemon sees it."""
 
-    id: str
-    pid: int
-    started_at_ns: int
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = _packet_socket(sock)
+        self._loop = asyncio.get_running_loop()
+        self._ids = itertools.count(1)
+        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._execs: dict[str, asyncio.Future[ExitRecord]] = {}
+        self._started: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._ended: asyncio.Future[ExitRecord] = self._loop.create_future()
+        self._lost = False
+        self._cgroup = ""
+        self.id = ""
+        self.pid = 0
+        self.started_at_ns = 0
+        self.warnings: list[str] = []
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    async def started(self) -> None:
+        """Wait for the monitor's first message. Raises StartFailed."""
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                hello = await self._started
+        except TimeoutError:
+            self.close()
+            raise StartFailed(f"its monitor did not answer in {REPLY_TIMEOUT_S:.0f} s") from None
+        self.id, self.pid, self.started_at_ns = hello["id"], hello["pid"], hello["started_at_ns"]
+        self._cgroup = hello["cgroup"]
+        self.warnings = hello["warnings"]
+        for exec_id in hello["execs"]:
+            self._execs.setdefault(exec_id, self._loop.create_future())
+
+    def _readable(self) -> None:
+        try:
+            received = wire.receive(self._sock)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):
+            received = None
+        if received is None:
+            self._lose()
+            return
+        message, fds = received
+        for fd in fds:
+            os.close(fd)
+        self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "started" in message:
+            _resolve(self._started, message["started"])
+        elif "ended" in message:
+            self._close_execs()
+            _resolve(self._ended, ExitRecord(**message["ended"]))
+        elif "exec_ended" in message:
+            future = self._execs.setdefault(message["exec_ended"], self._loop.create_future())
+            _resolve(future, ExitRecord(**message["record"]))
+        elif "id" in message:
+            future_reply = self._replies.pop(message["id"], None)
+            if future_reply is not None:
+                _resolve(future_reply, message)
+        elif "error" in message and not self._started.done():
+            self._started.set_exception(StartFailed(message["error"], message.get("exit_code", 128)))
+
+    def _lose(self) -> None:
+        """End of file: the monitor has finished, or was killed."""
+        if self._lost:
+            return
+        self._lost = True
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        if not self._started.done():
+            self._started.set_exception(StartFailed("its monitor ended before it answered"))
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(MonitorLost())
+        self._replies.clear()
+        self._close_execs()
+        if not self._ended.done():
+            self._ended.set_exception(MonitorLost())
+        self._ended.exception()  # nobody need be waiting
+
+    def _close_execs(self) -> None:
+        """The container has ended, and every exec with it."""
+        for future in self._execs.values():
+            _resolve(future, ExitRecord(KILLED, 0))
+
+    async def _ask(self, operation: str, *, fds: Sequence[int] = (), **fields: Any) -> dict[str, Any]:
+        if self._lost:
+            raise MonitorLost()
+        number = next(self._ids)
+        future = self._loop.create_future()
+        self._replies[number] = future
+        try:
+            await _send(self._sock, {"op": operation, "id": number, **fields}, fds)
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                reply: dict[str, Any] = await future
+        except OSError as error:
+            raise MonitorLost() from error
+        finally:
+            self._replies.pop(number, None)
+        return reply
+
+    async def _order(self, operation: str, *, fds: Sequence[int] = (), **fields: Any) -> None:
+        reply = await self._ask(operation, fds=fds, **fields)
+        if "error" in reply:
+            raise MonitorError(reason=reply["error"])
 
     async def attach(self, end: AttachEnd) -> None:
         """Join a client to the container's streams; `end.fd` is duplicated, the caller closes its own."""
-        raise NotImplementedError
+        await self._order("attach", fds=[end.fd], stdin=end.stdin, stdout=end.stdout, stderr=end.stderr)
 
     async def resize(self, *, height: int, width: int, exec_id: str | None = None) -> None:
-        raise NotImplementedError
+        """Set the size of the container's, or an exec's, terminal in characters. Raises MonitorError, MonitorLost."""
+        await self._order("resize", height=height, width=width, exec_id=exec_id)
 
     async def signal(self, signum: int) -> None:
-        """Send a signal to the container's first process."""
-        raise NotImplementedError
+        """Send a signal to the container's first process. Raises MonitorError, MonitorLost."""
+        await self._order("signal", signum=signum)
 
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
-        """Run one more process; returns its pid on the host once the program itself runs. Raises ExecFailed."""
-        raise NotImplementedError
+        """Run one more process; returns its pid on the host once the program itself runs.
+
+        `end.fd` is duplicated as in `attach`. Raises ExecFailed, MonitorLost.
+        """
+        wants = {} if end is None else {"stdin": end.stdin, "stdout": end.stdout, "stderr": end.stderr}
+        fds = [] if end is None else [end.fd]
+        self._execs.setdefault(request.exec_id, self._loop.create_future())
+        reply = await self._ask("exec", fds=fds, request=request.to_dict(), **wants)
+        if "error" in reply:
+            self._execs.pop(request.exec_id, None)
+            raise ExecFailed(reply["error"], reply.get("exit_code", 126))
+        return int(reply["pid"])
 
     async def wait_exec(self, exec_id: str) -> ExitRecord:
-        """Wait for the end of a process that `exec` started."""
-        raise NotImplementedError
+        """Wait for the end of a process that `exec` started. Raises KeyError for one that it did not."""
+        record = await asyncio.shield(self._execs[exec_id])
+        self._execs.pop(exec_id, None)
+        return record
 
     async def wait(self) -> ExitRecord:
-        """Wait until the container has ended, its log is complete and its cgroup and namespaces are gone.
+        """Wait until the container has ended, its log is complete and its cgroup is gone.
 
         If the monitor itself was killed, what is left of the container is killed and the record says 137.
         """
-        raise NotImplementedError
+        try:
+            return await asyncio.shield(self._ended)
+        except MonitorLost:
+            await asyncio.to_thread(_remove_cgroup, self._cgroup)
+            return ExitRecord(KILLED, 0)
+
+    def close(self) -> None:
+        """Drop the connection; the container goes on."""
+        self._lose()
+
+
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+async def _send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int]) -> None:
+    """Send when the peer has room; the peer's queue is short, its loop quick, so a wait is rare."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            wire.send(sock, message, fds)
+            return
+        except BlockingIOError:
+            writable = loop.create_future()
+            loop.add_writer(sock.fileno(), _resolve, writable, None)
+            try:
+                await writable
+            finally:
+                loop.remove_writer(sock.fileno())
+
+
+def _remove_cgroup(path: str) -> None:
+    if path:
+        cgroup = Cgroup(detect(), path)
+        with contextlib.suppress(OSError):
+            cgroup.kill()
+            cgroup.remove()
 
 
 class Runtime:
     """Starts containers. One per daemon."""
 
+    def __init__(self, *, python: str = sys.executable) -> None:
+        self._python = python
+        self._zygote: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sending = asyncio.Lock()
+
     async def start(self) -> None:
-        """Start the zygote."""
-        raise NotImplementedError
+        """Start the zygote. Raises ZygoteLost."""
+        try:
+            self._process, sock = await asyncio.to_thread(spawn_zygote, self._python)
+        except OSError as error:
+            raise ZygoteLost(reason=str(error)) from error
+        self._zygote = _packet_socket(sock)
 
-    async def launch(self, request: StartRequest, ends: Sequence[AttachEnd] = ()) -> Monitor:
-        """Start a container with clients attached from its first byte. Raises StartFailed (nothing is left)."""
-        raise NotImplementedError
+    async def launch(
+        self,
+        request: StartRequest,
+        ends: Sequence[AttachEnd] = (),
+        *,
+        on_monitor: Callable[[Monitor], None] | None = None,
+    ) -> Monitor:
+        """Start a container with clients attached from its first byte; `ends[].fd` are duplicated.
 
-    async def reconnect(self, id: str, exec_dir: str) -> Monitor | None:
+        Raises StartFailed (nothing is left), ZygoteLost.
+        """
+        ours, theirs = wire.pair()
+        message = {
+            "request": request.to_dict(),
+            "ends": [[end.stdin, end.stdout, end.stderr] for end in ends],
+        }
+        try:
+            await self._send(message, [theirs.fileno(), *[end.fd for end in ends]])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        monitor = Monitor(ours)
+        if on_monitor is not None:
+            on_monitor(monitor)
+        await monitor.started()
+        return monitor
+
+    async def _send(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        async with self._sending:
+            if self._zygote is None or (self._process is not None and self._process.poll() is not None):
+                await self.start()
+            assert self._zygote is not None
+            try:
+                await _send(self._zygote, message, fds)
+            except OSError:  # it died since; one new one is worth trying
+                await self.start()
+                await _send(self._zygote, message, fds)
+
+    async def reconnect(self, exec_dir: str) -> Monitor | None:
         """Find the monitor of a container that an earlier daemon started; None when it is gone."""
-        raise NotImplementedError
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with closing(os.open(exec_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
+                sock.connect(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
+        except OSError:
+            sock.close()
+            return None
+        monitor = Monitor(sock)
+        try:
+            await monitor.started()
+        except StartFailed:
+            return None
+        return monitor
 
     async def close(self) -> None:
         """Stop the zygote; containers go on."""
-        raise NotImplementedError
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+        if self._process is not None:
+            await asyncio.to_thread(self._process.wait, 10)
+            self._process = None
+
+
+def spawn_zygote(python: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the zygote from a read-only mount of the interpreter; returns the process and the daemon's end.
+
+    The mount is detached: no path leads to it, none can remount it, and it ends with the last process that runs from
+    it. Through /proc/PID/exe the host's binary can then be read, never written (CVE-2019-5736).
+    """
+    ours, theirs = wire.pair()
+    source = os.path.dirname(os.path.dirname(os.path.realpath(pier.__file__)))
+    boot = f"import sys; sys.path.insert(0, {source!r}); from pier.runtime.zygote import main; main()"
+    binary = mounts.open_tree(mounts.AT_FDCWD, os.path.realpath(python), clone=True)
+    try:
+        mounts.mount_setattr(binary, set=mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
+        process = subprocess.Popen(
+            [python, "-I", "-S", "-c", boot, str(theirs.fileno())],
+            executable=f"/proc/self/fd/{binary}",
+            pass_fds=(theirs.fileno(), binary),
+            stdin=subprocess.DEVNULL,
+            env={"LANG": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            close_fds=True,
+        )
+    finally:
+        os.close(binary)
+        theirs.close()
+    return process, ours

@@ -17,7 +17,8 @@ import traceback
 from typing import Any, NoReturn
 
 from pier.kernel import namespaces, process
-from pier.kernel.cgroups import Cgroup, detect
+from pier.kernel.cgroup_layout import detect
+from pier.kernel.cgroups import Cgroup
 from pier.runtime import wire
 from pier.runtime.child import Child, Starting, close_fds, make_stdio
 from pier.runtime.init import Report
@@ -58,7 +59,8 @@ class Monitor:
         self._execs: dict[str, Child] = {}
         self._starting: dict[int, Starting] = {}
         self._listener: socket.socket | None = None
-        self._cgroup = Cgroup(detect(), request.spec["linux"]["cgroupsPath"])
+        self._layout = detect()
+        self._cgroup = Cgroup(self._layout, request.spec["linux"]["cgroupsPath"])
         self._init: Child | None = None
         self._warnings: list[str] = []
         self._started_at_ns = 0
@@ -95,7 +97,7 @@ class Monitor:
         procs = self._cgroup.open_procs()
         mine, theirs = wire.pair()
         _prepare_pid_namespace(linux.get("namespaces", []))
-        hierarchies = self._cgroup.layout.v1_mounts()
+        hierarchies = [(os.path.basename(mount), words) for mount, words in self._layout.v1_options]
         pid = os.fork()
         if pid == 0:
             run_init(request, Report(theirs), inner, procs, hierarchies)
@@ -116,6 +118,7 @@ class Monitor:
         while not starting.done:
             starting.receive()
             self._warnings += starting.take_warnings()
+        starting.report.close()
         if starting.error is not None:
             starting.abandon()
             raise StartError(*starting.error)
@@ -274,9 +277,10 @@ class Monitor:
 
     def _op_resize(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         child = self._child(message)
-        if child.terminal_fd is None:
+        terminal = child.streams.terminal_fd
+        if terminal is None:
             raise ValueError("the process has no terminal")
-        process.set_window_size(child.terminal_fd, int(message["height"]), int(message["width"]))
+        process.set_window_size(terminal, int(message["height"]), int(message["width"]))
         return {"ok": True}
 
     def _op_signal(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -299,40 +303,35 @@ class Monitor:
         starting = Starting(pid, mine, outer, terminal=terminal)
         client = socket.socket(fileno=os.dup(fds[0])) if fds else None
         wants = {name: bool(message.get(name)) for name in ("stdin", "stdout", "stderr")}
-        self._poller.watch(
-            mine.fileno(),
-            READ,
-            lambda events: self._exec_progress(sock, message.get("id"), request, starting, client, wants),
-        )
+        number = message.get("id")
 
-    def _exec_progress(
-        self,
-        sock: socket.socket,
-        request_id: int | None,
-        request: ExecRequest,
-        starting: Starting,
-        client: socket.socket | None,
-        wants: dict[str, bool],
-    ) -> None:
-        report_fd = starting.report.fileno()
-        starting.receive()
-        if not starting.done:
-            return
-        self._poller.forget(report_fd)
-        if starting.error is not None:
+        def progress(events: int) -> None:
+            starting.receive()
+            if not starting.done:
+                return
+            self._poller.forget(mine.fileno())
+            mine.close()
+            if starting.error is None:
+                self._tell(sock, {"id": number, **self._exec_started(request, starting, client, wants)})
+                return
             starting.abandon()
             if client is not None:
                 client.close()
             text, code = starting.error
-            self._tell(sock, {"id": request_id, "error": text, "exit_code": code})
-            return
+            self._tell(sock, {"id": number, "error": text, "exit_code": code})
+
+        self._poller.watch(mine.fileno(), READ, progress)
+
+    def _exec_started(
+        self, request: ExecRequest, starting: Starting, client: socket.socket | None, wants: dict[str, bool]
+    ) -> dict[str, Any]:
         close_stdin = request.open_stdin and not starting.terminal
         child = Child(starting, self._streams(starting, None, close_stdin=close_stdin))
         self._execs[request.exec_id] = child
         if client is not None:
             child.streams.attach(client, **wants)
         self._watch_child(child)
-        self._tell(sock, {"id": request_id, "pid": child.pid, "warnings": starting.take_warnings()})
+        return {"pid": child.pid, "warnings": starting.take_warnings()}
 
     OPERATIONS = {  # noqa: RUF012
         "attach": _op_attach,

@@ -151,13 +151,14 @@ class MountFilesystem(NamedTuple):
     fstype: str
     destination: str
     options: Options
+    source: str | None = None
 
     def describe(self) -> str:
         data = ",".join(key if value is None else f"{key}={value}" for key, value in self.options.filesystem)
         return f"mount {self.fstype} on {self.destination} ({data}) attributes {self.options.set:#x}"
 
     def execute(self, tree: Tree) -> None:
-        fd = mounts.mount_filesystem(self.fstype, self.options.filesystem, self.options.set)
+        fd = mounts.mount_filesystem(self.fstype, self.options.filesystem, self.options.set, source=self.source)
         keep = False
         try:
             with tree.directory(self.destination) as target:
@@ -387,7 +388,7 @@ def plan(spec: dict[str, Any], hierarchies: list[tuple[str, str]], own_namespace
         elif fstype in ("cgroup", "cgroup2"):
             operations.append(MountCgroups(destination, options, hierarchies))
         else:
-            operations.append(MountFilesystem(fstype, destination, options))
+            operations.append(MountFilesystem(fstype, destination, options, mount.get("source")))
         if destination == "/dev":
             operations.append(MakeDevices(linux.get("devices", [])))
             devices_made = True

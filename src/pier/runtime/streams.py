@@ -145,6 +145,11 @@ class Streams:
             self._on_end()
 
     @property
+    def terminal_fd(self) -> int | None:
+        """The terminal's master, while it is open."""
+        return self._outputs.get(STDOUT) if self.terminal else None
+
+    @property
     def open(self) -> bool:
         """Whether the process, or a child it left behind, can still print."""
         return bool(self._outputs)
