@@ -226,7 +226,7 @@ run --rm {i} sh -c 'echo a; echo b >&2; exit 7'
 run --rm -i {i} cat
 run --rm -t {i} tty
 run --rm -t {i} echo x
-run --rm -e A=1 -e B=2 {i} env
+run --rm -e A=1 {i} env
 run --rm -eHOME=/x -e NOSUCHVARIABLE {i} env
 run --rm -h box {i} hostname
 run --rm -u 1:1 {i} id

@@ -68,7 +68,6 @@ _RENAMED = {
     "runtime": "Runtime",
     "shm-size": "ShmSize",
     "sysctl": "Sysctls",
-    "ulimit": "Ulimits",
     "userns": "UsernsMode",
     "uts": "UTSMode",
     "volume-driver": "VolumeDriver",
@@ -168,6 +167,9 @@ def host_config(opts: Options) -> dict[str, Any]:
         host["MemorySwappiness"] = swappiness
     if opts["device"]:
         host["Devices"] = [parse_device(text) for text in opts["device"]]
+    if opts["ulimit"]:
+        last_of_name = {limit["Name"]: limit for limit in opts["ulimit"]}
+        host["Ulimits"] = [last_of_name[name] for name in sorted(last_of_name)]
     if opts["tmpfs"]:
         host["Tmpfs"] = dict(_cut(text, ":") for text in opts["tmpfs"])
     if opts["storage-opt"]:

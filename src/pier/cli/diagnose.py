@@ -53,7 +53,7 @@ def _causes(endpoint: Endpoint, error: OSError) -> list[str]:
     return lines
 
 
-def _unix_causes(path: str, error: OSError) -> list[str]:
+def _unix_causes(path: str, error: OSError) -> list[str]:  # noqa: PLR0911 - one return a cause
     if error.errno == errno.ENOENT:
         return [_missing_socket(path), "Start the daemon with `pier daemon` or `systemctl start pier`."]
     if error.errno == errno.EACCES:

@@ -63,7 +63,7 @@ def describe(identifier: str, status: int, facts: dict[str, Any], tail: list[str
     return lines
 
 
-def cause(status: int, facts: dict[str, Any]) -> str:
+def cause(status: int, facts: dict[str, Any]) -> str:  # noqa: PLR0911 - one return a cause
     """One sentence on why, with what to do."""
     state, config = facts.get("State") or {}, facts.get("Config") or {}
     command = os.path.basename(facts.get("Path") or "")

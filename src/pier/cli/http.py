@@ -62,7 +62,7 @@ class Connection:
         return bool(data)
 
     def line(self) -> bytes:
-        """A line without its CRLF. EOFError when the stream ends before one byte of it, ValueError when it never ends."""
+        """A line without its CRLF. EOFError when the stream ends inside it, ValueError when it is too long."""
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > _MAX_HEAD:
                 raise ValueError("a line of the answer is too long")

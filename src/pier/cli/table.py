@@ -23,7 +23,7 @@ def align(text: str, *, min_width: int = _MIN_WIDTH, padding: int = _PADDING) ->
 def _measure(
     rows: list[list[str]], widths: list[list[int]], lines: tuple[int, int], column: int, sizes: tuple[int, int]
 ) -> None:
-    """Set the widths of column `column` and all to its right, within a range of lines; sizes are (least width, padding)."""
+    """Set the widths of column `column` and all to its right, in a range of lines; sizes: (least width, padding)."""
     start, end = lines
     min_width, padding = sizes
     line = start

@@ -59,8 +59,8 @@ OMITTED: dict[str, Any] = {
 """Fields that Go's structs have and their JSON leaves out when empty, with that empty value."""
 
 LISTS = frozenset(
-    "Args Binds Cmd Env Entrypoint OnBuild CapAdd CapDrop Dns DnsOptions DnsSearch ExtraHosts GroupAdd Links SecurityOpt "
-    "Devices DeviceRequests DeviceCgroupRules Ulimits ExecIDs VolumesFrom Mounts MaskedPaths ReadonlyPaths Aliases "
+    "Args Binds Cmd Env Entrypoint OnBuild CapAdd CapDrop Dns DnsOptions DnsSearch ExtraHosts GroupAdd Links "
+    "SecurityOpt Devices DeviceRequests DeviceCgroupRules Ulimits ExecIDs VolumesFrom Mounts MaskedPaths ReadonlyPaths Aliases "
     "DNSNames RepoTags RepoDigests Warnings SecondaryIPAddresses SecondaryIPv6Addresses Shell".split()
 )
 """Fields that are lists even when their JSON says null."""
@@ -247,7 +247,7 @@ class _Run:
                 return value
         return final[0] if final else value
 
-    def operand(self, node: Node, dot: Any) -> Any:
+    def operand(self, node: Node, dot: Any) -> Any:  # noqa: PLR0911 - one return a kind of node
         kind = node[0]
         if kind == "dot":
             return dot

@@ -14,7 +14,7 @@ class FunctionError(Exception):
     """A function that cannot do what it is asked; the text is Go's."""
 
 
-def show(value: Any) -> str:
+def show(value: Any) -> str:  # noqa: PLR0911 - one return a type
     """As fmt.Print writes it: true, [a b], map[k:v], {a b}, <nil>, and <no value> for a key that is not there."""
     if isinstance(value, str):
         return value
@@ -156,7 +156,7 @@ def _printf(layout: str, *values: Any) -> str:
     return "".join(out)
 
 
-def _formatted(flags: str, verb: str, value: Any) -> str:
+def _formatted(flags: str, verb: str, value: Any) -> str:  # noqa: PLR0911 - one return a verb
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if verb in "sv":
         return f"%{flags.replace('0', '', 1) if flags[:1] == '0' else flags}s" % show(value)

@@ -222,7 +222,7 @@ def parse_mount(text: str) -> dict[str, Any]:
     return mount
 
 
-def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> None:
+def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> None:  # noqa: PLR0912 - one branch a key
     bind, volume, tmpfs = "BindOptions", "VolumeOptions", "TmpfsOptions"
     if key == "type":
         mount["Type"] = value.lower()
@@ -292,6 +292,10 @@ def _check_mount(mount: dict[str, Any]) -> None:
         raise ValueError("type is required")
     if not mount.get("Target"):
         raise ValueError("target is required")
+    bind = mount.get("BindOptions", {})
+    if bind.get("ReadOnlyForceRecursive") and not (mount.get("ReadOnly") and bind.get("Propagation") == "rprivate"):
+        missing = "bind-propagation=rprivate" if mount.get("ReadOnly") else "readonly"
+        raise ValueError(f"option 'bind-recursive=readonly' requires '{missing}' to be specified in conjunction")
     for member, kind in _OPTIONS_OF.items():
         if member in mount and mount["Type"] != kind:
             raise ValueError(f"cannot mix '{kind}-*' options with mount type '{mount['Type']}'")
@@ -368,7 +372,7 @@ def _gpu_count(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f'invalid count ({text}): value must be either "all" or an integer') from None
+        raise ValueError(f'invalid count ({text}): value must be either "all" or an integer: invalid syntax') from None
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {

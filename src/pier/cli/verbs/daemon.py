@@ -23,7 +23,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> NoReturn:
     debug = ["-D"] if cx.options["debug"] else []
     path = find_pierd()
     try:
-        os.execv(path, ["pierd", *debug, *hosts, *args])
+        os.execv(path, ["pierd", *debug, *hosts, *args])  # noqa: S606 - an argv list
     except OSError as error:
         raise Failure(f"cannot run {path}: {error.strerror}") from None
 

@@ -32,8 +32,8 @@ COMMAND = Command(
     ),
     arity=(1, None),
     interspersed=False,
-    notes="With -d, and stderr a terminal, pier looks for one second whether the container ends at once, and if so says\n"
-    "why (PIER_EXIT_NOTICE=always or never changes that).",
+    notes="With -d, and stderr a terminal, pier looks for one second whether the container ends at once,\n"
+    "and if so says why (PIER_EXIT_NOTICE=always or never changes that).",
 )
 EXIT_CLIENT, EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 125, 126, 127
 _NOT_FOUND = ("executable file not found", "no such file or directory", "system cannot find the file specified")
