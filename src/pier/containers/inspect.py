@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 from pier.containers.record import Record, State
 from pier.containers.spec_mounts import user_mounts
 from pier.containers.world import Container, World
+from pier.errors import PierError
 from pier.model.container import ContainerInspectResponse, ContainerState, MountPoint
 from pier.model.image import DriverData
 from pier.model.network import EndpointSettings, NetworkSettings
@@ -103,31 +103,13 @@ def network_settings(record: Record, endpoint: Endpoint | None) -> NetworkSettin
 def graph_driver(world: World, record: Record) -> DriverData:
     """The folders of the root file system. There is no `MergedDir`: it is mounted in the container only."""
     try:
-        root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
-    except Exception:  # a layer that is gone must not hide the rest
+        data = world.snapshots.container_data(record.id, [Digest(layer) for layer in record.layers])
+    except (PierError, OSError):  # a layer that is gone must not hide the rest
         return DriverData(name=record.driver, data=None)
-    data = {"ID": record.id, "LowerDir": ":".join(root.lower), "UpperDir": root.upper, "WorkDir": root.work}
-    return DriverData(name=record.driver, data=data)
+    return DriverData(name=record.driver, data={"ID": record.id, **data})
 
 
 def sizes(world: World, record: Record) -> tuple[int, int]:
-    """Bytes of the writable layer, and of the layers below it. Blocking."""
-    root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
-    return world.snapshots.usage(record.id), sum(tree_bytes(path) for path in root.lower)
-
-
-def tree_bytes(top: str) -> int:
-    """Bytes of the regular files below a folder, links not followed. Blocking."""
-    total = 0
-    pending = [top]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            continue
-    return total
+    """Bytes of the writable layer, and of the layers below it. Blocking. Raises LayerNotFound, OSError."""
+    lower = sum(world.snapshots.layer_size(Digest(layer)) for layer in record.layers)
+    return world.snapshots.usage(record.id), lower

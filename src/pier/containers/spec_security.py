@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pier.errors import InvalidParameter
@@ -99,9 +100,10 @@ def _boolean(text: str, option: str) -> bool:
     raise InvalidSecurityOpt(text=option)
 
 
-def available_capabilities() -> list[str]:
+@cache
+def available_capabilities() -> tuple[str, ...]:
     """What this daemon can give away: every capability of the kernel that its own bounding set still holds."""
-    return capabilities.names(capabilities.capget().bounding)
+    return tuple(capabilities.names(capabilities.capget().bounding))
 
 
 def capability_names(names: Sequence[str] | None, option: str) -> list[str]:
