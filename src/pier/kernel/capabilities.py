@@ -10,6 +10,7 @@ across setuid, and last puts its final sets in place:
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -182,29 +183,16 @@ def apply(sets: CapabilitySets) -> None:
                 raise_errno("prctl(PR_CAP_AMBIENT_RAISE)", NAMES[number] if number < len(NAMES) else number)
 
 
-class _Header(ctypes.Structure):
-    """struct __user_cap_header_struct"""
-
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-
-
-class _Data(ctypes.Structure):
-    """struct __user_cap_data_struct: one half of each set, low half first"""
-
-    _fields_ = [
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    ]
+_HEADER = struct.Struct("=Ii")  # struct __user_cap_header_struct: version, pid
+_DATA = struct.Struct("=6I")  # two struct __user_cap_data_struct: effective, permitted, inheritable; low halves first
+_LOW = 0xFFFFFFFF
 
 
 def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     """Set three sets of the calling thread (capset(2)). Raises OSError."""
-    header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
-    data = (_Data * 2)(
-        *(_Data(*((bits >> shift) & 0xFFFFFFFF for bits in (effective, permitted, inheritable))) for shift in (0, 32))
-    )
-    syscall(SYS.capset, ctypes.byref(header), ctypes.byref(data), name="capset")
+    sets = effective, permitted, inheritable
+    data = _DATA.pack(*(bits & _LOW for bits in sets), *(bits >> 32 for bits in sets))
+    syscall(SYS.capset, _HEADER.pack(_LINUX_CAPABILITY_VERSION_3, 0), data, name="capset")
 
 
 def capget(pid: int = 0) -> CapabilitySets:
@@ -212,19 +200,19 @@ def capget(pid: int = 0) -> CapabilitySets:
 
     For the caller the bounding and ambient sets are filled in too; the kernel tells them of no one else.
     """
-    header = _Header(_LINUX_CAPABILITY_VERSION_3, pid)
-    data = (_Data * 2)()
-    syscall(SYS.capget, ctypes.byref(header), ctypes.byref(data), name="capget")
-    low, high = data
+    data = ctypes.create_string_buffer(_DATA.size)
+    syscall(SYS.capget, _HEADER.pack(_LINUX_CAPABILITY_VERSION_3, pid), data, name="capget")
+    halves = _DATA.unpack(data.raw)
+    effective, permitted, inheritable = (low | high << 32 for low, high in zip(halves[:3], halves[3:], strict=True))
     bounding = ambient = 0
     if pid == 0:
         bounding = _probe(PR_CAPBSET_READ)
         ambient = _probe(PR_CAP_AMBIENT, 1)  # PR_CAP_AMBIENT_IS_SET
     return CapabilitySets(
         bounding=bounding,
-        effective=low.effective | high.effective << 32,
-        permitted=low.permitted | high.permitted << 32,
-        inheritable=low.inheritable | high.inheritable << 32,
+        effective=effective,
+        permitted=permitted,
+        inheritable=inheritable,
         ambient=ambient,
     )
 
