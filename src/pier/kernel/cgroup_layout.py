@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 from pier.errors import Unavailable
 
@@ -46,8 +47,12 @@ class Layout:
         return "2" if self.mode == "v2" else "1"
 
 
+@cache
 def detect(root: str = "/sys/fs/cgroup", mountinfo: str = "/proc/self/mountinfo") -> Layout:
-    """This machine's layout. Raises NoCgroups, OSError."""
+    """This machine's layout, read once a process: what is forked after the first call has it already.
+
+    Raises NoCgroups, OSError.
+    """
     with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
         text = file.read()
     unified = _unified_mount(text, root)
