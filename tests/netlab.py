@@ -96,6 +96,8 @@ def answer_all(server: socket.socket) -> None:
     while True:
         try:
             _, peer = server.recvfrom(100)
+            if not peer:  # shut down
+                return
             server.sendto(peer[0].encode(), peer)
         except OSError:
             return

@@ -1,0 +1,489 @@
+"""The service on machines made of network namespaces: what must be reachable is, and what must not be is not.
+
+    lan ── (192.0.2.0/24) ── host ── pier0 ── one, two
+
+`one` and `two` stand for containers: their interface is made from the endpoint as a container's init makes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+
+from netlab import WAIT_S, Machine, machines, stop
+from pier.errors import Unavailable
+from pier.kernel import nftables
+from pier.kernel.netlink import NetlinkSocket
+from pier.kernel.nftables import Nftables
+from pier.model.network import PortBinding
+from pier.networks.endpoint import Endpoint
+from pier.networks.service import ConnectivityFailed, NetworkConfig, NetworkNotFound, NetworkService
+from pier.runtime.request import Interface
+from pier.state import MemoryStore, Put
+
+pytestmark = pytest.mark.root
+
+T = TypeVar("T")
+ONE, TWO = "1" * 64, "2" * 64
+HOST, LAN = "192.0.2.1", "192.0.2.9"
+SILENCE_S = 0.3
+"""How long nothing must come where nothing may come."""
+
+
+@dataclass
+class Site:
+    lan: Machine
+    host: Machine
+    one: Machine
+    two: Machine
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with machines(4) as (lan, host, one, two):
+        with host.run(NetlinkSocket) as sock:
+            sock.create_bridge("lan0", mac="02:42:c0:00:02:01")
+            index = sock.link_index("lan0")
+            sock.add_address(index, f"{HOST}/24")
+            sock.set_up(index)
+        lan.plug(Interface("eth0", "vethlan", "lan0", "02:42:c0:00:02:09", [f"{LAN}/24"], [HOST]), host)
+        yield Site(lan, host, one, two)
+
+
+def on_host(site: Site, deed: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return site.host.run(lambda: asyncio.run(deed()))
+
+
+def bindings(*texts: str) -> dict[str, list[PortBinding]]:
+    """`-p` forms: `[ip:]host:container/protocol`."""
+    found: dict[str, list[PortBinding]] = {}
+    for text in texts:
+        rest, key = text.rsplit(":", 1)
+        ip, _, port = rest.rpartition(":")
+        found.setdefault(key, []).append(PortBinding(ip, port))
+    return found
+
+
+class Daemon:
+    """A network service on the host, on an event loop in the host's thread, for synchronous tests."""
+
+    def __init__(self, site: Site, store: MemoryStore | None = None, **config: Any) -> None:
+        self.site, self.store = site, store or MemoryStore()
+        self.config = NetworkConfig(**config)
+        self.loop = site.host.run(asyncio.new_event_loop)
+        self.service = site.host.run(lambda: NetworkService(self.config, self.store))
+
+    def do(self, deed: Coroutine[Any, Any, T]) -> T:
+        return self.site.host.run(lambda: self.loop.run_until_complete(deed))
+
+    def start(self, live: set[str] | None = None) -> list[str]:
+        return self.do(self.service.start(live or set()))
+
+    def connect(self, container_id: str, machine: Machine | None = None, *ports: str, **options: Any) -> Endpoint:
+        options.setdefault("mode", "bridge")
+        endpoint = self.do(self.service.connect(container_id, ports=bindings(*ports), **options))
+        for interface in endpoint.interfaces if machine else []:
+            assert machine is not None
+            machine.plug(interface, self.site.host)
+        return endpoint
+
+    def kill(self) -> None:
+        """As `kill -9`: sockets and threads are gone, nothing is tidied."""
+        if self.loop.is_closed():
+            return
+        self.do(self.service.close())
+        self.site.host.run(self.loop.close)
+
+
+@pytest.fixture
+def daemon(site: Site) -> Iterator[Daemon]:
+    made = Daemon(site)
+    made.start()
+    yield made
+    made.kill()
+
+
+def elements(site: Site) -> str:
+    nft = site.host.run(Nftables)
+    try:
+        return nft.run("list table inet pier")
+    finally:
+        nft.close()
+
+
+@pytest.fixture
+def servers() -> Iterator[list[socket.socket]]:
+    made: list[socket.socket] = []
+    yield made
+    for server in made:
+        stop(server)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_published_port_is_reachable_from_everywhere(
+    site: Site, daemon: Daemon, servers: list[socket.socket], protocol: str
+) -> None:
+    one = daemon.connect(ONE, site.one, f"8080:80/{protocol}")
+    two = daemon.connect(TWO, site.two)
+    assert (one.ip, one.gateway, one.mac) == ("172.17.0.2", "172.17.0.1", "02:42:ac:11:00:02")
+    servers.append(site.one.serve(protocol, 80))
+    assert site.lan.ask(protocol, HOST, 8080) == LAN  # the client's own address is what the server sees
+    assert site.host.ask(protocol, HOST, 8080) == HOST
+    assert site.host.ask(protocol, "127.0.0.1", 8080) == "172.17.0.1"
+    assert site.host.ask(protocol, "172.17.0.1", 8080) == "172.17.0.1"
+    assert site.host.ask(protocol, one.ip, 80) == "172.17.0.1"
+    assert site.two.ask(protocol, HOST, 8080) == "172.17.0.1"
+    assert site.two.ask(protocol, "172.17.0.1", 8080) == "172.17.0.1"
+    assert site.two.ask(protocol, one.ip, 80) == two.ip
+    assert site.one.ask(protocol, HOST, 8080) == "172.17.0.1"  # hairpin
+
+
+@pytest.mark.parametrize("call_iptables", ["0", "1"])
+def test_hairpin_with_and_without_br_netfilter(
+    site: Site, daemon: Daemon, servers: list[socket.socket], call_iptables: str
+) -> None:
+    try:
+        site.host.run(lambda: write("/proc/sys/net/bridge/bridge-nf-call-iptables", call_iptables))
+    except FileNotFoundError:
+        pytest.skip("this kernel has no br_netfilter")
+    daemon.connect(ONE, site.one, "8080:80/tcp")
+    daemon.connect(TWO, site.two)
+    servers.append(site.one.serve("tcp", 80))
+    assert site.one.ask("tcp", HOST, 8080) == "172.17.0.1"
+    assert site.two.ask("tcp", HOST, 8080) == "172.17.0.1"
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def test_containers_reach_the_outside_as_the_host(site: Site, daemon: Daemon, servers: list[socket.socket]) -> None:
+    daemon.connect(ONE, site.one)
+    for protocol in ("tcp", "udp"):
+        servers.append(site.lan.serve(protocol, 7))
+        assert site.one.ask(protocol, LAN, 7) == HOST
+
+
+def test_attack_21_what_is_not_published_is_not_reachable_from_outside(
+    site: Site, daemon: Daemon, servers: list[socket.socket]
+) -> None:
+    """Unpublished ports, published ones by the container's own address, other protocols and addresses."""
+    one = daemon.connect(ONE, site.one, "8080:80/tcp", "127.0.0.1:8081:80/tcp")
+    servers += [site.one.serve("tcp", 80), site.one.serve("tcp", 81), site.one.serve("udp", 80)]
+    # a neighbour that routes to the container's network through the host
+    assert site.host.ask("tcp", one.ip, 81) == "172.17.0.1"
+    for port in (80, 81):
+        assert site.lan.ask("tcp", one.ip, port, SILENCE_S) is None
+    assert site.lan.ask("udp", one.ip, 80, SILENCE_S) is None
+    assert site.lan.ask("udp", HOST, 8080, SILENCE_S) is None
+    assert site.lan.ask("tcp", HOST, 81, SILENCE_S) is None
+    assert site.lan.ask("tcp", HOST, 8081, SILENCE_S) is None
+    assert site.lan.ask("tcp", HOST, 8080) == LAN
+
+
+def udp_frame(target_mac: str, source: str, target: str, port: int, payload: bytes) -> bytes:
+    """An Ethernet frame with one UDP datagram, checksum left out."""
+    length = 8 + len(payload)
+    header = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + length, 1, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(target)
+    )
+    total = sum(struct.unpack("!10H", header))
+    total = (total & 0xFFFF) + (total >> 16)
+    header = header[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + header[12:]
+    ethernet = bytes.fromhex(target_mac.replace(":", "")) + bytes.fromhex("0242c0000209") + b"\x08\x00"
+    return ethernet + header + struct.pack("!HHHH", 4000, port, length, 0) + payload
+
+
+def test_attack_21_a_port_on_127_0_0_1_cannot_be_reached_by_a_neighbours_frame(
+    site: Site, daemon: Daemon, servers: list[socket.socket]
+) -> None:
+    """CVE-2020-8558 and kin: route_localnet, and a frame addressed to 127.0.0.1 at the host's MAC."""
+    daemon.connect(ONE, site.one, "127.0.0.1:5353:53/udp", "5354:53/udp")
+    receiver = site.one.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    servers.append(receiver)
+    receiver.bind(("0.0.0.0", 53))
+    receiver.settimeout(WAIT_S)
+    with site.lan.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as wire:
+        wire.bind(("eth0", 0))
+        wire.send(udp_frame("02:42:c0:00:02:01", LAN, "127.0.0.1", 5353, b"hostile"))
+        wire.send(udp_frame("02:42:c0:00:02:01", LAN, HOST, 5354, b"honest"))
+    assert receiver.recv(100) == b"honest"  # sent second, on the same path, and it came first
+    assert site.host.ask("udp", "127.0.0.1", 9, SILENCE_S) is None
+    receiver.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        receiver.recv(100)
+
+
+def test_attack_21_a_container_cannot_reach_the_hosts_loopback(
+    site: Site, daemon: Daemon, servers: list[socket.socket]
+) -> None:
+    """The bridge has route_localnet: only the firewall stands between a crafted frame and 127.0.0.1."""
+    daemon.connect(ONE, site.one)
+    receiver = site.host.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    servers.append(receiver)
+    receiver.bind(("0.0.0.0", 5000))
+    receiver.settimeout(WAIT_S)
+    with site.one.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as wire:
+        wire.bind(("eth0", 0))
+        wire.send(udp_frame("02:42:ac:11:00:01", "172.17.0.2", "127.0.0.1", 5000, b"hostile"))
+        wire.send(udp_frame("02:42:ac:11:00:01", "172.17.0.2", "172.17.0.1", 5000, b"honest"))
+    assert receiver.recv(100) == b"honest"
+
+
+def test_attack_21_no_ipv6_where_none_was_asked_for(site: Site, daemon: Daemon) -> None:
+    daemon.connect(ONE, site.one)
+    for machine, device in ((site.one, "eth0"), (site.host, "pier0")):
+        with machine.run(NetlinkSocket) as sock:
+            index = sock.link_index(device)
+            assert [item for item in sock.addresses() if item.index == index and ":" in item.address] == []
+
+
+def test_turning_forwarding_on_does_not_make_the_host_a_router_for_others(
+    site: Site, daemon: Daemon, servers: list[socket.socket]
+) -> None:
+    with machines(1) as (other,), site.host.run(NetlinkSocket) as sock:
+        sock.create_bridge("lan1", mac="02:42:c6:33:64:01")
+        index = sock.link_index("lan1")
+        sock.add_address(index, "198.51.100.1/24")
+        sock.set_up(index)
+        other.plug(
+            Interface("eth0", "vethoth", "lan1", "02:42:c6:33:64:09", ["198.51.100.9/24"], ["198.51.100.1"]), site.host
+        )
+        servers.append(other.serve("tcp", 7))
+        assert site.host.ask("tcp", "198.51.100.9", 7) == "198.51.100.1"
+        assert site.lan.ask("tcp", "198.51.100.9", 7, SILENCE_S) is None
+        again = Daemon(site, daemon.store)
+        again.start()  # a daemon that finds forwarding on, and knows whose deed that was
+        assert site.lan.ask("tcp", "198.51.100.9", 7, SILENCE_S) is None
+        again.kill()
+
+
+def test_icc_false_keeps_containers_apart_but_not_from_published_ports(
+    site: Site, servers: list[socket.socket]
+) -> None:
+    daemon = Daemon(site, icc=False)
+    daemon.start()
+    one = daemon.connect(ONE, site.one, "8080:80/tcp")
+    daemon.connect(TWO, site.two)
+    servers.append(site.one.serve("tcp", 80))
+    assert site.two.ask("tcp", one.ip, 80, SILENCE_S) is None
+    assert site.two.ask("tcp", HOST, 8080) == "172.17.0.1"
+    assert site.lan.ask("tcp", HOST, 8080) == LAN
+    daemon.kill()
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_the_hosts_ipv6_addresses_lead_to_a_container_that_has_none(
+    site: Site, servers: list[socket.socket], protocol: str
+) -> None:
+    servers.append(site.one.serve(protocol, 80))
+
+    async def ask() -> bytes:
+        service = NetworkService(NetworkConfig(), MemoryStore())
+        await service.start(set())
+        endpoint = await service.connect(ONE, mode="default", ports=bindings(f"8080:80/{protocol}"))
+        assert endpoint.ports[f"80/{protocol}"] == [PortBinding("0.0.0.0", "8080"), PortBinding("::", "8080")]
+        await asyncio.to_thread(site.one.plug, endpoint.interfaces[0], InThread())
+        client = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with client:
+            async with asyncio.timeout(WAIT_S):
+                await loop.sock_connect(client, ("::1", 8080))
+                await loop.sock_sendall(client, b"?")
+                answer = await loop.sock_recv(client, 100)
+        await service.release(ONE)
+        await service.close()
+        return answer
+
+    class InThread(Machine):
+        """The host, whose own thread is busy with the event loop: threads of that loop are on it too."""
+
+        def __init__(self) -> None:
+            pass
+
+        def run(self, deed: Callable[[], T]) -> T:
+            return deed()
+
+    assert on_host(site, ask) == b"172.17.0.1"
+
+
+def test_release_frees_address_port_and_elements(site: Site, daemon: Daemon, servers: list[socket.socket]) -> None:
+    daemon.connect(ONE, site.one, "8080:80/tcp", "127.0.0.1:5353:53/udp")
+    servers.append(site.one.serve("tcp", 80))
+    assert "172.17.0.2" in elements(site)
+    daemon.do(daemon.service.release(ONE))
+    daemon.do(daemon.service.release(ONE))
+    assert "172.17.0.2" not in elements(site)
+    assert site.lan.ask("tcp", HOST, 8080, SILENCE_S) is None
+    assert daemon.service.endpoint(ONE) is None
+    assert ("endpoint", ONE) not in daemon.store.records
+    again = daemon.connect(TWO, None, "8080:80/tcp")
+    assert again.ip == "172.17.0.3"
+
+
+def test_conflicts_are_worded_as_docker_words_them_and_leave_nothing(site: Site, daemon: Daemon) -> None:
+    daemon.connect(ONE, None, "8080:80/tcp")
+    before = elements(site)
+    text = (
+        r"^failed to set up container networking: driver failed programming external connectivity on endpoint web "
+        r"\([0-9a-f]{64}\): Bind for 0\.0\.0\.0:8080 failed: port is already allocated"
+    )
+    with pytest.raises(ConnectivityFailed, match=text) as refused:
+        daemon.connect(TWO, None, "7070:70/tcp", "8080:80/tcp", name="web")
+    assert refused.value.status == 500
+    with site.host.run(lambda: socket.create_server(("0.0.0.0", 9090))):
+        text = r"failed to bind host port for 0\.0\.0\.0:9090:172\.17\.0\.\d+:80/tcp: address already in use$"
+        with pytest.raises(ConnectivityFailed, match=text):
+            daemon.connect(TWO, None, "9090:80/tcp")
+    assert elements(site) == before
+    assert daemon.service.endpoint(TWO) is None
+    assert ("endpoint", TWO) not in daemon.store.records
+    daemon.connect(TWO, None, "7070:70/tcp", "9090:80/tcp")
+
+
+def test_attack_26_after_kill_9_what_lives_goes_on_and_what_died_is_freed(
+    site: Site, daemon: Daemon, servers: list[socket.socket]
+) -> None:
+    daemon.connect(ONE, site.one, "8080:80/tcp", "5353:53/udp")
+    daemon.connect(TWO, None, "9090:90/tcp")
+    servers.append(site.one.serve("tcp", 80))
+    daemon.kill()
+    assert site.lan.ask("tcp", HOST, 8080) == LAN  # no daemon, still published
+    first = Daemon(site, daemon.store)
+    with site.host.run(lambda: socket.create_server(("0.0.0.0", 8080))):
+        lost = first.start({ONE})  # and one of its ports was taken meanwhile
+    assert [text for text in lost if "freed" in text] == [
+        "network endpoint of container 222222222222: freed, the container is gone"
+    ]
+    assert any("0.0.0.0:8080" in text and "address already in use" in text for text in lost)
+    assert site.lan.ask("tcp", HOST, 8080) == LAN
+    assert "9090" not in elements(site)
+    assert ("endpoint", TWO) not in first.store.records
+    endpoint = first.service.endpoint(ONE)
+    assert endpoint is not None
+    assert endpoint.ports["53/udp"] == [PortBinding("0.0.0.0", "5353"), PortBinding("::", "5353")]
+    assert first.connect(TWO, None, "9090:90/tcp").ip == "172.17.0.3"
+    with pytest.raises(ConnectivityFailed, match="5353 failed: port is already allocated"):
+        first.connect("3" * 64, None, "5353:1/udp")
+    first.do(first.service.release(ONE))
+    first.kill()
+
+
+def test_the_subnet_stays_and_avoids_the_hosts_routes(site: Site) -> None:
+    with site.host.run(NetlinkSocket) as sock:
+        sock.add_address(sock.link_index("lan0"), "172.17.200.1/24")
+    daemon = Daemon(site)
+    daemon.start()
+    assert daemon.connect(ONE).ip == "172.18.0.2"
+    network_id = daemon.service.network_id("bridge")
+    daemon.kill()
+    again = Daemon(site, daemon.store)
+    again.start()
+    assert (again.connect(TWO).ip, again.service.network_id("bridge")) == ("172.18.0.2", network_id)
+    again.kill()
+
+
+def test_other_modes_have_no_interface(site: Site, daemon: Daemon) -> None:
+    for mode in ("host", "none"):
+        endpoint = daemon.connect(ONE, None, "8080:80/tcp", mode=mode)
+        assert (endpoint.interfaces, endpoint.ports, endpoint.ip) == ([], {}, "")
+        assert endpoint.settings[mode].network_id == daemon.service.network_id(mode)
+    shared = daemon.connect(TWO, None, mode=f"container:{ONE}")
+    assert (shared.interfaces, shared.settings, shared.ports) == ([], {}, {})
+    with pytest.raises(NetworkNotFound, match=r"^network nowhere not found$"):
+        daemon.connect(TWO, None, mode="nowhere")
+
+
+def test_ephemeral_ports_and_exposed_ones(daemon: Daemon) -> None:
+    endpoint = daemon.connect(ONE, None, exposed=["99/tcp", "80/tcp"], publish_all=True)
+    ports = {key: {int(item.host_port) for item in value or []} for key, value in endpoint.ports.items()}
+    assert set(ports) == {"80/tcp", "99/tcp"}
+    assert all(len(chosen) == 1 and min(chosen) >= 32768 for chosen in ports.values())
+    assert ports["80/tcp"] != ports["99/tcp"]
+    assert daemon.connect(TWO, None, exposed=["99/tcp"]).ports == {"99/tcp": None}
+
+
+def test_a_cancelled_connect_leaves_nothing(site: Site, daemon: Daemon) -> None:
+    async def cancel_it() -> None:
+        task = asyncio.create_task(daemon.service.connect(ONE, mode="bridge", ports=bindings("8080:80/tcp")))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    daemon.do(cancel_it())
+    assert daemon.service.endpoint(ONE) is None
+    assert ("endpoint", ONE) not in daemon.store.records
+    assert "8080" not in elements(site)
+    daemon.connect(TWO, None, "8080:80/tcp")
+
+
+def test_teardown_waits_for_the_last_container_and_leaves_the_host_as_it_was(site: Site) -> None:
+    before = host_state(site)
+    daemon = Daemon(site)
+    daemon.start()
+    daemon.connect(ONE)
+    assert not daemon.do(daemon.service.teardown())
+    daemon.do(daemon.service.release(ONE))
+    assert daemon.do(daemon.service.teardown())
+    daemon.kill()
+    assert host_state(site) == before
+
+
+def host_state(site: Site) -> tuple[object, ...]:
+    nft = site.host.run(Nftables)
+    with site.host.run(NetlinkSocket) as sock:
+        links = [link.name for link in sock.links()]
+    tables = nft.run("list tables")
+    nft.close()
+    return links, tables, site.host.run(lambda: open("/proc/sys/net/ipv4/ip_forward").read())
+
+
+def test_t14_without_libnftables_the_bridge_works_and_publishing_says_why(
+    site: Site, monkeypatch: pytest.MonkeyPatch, servers: list[socket.socket]
+) -> None:
+    monkeypatch.setattr(nftables, "LIBRARY", "libnftables-that-is-not-there.so.1")
+    daemon = Daemon(site)
+    daemon.start()
+    assert len(daemon.service.features) == 1
+    assert "no published ports" in daemon.service.features[0]
+    assert "install the package libnftables1" in daemon.service.features[0]
+    one = daemon.connect(ONE, site.one)
+    servers.append(site.one.serve("tcp", 80))
+    assert site.host.ask("tcp", one.ip, 80) == "172.17.0.1"
+    with pytest.raises(Unavailable, match=r"ports cannot be published.*libnftables1"):
+        daemon.connect(TWO, None, "8080:80/tcp")
+    daemon.kill()
+
+
+def test_t14_without_a_bridge_the_daemon_starts_and_host_and_none_work(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(95, "create bridge pier0: Operation not supported")
+
+    monkeypatch.setattr(NetlinkSocket, "create_bridge", refuse)
+    daemon = Daemon(site)
+    daemon.start()
+    assert daemon.service.features == [
+        "WARNING: the bridge network is off: [Errno 95] create bridge pier0: Operation not supported"
+    ]
+    with pytest.raises(Unavailable, match=r"the bridge network is off: .*Operation not supported.*--network host"):
+        daemon.connect(ONE)
+    assert daemon.connect(ONE, None, mode="host").mode == "host"
+    daemon.kill()
+
+
+def test_damaged_records_are_freed(site: Site) -> None:
+    daemon = Daemon(site, MemoryStore(Put("endpoint", ONE, b"{not json"), Put("network", "bridge", b"[]")))
+    assert daemon.start({ONE}) == [f"network endpoint of container {ONE[:12]}: freed, the container is gone"]
+    assert daemon.connect(ONE).ip == "172.17.0.2"
+    daemon.kill()
