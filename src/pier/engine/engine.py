@@ -69,6 +69,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     machine, layout = host.look(), detect()
     prerequisites.check(machine, layout)
     _take_folders(config, stack)
+    stack.callback(_remove_cgroup_parent, layout, config.cgroup_parent or CGROUP_PARENT)
 
     state = await Database.open(os.path.join(config.data_root, "pier.db"))
     stack.push_async_callback(state.close)
@@ -132,6 +133,13 @@ def _take_folders(config: DaemonConfig, stack: AsyncExitStack) -> None:
     with open(config.pid_path, "w", encoding="ascii") as file:
         file.write(f"{os.getpid()}\n")
     stack.callback(_remove, config.pid_path)
+
+
+def _remove_cgroup_parent(layout: Layout, parent: str) -> None:
+    """Take the containers' parent group away where no container is in it."""
+    for hierarchy in layout.hierarchies:
+        with suppress(OSError):
+            os.rmdir(os.path.join(hierarchy, parent.lstrip("/")))
 
 
 def _remove(path: str) -> None:

@@ -245,6 +245,7 @@ def _open_or_repair(path: str) -> tuple[sqlite3.Connection, Repair | None]:
 
 def _open(path: str) -> sqlite3.Connection:
     """Open, check and lay out the file. Raises sqlite3.DatabaseError; see `_is_damage`."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite gives its side files the same mode
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -257,7 +258,6 @@ def _open(path: str) -> sqlite3.Connection:
             connection.execute(SCHEMA)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={LAYOUT}")
-        os.chmod(path, 0o600)
         _check_values(connection)
     except BaseException:
         connection.close()

@@ -176,8 +176,16 @@ async def test_a_newer_layout_is_refused_and_left_alone(path: str) -> None:
     assert os.path.exists(path)
 
 
+async def test_the_file_and_its_side_files_are_the_owners(path: str) -> None:
+    database = await Database.open(path)
+    await database.write(Put("container", "a", b"1"))
+    modes = {os.stat(path + suffix).st_mode & 0o777 for suffix in ("", "-wal", "-shm")}
+    await database.close()
+    assert modes == {0o600}
+
+
 async def test_a_folder_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseUnusable, match="unable to open"):
+    with pytest.raises(DatabaseUnusable, match="No such file"):
         await Database.open(str(tmp_path / "missing" / "pier.db"))
 
 
