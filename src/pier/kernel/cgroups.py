@@ -11,14 +11,13 @@ import errno
 import itertools
 import os
 import select
-import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from operator import itemgetter
 from typing import Any
 
 from pier.errors import InvalidParameter, PierError
-from pier.kernel import bpf_devices, cgroup_stats
+from pier.kernel import bpf_devices, cgroup_files, cgroup_stats
 from pier.kernel.cgroup_layout import Layout, NoCgroups, detect
 from pier.kernel.cgroup_plan import BadResources, Write, plan
 from pier.kernel.cgroup_stats import CgroupStats, IOEntry
@@ -40,8 +39,6 @@ __all__ = [
 
 _ENOTSUPP = 524
 """The kernel's own "not supported", which it lets out for `memory.kmem.limit_in_bytes`; errno.h has no name for it."""
-_SHORTEST_WAIT_S = 0.0005
-_LONGEST_WAIT_S = 0.02
 
 
 class CgroupError(PierError):
@@ -86,22 +83,22 @@ class Cgroup:
         made: list[str] = []
         try:
             for mount, directory in zip(self.layout.hierarchies, self._directories, strict=True):
-                if _make(mount, directory):
+                if cgroup_files.make(mount, directory):
                     made.append(directory)
             self._prepare()
         except BaseException:
             for directory in reversed(made):
-                _remove_once(directory)
+                cgroup_files.remove(directory)
             raise
 
     def _prepare(self) -> None:
         mount = self.layout.controllers.get("cpuset")
         if mount is not None and mount != self.layout.unified:
-            _fill_cpuset(mount, self.path)
+            cgroup_files.fill_cpuset(mount, self.path)
         if self.layout.mode == "v2" and self.layout.unified is not None:
             wanted = self.layout.controllers.keys()
-            if not wanted <= set(_read(f"{self.layout.unified}{self.path}/cgroup.controllers").split()):
-                _delegate(self.layout.unified, self.path, wanted)
+            if not wanted <= set(cgroup_files.read(f"{self.layout.unified}{self.path}/cgroup.controllers").split()):
+                cgroup_files.delegate(self.layout.unified, self.path, wanted)
 
     def open_procs(self) -> list[int]:
         """Descriptors for `cgroup.procs`, one a hierarchy: a process that writes `0` to each joins. Raises OSError."""
@@ -156,13 +153,13 @@ class Cgroup:
         path = f"{mount}{self.path}/{file}"
         try:
             try:
-                _write(path, value)
+                cgroup_files.write(path, value)
             except FileNotFoundError:
                 # In a hybrid what v2 has of controllers is handed down only to who asks for it.
                 if mount != self.layout.unified or self.layout.mode == "v2":
                     return False
-                _delegate(mount, self.path, {controller})
-                _write(path, value)
+                cgroup_files.delegate(mount, self.path, {controller})
+                cgroup_files.write(path, value)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -175,7 +172,7 @@ class Cgroup:
         directory = self.directory("devices")
         if directory is not None:
             for file, lines in itertools.groupby(bpf_devices.v1_writes(rules), key=itemgetter(0)):
-                _write_each(f"{directory}/{file}", [line for _, line in lines])
+                cgroup_files.write_each(f"{directory}/{file}", [line for _, line in lines])
         elif self.layout.unified is not None:
             fd = os.open(self.layout.unified + self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -197,7 +194,7 @@ class Cgroup:
     def pids(self) -> list[int]:
         """Processes in this cgroup and below it, sorted; empty when it is gone."""
         # A container may make cgroups of its own below in one v1 hierarchy and not in another: any one knows them all.
-        return sorted(set(_pids_below(self._main)))
+        return sorted(set(cgroup_files.pids_below(self._main)))
 
     @property
     def _main(self) -> str:
@@ -212,7 +209,7 @@ class Cgroup:
         """
         if self.layout.unified is not None:
             try:
-                _write(f"{self.layout.unified}{self.path}/cgroup.kill", "1")
+                cgroup_files.write(f"{self.layout.unified}{self.path}/cgroup.kill", "1")
             except OSError as error:
                 if error.errno not in {errno.ENOENT, errno.ENODEV}:
                     raise
@@ -223,12 +220,12 @@ class Cgroup:
     def _kill_each(self, timeout_s: float) -> None:
         """Freeze, so that nothing forks away, signal each, thaw; again while there are processes never signalled."""
         signalled: set[int] = set()
-        for _ in _waits(timeout_s):
+        for _ in cgroup_files.waits(timeout_s):
             frozen = self._try_freeze()
             try:
                 pids = set(self.pids())
                 for pid in pids:
-                    _kill(pid)
+                    cgroup_files.kill(pid)
             finally:
                 if frozen:
                     self.thaw()
@@ -256,10 +253,10 @@ class Cgroup:
 
     def _freeze_v1(self, timeout_s: float) -> bool:
         file = f"{self.directory('freezer')}/freezer.state"
-        for _ in _waits(timeout_s):
+        for _ in cgroup_files.waits(timeout_s):
             # Written again each time: a task that forked meanwhile holds the whole group in FREEZING.
-            _write(file, "FROZEN")
-            if _read(file) == "FROZEN\n":
+            cgroup_files.write(file, "FROZEN")
+            if cgroup_files.read(file) == "FROZEN\n":
                 return True
         return False
 
@@ -268,7 +265,7 @@ class Cgroup:
         deadline = time.monotonic() + timeout_s
         fd = os.open(f"{directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _write(f"{directory}/cgroup.freeze", "1")
+            cgroup_files.write(f"{directory}/cgroup.freeze", "1")
             changed = select.poll()
             changed.register(fd, select.POLLPRI)
             while cgroup_stats.flat(os.pread(fd, 4096, 0).decode()).get("frozen") != 1:
@@ -284,9 +281,9 @@ class Cgroup:
         """Let them go on (`docker unpause`)."""
         freezer = self.directory("freezer")
         if freezer is not None:
-            _write(f"{freezer}/freezer.state", "THAWED")
+            cgroup_files.write(f"{freezer}/freezer.state", "THAWED")
         else:
-            _write(f"{self._unified()}/cgroup.freeze", "0")
+            cgroup_files.write(f"{self._unified()}/cgroup.freeze", "0")
 
     def _unified(self) -> str:
         if self.layout.unified is None:
@@ -314,7 +311,7 @@ class Cgroup:
         mount = self.layout.controllers.get(controller)
         if mount is None and controller == "cpu" and self.layout.mode == "v2":
             mount = self.layout.unified  # cpu.stat is there without the controller
-        return "" if mount is None else _read(f"{mount}{self.path}/{file}")
+        return "" if mount is None else cgroup_files.read(f"{mount}{self.path}/{file}")
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -324,11 +321,11 @@ class Cgroup:
         Raises CgroupBusy when a process is still there after `timeout_s`; it kills nothing.
         """
         left = self._directories
-        for _ in _waits(timeout_s):
-            left = [directory for directory in left if not _remove_once(directory)]
+        for _ in cgroup_files.waits(timeout_s):
+            left = [directory for directory in left if not cgroup_files.remove(directory)]
             if not left:
                 return
-        pids = sorted({pid for directory in left for pid in _pids_below(directory)})
+        pids = sorted({pid for directory in left for pid in cgroup_files.pids_below(directory)})
         raise CgroupBusy(deed="remove", path=self.path, timeout_s=timeout_s, pids=pids)
 
 
@@ -343,164 +340,3 @@ def lost(resources: Mapping[str, Any], layout: Layout, files: Set[str]) -> list[
         if write.lost not in {"", "-"} and not names & files:
             warnings.append(write.lost)
     return list(dict.fromkeys(warnings))
-
-
-# --- deeds on single files and directories ---------------------------------------------------------------------------
-
-
-def _read(path: str) -> str:
-    """A small file's text; empty when it, or its cgroup, is gone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    try:
-        text = os.read(fd, 65536)
-        while chunk := os.read(fd, 65536):
-            text += chunk
-    except OSError as error:
-        if error.errno not in {errno.ENODEV, errno.EOPNOTSUPP}:
-            raise
-        return ""
-    finally:
-        os.close(fd)
-    return text.decode()
-
-
-def _write(path: str, value: str) -> None:
-    _write_each(path, [value])
-
-
-def _write_each(path: str, values: Iterable[str]) -> None:
-    """Write values to a file, each with a write of its own, as cgroup files want them."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        for value in values:
-            os.write(fd, value.encode())
-    finally:
-        os.close(fd)
-
-
-def _make(mount: str, directory: str) -> bool:
-    """Make a cgroup directory and those above it; False if it was there."""
-    try:
-        os.mkdir(directory, 0o755)
-    except FileExistsError:
-        return False
-    except FileNotFoundError:
-        parent = os.path.dirname(directory)
-        if len(parent) <= len(mount):
-            raise
-        _make(mount, parent)
-        return _make(mount, directory)
-    return True
-
-
-def _ancestors(path: str) -> list[str]:
-    """`/a/b` -> ["", "/a"]: what is above a cgroup, from the hierarchy's root."""
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _fill_cpuset(mount: str, path: str) -> None:
-    """Give v1 `cpuset` directories their parent's CPUs and memory nodes: with empty ones a join fails (ENOSPC).
-
-    `cgroup.clone_children` on the parent makes the kernel do it, so that this has nothing to do for the next container.
-    """
-    if _read(f"{mount}{path}/cpuset.cpus").strip() and _read(f"{mount}{path}/cpuset.mems").strip():
-        return
-    levels = [*_ancestors(path), path]
-    for above, level in itertools.pairwise(levels):
-        for file in ("cpuset.cpus", "cpuset.mems"):
-            if not _read(f"{mount}{level}/{file}").strip():
-                _write(f"{mount}{level}/{file}", _read(f"{mount}{above}/{file}"))
-        if level != path:
-            _write(f"{mount}{level}/cgroup.clone_children", "1")
-
-
-def _delegate(mount: str, path: str, controllers: Iterable[str]) -> None:
-    """Hand v2 controllers down to `path` through `cgroup.subtree_control` of everything above it.
-
-    A controller that a level cannot hand on is left out: what then lacks its file says so when it is written.
-    """
-    for level in _ancestors(path):
-        available = _read(f"{mount}{level}/cgroup.controllers").split()
-        enabled = _read(f"{mount}{level}/cgroup.subtree_control").split()
-        for controller in controllers:
-            if controller in available and controller not in enabled:
-                _enable(f"{mount}{level}", controller, is_mount=not level)
-
-
-def _enable(directory: str, controller: str, *, is_mount: bool) -> None:
-    """Enable one controller for a v2 directory's children.
-
-    A cgroup with processes of its own cannot (EBUSY), save the true root. Where the mount shows a cgroup that is not
-    the true root (Pier in a container), its processes are moved to a child, `init`, as Docker's own `dind` script does.
-    """
-    file = f"{directory}/cgroup.subtree_control"
-    try:
-        _write(file, f"+{controller}")
-    except OSError as error:
-        if error.errno == errno.EBUSY and is_mount:
-            _move_processes(directory, f"{directory}/init")
-            _write(file, f"+{controller}")
-        elif error.errno not in {errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP}:
-            raise
-
-
-def _move_processes(source: str, destination: str) -> None:
-    _make(source, destination)
-    for pid in _read(f"{source}/cgroup.procs").split():
-        try:
-            _write(f"{destination}/cgroup.procs", pid)
-        except ProcessLookupError:
-            continue
-
-
-def _remove_once(directory: str) -> bool:
-    """Try to remove a cgroup and those below it; False while a process is in one."""
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in {errno.EBUSY, errno.ENOTEMPTY}:
-            raise
-    else:
-        return True
-    children = _children(directory)
-    return bool(children) and all(map(_remove_once, children)) and _remove_once(directory)
-
-
-def _children(directory: str) -> list[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def _pids_below(directory: str) -> Iterator[int]:
-    yield from map(int, _read(f"{directory}/cgroup.procs").split())
-    for child in _children(directory):
-        yield from _pids_below(child)
-
-
-def _kill(pid: int) -> None:
-    # 0 is a process outside this pid namespace: not ours to kill, and kill(0) would be our own group.
-    if pid > 0:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-
-def _waits(timeout_s: float) -> Iterator[None]:
-    """One turn at once, then one after each of growing waits, until `timeout_s` is over."""
-    deadline = time.monotonic() + timeout_s
-    wait_s = _SHORTEST_WAIT_S
-    yield
-    while time.monotonic() < deadline:
-        time.sleep(wait_s)
-        wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
-        yield
