@@ -20,124 +20,29 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 from pier.kernel.seccomp import BPF_MAXINSNS, BadProfile
-from pier.kernel.seccomp_numbers import TEXTS
+from pier.kernel.seccomp_rules import (
+    ABIS,
+    ENOSYS,
+    MULTIPLEXED,
+    PERMISSIVE,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_KILL_THREAD,
+    X32_SYSCALL_BIT,
+    Abi,
+    Condition,
+    Rule,
+    abis_of,
+    answer_of,
+    numbers,
+    parse_rule,
+)
 
-SECCOMP_RET_KILL_PROCESS = 0x80000000
-SECCOMP_RET_KILL_THREAD = 0x00000000
-SECCOMP_RET_TRAP = 0x00030000
-SECCOMP_RET_ERRNO = 0x00050000
-SECCOMP_RET_USER_NOTIF = 0x7FC00000
-SECCOMP_RET_TRACE = 0x7FF00000
-SECCOMP_RET_LOG = 0x7FFC0000
-SECCOMP_RET_ALLOW = 0x7FFF0000
-
-EPERM, ENOSYS, MAX_ERRNO = 1, 38, 4095
-X32_SYSCALL_BIT = 0x40000000
 ARM_PRIVATE = 0xF0000
 """First number of arm's own calls (`set_tls`, …), far above the others."""
 NUMBERS_END = 1 << 32
-
-_ACTIONS = {
-    "SCMP_ACT_KILL": SECCOMP_RET_KILL_THREAD,
-    "SCMP_ACT_KILL_THREAD": SECCOMP_RET_KILL_THREAD,
-    "SCMP_ACT_KILL_PROCESS": SECCOMP_RET_KILL_PROCESS,
-    "SCMP_ACT_TRAP": SECCOMP_RET_TRAP,
-    "SCMP_ACT_ERRNO": SECCOMP_RET_ERRNO,
-    "SCMP_ACT_TRACE": SECCOMP_RET_TRACE,
-    "SCMP_ACT_ALLOW": SECCOMP_RET_ALLOW,
-    "SCMP_ACT_LOG": SECCOMP_RET_LOG,
-    "SCMP_ACT_NOTIFY": SECCOMP_RET_USER_NOTIF,
-}
-_PERMISSIVE = {SECCOMP_RET_ALLOW, SECCOMP_RET_LOG, SECCOMP_RET_TRACE}
-"""Default actions under which a new system call is not answered with ENOSYS: a tracer answers for itself."""
-
-_OPERATORS = {
-    "SCMP_CMP_NE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_MASKED_EQ",
-}
-
-
-class Abi(NamedTuple):
-    """One way into the kernel."""
-
-    name: str
-    audit_arch: int
-    bits: int
-    """Width of an argument that is compared: 64, or 32 for the low half."""
-    offset: int = 0
-    """Added to the table's numbers."""
-
-
-ABIS = {
-    abi.name: abi
-    for abi in (
-        Abi("X86_64", 0xC000003E, 64),
-        Abi("X32", 0xC000003E, 32, X32_SYSCALL_BIT),
-        Abi("X86", 0x40000003, 32),
-        Abi("AARCH64", 0xC00000B7, 64),
-        Abi("ARM", 0x40000028, 32),
-    )
-}
-_NATIVE = {"x86_64": "X86_64", "aarch64": "AARCH64", "armv7l": "ARM", "i686": "X86"}
-"""Machine names of uname(2)."""
-_FOREIGN = set(
-    "LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 PPC PPC64 PPC64LE "
-    "RISCV64 S390 S390X SH SHEB".split()
-)
-"""Architectures of the specification without a table here: no machine that Pier runs on can enter by them."""
-
-_SOCKETCALLS = (
-    "socket bind connect listen accept getsockname getpeername socketpair send recv sendto recvfrom shutdown "
-    "setsockopt getsockopt sendmsg recvmsg accept4 recvmmsg sendmmsg"
-).split()
-_MULTIPLEXED = {name: ("socketcall", number) for number, name in enumerate(_SOCKETCALLS, 1)} | {
-    name: ("ipc", number)
-    for name, number in {
-        "semop": 1,
-        "semget": 2,
-        "semctl": 3,
-        "semtimedop": 4,
-        "msgsnd": 11,
-        "msgrcv": 12,
-        "msgget": 13,
-        "msgctl": 14,
-        "shmat": 21,
-        "shmdt": 22,
-        "shmget": 23,
-        "shmctl": 24,
-    }.items()
-}
-"""i386: name -> the call that carries it, and its number there (linux/net.h, linux/ipc.h)."""
-
-
-class Condition(NamedTuple):
-    """One comparison of an argument, all values unsigned."""
-
-    argument: int
-    """0 to 5."""
-    op: str
-    value: int
-    """The mask for SCMP_CMP_MASKED_EQ."""
-    value_two: int = 0
-    """What the masked argument must equal."""
-
-
-class Rule(NamedTuple):
-    """One answer for some system calls, given when all conditions hold."""
-
-    names: tuple[str, ...]
-    answer: int
-    """SECCOMP_RET_* with its data."""
-    conditions: tuple[Condition, ...] = ()
 
 
 class Decision(NamedTuple):
@@ -162,10 +67,10 @@ def compile_profile(profile: Mapping[str, Any], machine: str | None = None) -> b
 
     Raises BadProfile.
     """
-    default = _answer(profile, "defaultAction", "defaultErrnoRet")
+    default = answer_of(profile, "defaultAction", "defaultErrnoRet")
     rules = [rule for entry in profile.get("syscalls") or () for rule in parse_rule(entry)]
     blocks: dict[int, list[tuple[int, Decision]]] = {}
-    abis = _abis(profile.get("architectures") or (), machine or os.uname().machine)
+    abis = abis_of(profile.get("architectures") or (), machine or os.uname().machine)
     for abi in abis:
         blocks.setdefault(abi.audit_arch, []).extend(ranges(rules, default, abi))
     if ABIS["X86_64"] in abis and ABIS["X32"] not in abis:
@@ -174,78 +79,6 @@ def compile_profile(profile: Mapping[str, Any], machine: str | None = None) -> b
     if len(program) > BPF_MAXINSNS:
         raise BadProfile(reason=f"compiles to {len(program)} instructions, the kernel takes {BPF_MAXINSNS}")
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-
-
-# --- reading the profile ---------------------------------------------------------------------------------------------
-
-
-def _abis(architectures: Sequence[str], machine: str) -> list[Abi]:
-    """The machine's own ABI and those that the profile lists, in the order of their numbers."""
-    if machine not in _NATIVE:
-        raise BadProfile(reason=f"no table of system calls for {machine}")
-    chosen = {_NATIVE[machine]}
-    for architecture in architectures:
-        name = architecture.removeprefix("SCMP_ARCH_")
-        if name in ABIS:
-            chosen.add(name)
-        elif name not in _FOREIGN:
-            raise BadProfile(reason=f"unknown architecture {architecture!r}")
-    return sorted((ABIS[name] for name in chosen), key=lambda abi: abi.offset)
-
-
-def _answer(entry: Mapping[str, Any], key: str, errno_key: str) -> int:
-    action = entry.get(key)
-    if not isinstance(action, str) or action not in _ACTIONS:
-        raise BadProfile(reason=f"unknown {key} {action!r}")
-    code = _ACTIONS[action]
-    if code not in {SECCOMP_RET_ERRNO, SECCOMP_RET_TRACE}:
-        return code
-    number = entry.get(errno_key)
-    if number is None:
-        number = EPERM
-    if not isinstance(number, int) or not 0 <= number <= MAX_ERRNO:
-        raise BadProfile(reason=f"{errno_key} {number!r} is no errno")
-    return code | number
-
-
-def parse_rule(entry: Mapping[str, Any]) -> Iterator[Rule]:
-    """One entry of `syscalls`; more than one rule where an argument has several conditions. Raises BadProfile."""
-    names = tuple(entry.get("names") or ())
-    if not names:
-        raise BadProfile(reason="a rule without names")
-    answer = _answer(entry, "action", "errnoRet")
-    conditions = tuple(_condition(argument) for argument in entry.get("args") or ())
-    if len({condition.argument for condition in conditions}) == len(conditions):
-        yield Rule(names, answer, conditions)
-    else:
-        for condition in conditions:
-            yield Rule(names, answer, (condition,))
-
-
-def _condition(argument: Mapping[str, Any]) -> Condition:
-    index, op = argument.get("index", 0), argument.get("op")
-    values = [argument.get(key) or 0 for key in ("value", "valueTwo")]
-    if not isinstance(op, str) or op not in _OPERATORS:
-        raise BadProfile(reason=f"unknown operator {op!r}")
-    if not isinstance(index, int) or not 0 <= index <= 5:
-        raise BadProfile(reason=f"argument index {index!r} is not 0 to 5")
-    if not all(isinstance(value, int) and 0 <= value < 1 << 64 for value in values):
-        raise BadProfile(reason=f"argument values {values!r} are not unsigned 64-bit numbers")
-    return Condition(index, op, *values)
-
-
-@cache
-def numbers(abi_name: str) -> dict[str, int]:
-    """System call numbers of an ABI, without its offset."""
-    table = {}
-    number = 0
-    for word in TEXTS[abi_name].split():
-        if word.isdecimal():
-            number = int(word)
-        else:
-            table[word] = number
-            number += 1
-    return table
 
 
 # --- deciding --------------------------------------------------------------------------------------------------------
@@ -258,7 +91,7 @@ def ranges(rules: Sequence[Rule], default: int, abi: Abi) -> list[tuple[int, Dec
     named = {table[name] for rule in rules for name in rule.names if name in table} | decisions.keys()
     fallback = Decision(default)
     beyond = fallback
-    if named and default & 0xFFFF0000 not in _PERMISSIVE:
+    if named and default & 0xFFFF0000 not in PERMISSIVE:
         beyond = Decision(SECCOMP_RET_ERRNO | ENOSYS)
 
     result: list[tuple[int, Decision]] = []
@@ -308,8 +141,8 @@ def _entries(
     """Where an ABI has a call: its own number, and on i386 the multiplexer that carries it."""
     if name in table:
         yield table[name], conditions
-    if abi.name == "X86" and name in _MULTIPLEXED and not conditions:
-        carrier, call = _MULTIPLEXED[name]
+    if abi.name == "X86" and name in MULTIPLEXED and not conditions:
+        carrier, call = MULTIPLEXED[name]
         yield table[carrier], (Condition(0, "SCMP_CMP_EQ", call),)
 
 

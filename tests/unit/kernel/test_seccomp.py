@@ -18,7 +18,8 @@ import pytest
 
 from pier.kernel import seccomp
 from pier.kernel.seccomp import BadProfile
-from pier.kernel.seccomp_compiler import compile_profile, numbers
+from pier.kernel.seccomp_compiler import compile_profile
+from pier.kernel.seccomp_rules import numbers
 from pier.oci import seccomp_default
 
 from .seccomp_oracle import AUDIT_ARCH, X32_BIT, Libseccomp, Program, disassemble, evaluate, run
