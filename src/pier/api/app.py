@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -13,7 +13,7 @@ import pier
 from . import containers, exec, images, system, unimplemented
 from .call import Call
 from .errors import PageNotFound, error_response
-from .hijack import Hijacked
+from .hijack import Hijacked, wants_upgrade
 from .query import Query
 from .router import Route, Router
 from .services import Engine
@@ -24,25 +24,12 @@ log = logging.getLogger("pier.api")
 
 ROUTES: Final = (*system.ROUTES, *containers.ROUTES, *exec.ROUTES, *images.ROUTES, *unimplemented.ROUTES)
 
-MAX_HEADER_BYTES = 128 << 10
-"""Of the request line and of each header: filters and registry credentials travel there."""
-
-SERVER_OPTIONS: Final[dict[str, Any]] = {
-    "access_log": None,
-    "auto_decompress": False,  # a compressed body is never inflated unasked
-    "handler_cancellation": True,  # see Dispatcher
-    "max_line_size": MAX_HEADER_BYTES,
-    "max_field_size": MAX_HEADER_BYTES,
-    "keepalive_timeout": 300.0,
-}
-"""For web.AppRunner: how connections of this application are to be served."""
-
 
 def make_app(engine: Engine, *, experimental: bool = False) -> web.Application:
-    """The whole API over an engine. Serve it with SERVER_OPTIONS."""
+    """The whole API over an engine. `server.Server` serves it."""
     dispatcher = Dispatcher(engine, Router(ROUTES), standard_headers(experimental=experimental))
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", dispatcher.handle)
+    app.router.add_route("*", r"/{path:[\s\S]*}", dispatcher.handle)
     app.on_response_prepare.append(dispatcher.add_headers)
     app.on_shutdown.append(dispatcher.finish)
     return app
@@ -74,11 +61,14 @@ class Dispatcher:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """aiohttp's handler for every request."""
         try:
-            return await self._dispatch(request)
+            response = await self._dispatch(request)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:
-            return self._failed(request, error)
+            response = self._failed(request, error)
+        if wants_upgrade(request):
+            response.force_close()  # what was sent behind the request is no HTTP
+        return response
 
     async def add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
         """aiohttp's signal before the head of an answer is sent."""

@@ -186,7 +186,9 @@ async def attach(call: Call) -> web.StreamResponse:
     upgrade = wants_upgrade(request)
     kind = content_type(tty=attachment.tty, upgrade=upgrade, version=call.version)
     answer = head(upgrade=upgrade, content_type=kind, headers={})
-    await hijack(request, attachment, answer, keys if attachment.tty and query.flag("stdin") else None)
+    looked_for = keys if attachment.tty and query.flag("stdin") else None
+    if await hijack(request, attachment, answer, looked_for):
+        call.engine.containers.detached(call.id)
     return Hijacked()
 
 

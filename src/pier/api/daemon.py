@@ -13,8 +13,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from aiohttp import web
-
 import pier
 from pier.engine import flags
 from pier.engine.config import DaemonConfig
@@ -22,13 +20,13 @@ from pier.engine.engine import Engine
 from pier.engine.lock import clear_socket
 from pier.errors import PierError
 
-from .app import SERVER_OPTIONS, make_app
+from .app import make_app
+from .server import Server
 
 log = logging.getLogger("pier.daemon")
 
 DOCKER_SOCKET = "/var/run/docker.sock"
 SOCKET_MODE = 0o660
-BACKLOG = 4096
 FIRST_PASSED_FD = 3
 """Of sockets that systemd opened (sd_listen_fds(3))."""
 LEVELS = {
@@ -114,25 +112,19 @@ async def serve(config: DaemonConfig) -> int:
     engine = await Engine.open(config)
     try:
         with listening(config) as sockets:
-            runner = web.AppRunner(
-                make_app(engine, experimental=config.experimental),
-                handle_signals=False,
-                shutdown_timeout=float(config.shutdown_timeout),
-                **SERVER_OPTIONS,
+            server = Server(
+                make_app(engine, experimental=config.experimental), shutdown_timeout_s=float(config.shutdown_timeout)
             )
-            await runner.setup()
-            try:
-                for sock in sockets:
-                    await web.SockSite(runner, sock, backlog=BACKLOG).start()
-                    log.info("API listen on %s", sock.getsockname())
-                notify("READY=1")
-                log.info("Daemon has completed initialization")
-                await stop.wait()
-                log.info("stopping")
-                notify("STOPPING=1")
-            finally:
-                engine.events.close()  # ends the event streams, which would otherwise be waited for
-                await runner.cleanup()
+            await server.start(sockets)
+            for sock in sockets:
+                log.info("API listen on %s", sock.getsockname())
+            notify("READY=1")
+            log.info("Daemon has completed initialization")
+            await stop.wait()
+            log.info("stopping")
+            notify("STOPPING=1")
+            engine.events.close()  # ends the event streams, which would otherwise be waited for
+            await server.close()
     finally:
         await engine.close()
     return 0

@@ -6,12 +6,13 @@ import socket
 
 from aiohttp import web
 
+from pier.containers.attach import Attachment
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
 from pier.model.exec import ExecConfig, ExecCreateResponse, ExecStartConfig
 
 from . import detach
 from .call import Call, empty
-from .hijack import Attachment, Hijacked, content_type, head, hijack, hold_input, wants_upgrade
+from .hijack import Hijacked, content_type, head, hijack, hold_input, wants_upgrade
 from .router import Route
 
 STDOUT = 1

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import select
-import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
+from pier.containers.attach import Attachment
+
 from .detach import DetachFilter
+from .server import Connection
 from .versions import MULTIPLEXED_SINCE, Version
 
 if TYPE_CHECKING:
@@ -29,17 +30,6 @@ LINGER_S = 1.0
 """How long the client may take to close after the container's end: closing first could cost it unread output."""
 HANGUP_POLL_S = 1.0
 """A client that closed its sending half is looked at this often, to see whether it went away altogether."""
-
-
-@dataclass(slots=True)
-class Attachment:
-    """One client's connection to a container's or an exec's streams, as the container service hands it out."""
-
-    sock: socket.socket
-    """The client's end, a connected non-blocking stream socket; what it carries goes to the client as it is."""
-    tty: bool
-    prefix: AsyncIterator[bytes] | None = None
-    """Sent first: the log so far."""
 
 
 def head(*, upgrade: bool, content_type: str, headers: dict[str, str]) -> bytes:
@@ -62,8 +52,8 @@ def wants_upgrade(request: web.Request) -> bool:
 
 
 def hold_input(request: web.Request) -> None:
-    """Keep what the client sends next out of the HTTP parser, where no upgrade has told the parser to stop."""
-    if not wants_upgrade(request) and request.transport is not None:
+    """Read no more until `hijack`: what comes next is the container's input, not HTTP. A failure closes it."""
+    if request.transport is not None:
         request.transport.pause_reading()
 
 
@@ -79,20 +69,6 @@ class Hijacked(web.Response):
 
     async def write_eof(self, data: bytes = b"") -> None:
         return None
-
-
-class _Tail:
-    """A parser for aiohttp's RequestHandler that only keeps what it is fed: the bytes after the request."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.data += data
-        return False, b""
-
-    def feed_eof(self) -> None:
-        """The client went away before the connection was taken over."""
 
 
 class _Half(asyncio.Protocol):
@@ -287,13 +263,11 @@ async def hijack(request: web.Request, attachment: Attachment, answer: bytes, ke
 
 
 def _take_over(request: web.Request, transport: asyncio.Transport, client: _ClientHalf) -> bytes:
-    """Give the transport to the client's half, paused; returns what the HTTP parser had read beyond the request."""
-    tail = _Tail()
-    request.protocol.set_parser(tail)  # type: ignore[arg-type]  # a WebSocketReader, by its two methods
+    """Give the transport to the client's half, paused; returns what has come behind the request."""
     client.connection_made(transport)
     transport.set_protocol(client)
     client.pause_reading()
-    return bytes(tail.data)
+    return cast(Connection, request.protocol).take_early()
 
 
 async def _send_prefix(client: _ClientHalf, prefix: AsyncIterator[bytes] | None) -> None:

@@ -96,7 +96,8 @@ def parse_auth(header: str) -> dict[str, str] | None:
     if len(header) > MAX_AUTH_BYTES:
         raise BadAuthHeader(reason="too long")
     try:
-        raw = base64.urlsafe_b64decode(header.replace("+", "-").replace("/", "_") + "=" * (-len(header) % 4))
+        standard = header.translate(str.maketrans("-_", "+/")).rstrip("=")
+        raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
         config = wire.decode(raw or b"{}", AuthConfig)
     except (binascii.Error, msgspec.MsgspecError, ValueError) as error:
         raise BadAuthHeader(reason="it is not base64-encoded JSON") from error

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from pier.containers.attach import Attachment
 from pier.model.container import (
     ContainerCreateRequest,
     ContainerCreateResponse,
@@ -19,8 +20,6 @@ from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
 from pier.model.image import ImageDeleteResponseItem, ImageInspect, ImageSummary
 from pier.model.system import SystemInfo, SystemVersion
-
-from .hijack import Attachment
 
 
 class Containers(Protocol):
@@ -50,6 +49,7 @@ class Containers(Protocol):
         tail: int | None,
         details: bool,
     ) -> AsyncIterator[bytes]: ...
+    def detached(self, ref: str) -> None: ...
     async def resize(self, ref: str, height: int, width: int) -> None: ...
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None: ...
     async def rename(self, ref: str, name: str) -> None: ...

@@ -15,8 +15,8 @@ from .errors import status_and_message
 JSON = "application/json"
 HEAD_DELAY_S = 0.02
 """How long an error may take to come before the head of a stream of bytes."""
-STARTED = "pier.started"
-"""Key in a request: its answer has begun."""
+STARTED = web.RequestKey("started", bool)
+"""Set in a request whose answer has begun."""
 
 Encoder = Callable[[Any], bytes]
 

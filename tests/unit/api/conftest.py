@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import uvloop
-from aiohttp import web
 
-from pier.api.app import SERVER_OPTIONS, make_app
-from pier.api.hijack import Attachment
+from pier.api.app import make_app
+from pier.api.server import Server
+from pier.containers.attach import Attachment
 from pier.errors import NotFound
 from pier.model.container import (
     ContainerConfig,
@@ -116,6 +116,9 @@ class FakeContainers:
         client.setblocking(False)
         self.container_end.setblocking(False)
         return Attachment(sock=client, tty=self.tty, prefix=self.prefix)
+
+    def detached(self, ref: str) -> None:
+        self.calls.append(("detached", ref))
 
     async def logs(self, ref: str, **_: Any) -> AsyncIterator[bytes]:
         try:
@@ -291,11 +294,12 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     engine = FakeEngine()
-    runner = web.AppRunner(make_app(engine), shutdown_timeout=1.0, **SERVER_OPTIONS)  # type: ignore[arg-type]
-    await runner.setup()
     path = str(tmp_path / "s")
-    await web.UnixSite(runner, path).start()
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    server = Server(make_app(engine), shutdown_timeout_s=1.0)  # type: ignore[arg-type]
+    await server.start([sock])
     made = Client(path, engine)
     yield made
     made.close()
-    await runner.cleanup()
+    await server.close()

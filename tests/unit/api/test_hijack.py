@@ -198,6 +198,7 @@ async def test_the_detach_keys_end_a_terminals_session_only(client: Any) -> None
     connection.send(b"y\x01bz")
     assert await receive(container, 10) == b"x\x01y"
     assert await connection.read_all() == b""
+    assert client.engine.containers.calls[-1] == ("detached", "web")
 
 
 async def test_detach_keys_are_input_like_any_other_without_a_terminal(client: Any) -> None:

@@ -1,0 +1,119 @@
+"""Connections to the API: aiohttp's, save that bytes sent behind a request to upgrade are not read as HTTP.
+
+aiohttp's parser knows one upgrade, to websockets. Docker's clients ask for `tcp`, and what they send behind that is the
+container's input. So the stream is fed to the parser in pieces that end where heads end (feeding in pieces changes
+nothing of what it parses), and the parser itself says whether the last piece completed such a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
+
+MAX_HEADER_BYTES = 128 << 10
+"""Of the request line and of each header: filters and registry credentials travel there."""
+MAX_EARLY_BYTES = 64 << 10
+"""Of input that comes before the connection is taken over; then reading stops."""
+BACKLOG = 4096
+
+HANDLER_OPTIONS: Final[dict[str, Any]] = {
+    "access_log": None,
+    "auto_decompress": False,  # a compressed body is never inflated unasked
+    "max_line_size": MAX_HEADER_BYTES,
+    "max_field_size": MAX_HEADER_BYTES,
+    "keepalive_timeout": 300.0,
+}
+_HEAD_END = b"\r\n\r\n"
+
+
+class Connection(web.RequestHandler):
+    """One client's connection, until it is taken over."""
+
+    __slots__ = ("_body_left", "_early", "_last")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._last = b""
+        """The last three bytes, in which a head's end may have begun."""
+        self._body_left: int | None = None
+        """Of the request that asked to upgrade; None: none did."""
+        self._early = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio's call with what came in; aiohttp's own with nothing, to go on parsing."""
+        if not data:
+            super().data_received(data)
+        while data:
+            size = self._piece(data)
+            if size == 0:
+                self._keep(data)
+                return
+            piece, data = data[:size], data[size:]
+            before = self._request_count
+            super().data_received(piece)
+            if self._body_left is not None:
+                self._body_left -= size
+            elif self._request_count > before:
+                self._body_left = self._upgrade_body_size()
+
+    def take_early(self) -> bytes:
+        """What came behind the request that asked to upgrade."""
+        early, self._early = bytes(self._early), bytearray()
+        return early
+
+    def _piece(self, data: bytes) -> int:
+        """How much of `data` the parser may see next."""
+        if self._body_left is not None:
+            return min(self._body_left, len(data))
+        found = (self._last + data).find(_HEAD_END)
+        end = found + len(_HEAD_END) - len(self._last)
+        size = end if found >= 0 else len(data)
+        self._last = (self._last + data[:size])[-3:]
+        return size
+
+    def _upgrade_body_size(self) -> int | None:
+        """Of the request just parsed: None unless it asks to upgrade to tcp and says how long its body is."""
+        message = self._messages[-1][0] if self._messages else None
+        if not isinstance(message, RawRequestMessage) or message.chunked:
+            return None
+        if message.headers.get("Upgrade", "").lower() != "tcp":
+            return None
+        return int(message.headers.get("Content-Length", "0"))
+
+    def _keep(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) >= MAX_EARLY_BYTES and self.transport is not None:
+            self.transport.pause_reading()
+
+
+class Server:
+    """An application on listening sockets."""
+
+    def __init__(self, app: web.Application, *, shutdown_timeout_s: float = 15.0) -> None:
+        self._runner = web.AppRunner(
+            app, handle_signals=False, handler_cancellation=True, shutdown_timeout=shutdown_timeout_s
+        )
+        self._listeners: list[asyncio.Server] = []
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on bound unix sockets."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            listener = await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG)
+            self._listeners.append(listener)
+
+    def _connection(self) -> Connection:
+        assert self._runner.server is not None, "start comes first"
+        return Connection(self._runner.server, loop=asyncio.get_running_loop(), **HANDLER_OPTIONS)
+
+    async def close(self) -> None:
+        """Accept no more, give running requests `shutdown_timeout_s` to end, then cut them off."""
+        for listener in self._listeners:
+            listener.close()
+        await self._runner.cleanup()
