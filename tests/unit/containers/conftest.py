@@ -1,0 +1,208 @@
+"""A world without a kernel: fake runtime, images, layers and network, a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pier.containers import ContainersConfig, ContainerService
+from pier.errors import NotFound
+from pier.events import EventBus
+from pier.kernel.cgroups import Layout
+from pier.model.container import ContainerCreateRequest
+from pier.model.host_config import HostConfig
+from pier.networks.endpoint import Endpoint
+from pier.oci.digest import Digest
+from pier.oci.image_config import ImageConfig, RootFS, RunConfig
+from pier.runtime.client import MonitorLost, StartFailed
+from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, OverlayRoot, StartRequest
+from pier.state import MemoryStore
+
+LAYER = Digest("sha256:" + "2" * 64)
+
+
+class FakeMonitor:
+    """A container that ends when the test says so, or by SIGKILL."""
+
+    def __init__(self, id: str, exec_dir: str) -> None:
+        self.id, self.exec_dir = id, exec_dir
+        self.pid, self.started_at_ns = 4242, 1_700_000_000_000_000_000
+        self.signals: list[int] = []
+        self.deaf: set[int] = set()
+        self.execs: dict[str, asyncio.Future[ExitRecord]] = {}
+        self.exec_requests: list[ExecRequest] = []
+        self.ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
+
+    def end(self, code: int, *, oom: bool = False) -> None:
+        if not self.ended.done():
+            self.ended.set_result(ExitRecord(code, 1_700_000_003_000_000_000, oom))
+
+    async def signal(self, number: int) -> None:
+        if self.ended.done():
+            raise MonitorLost
+        self.signals.append(number)
+        if number in (9, 15) and number not in self.deaf:
+            self.end(128 + number)
+
+    async def attach(self, end: AttachEnd) -> None:
+        os.write(end.fd, b"attached")
+
+    async def resize(self, *, height: int, width: int, exec_id: str | None = None) -> None:
+        self.size = (height, width, exec_id)
+
+    async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
+        self.exec_requests.append(request)
+        self.execs[request.exec_id] = asyncio.get_running_loop().create_future()
+        return 4300
+
+    async def wait_exec(self, id: str) -> ExitRecord:
+        return await self.execs[id]
+
+    async def wait(self) -> ExitRecord:
+        return await asyncio.shield(self.ended)
+
+    def close(self) -> None:
+        pass
+
+
+class FakeRuntime:
+    """Remembers the requests; `fail` is raised by the next launches."""
+
+    def __init__(self) -> None:
+        self.requests: list[StartRequest] = []
+        self.ends: list[int] = []
+        self.monitors: dict[str, FakeMonitor] = {}
+        self.fail: StartFailed | None = None
+
+    async def launch(self, request: StartRequest, ends: Sequence[AttachEnd] = ()) -> Any:
+        self.requests.append(request)
+        self.ends.append(len(ends))
+        await asyncio.sleep(0)
+        if self.fail:
+            raise self.fail
+        self.monitors[request.exec_dir] = FakeMonitor(request.id, request.exec_dir)
+        return self.monitors[request.exec_dir]
+
+    async def reconnect(self, exec_dir: str) -> Any:
+        monitor = self.monitors.get(exec_dir)
+        return monitor if monitor and not monitor.ended.done() else None
+
+
+class FakeImage:
+    def __init__(self, run: RunConfig) -> None:
+        self.id = Digest("sha256:" + "1" * 64)
+        self.layers = [LAYER]
+        self.config = ImageConfig(architecture="amd64", os="linux", rootfs=RootFS(), config=run)
+
+
+class FakeImages:
+    def __init__(self) -> None:
+        self.known = {"bb": FakeImage(RunConfig(cmd=["sh"], env=["PATH=/bin"], labels={"name": "evil", "a": "b"}))}
+
+    async def get(self, ref: str) -> FakeImage:
+        if ref not in self.known:
+            raise NotFound(f"No such image: {ref}:latest")
+        return self.known[ref]
+
+
+class FakeSnapshots:
+    name = "overlay2"
+
+    def __init__(self) -> None:
+        self.made: set[str] = set()
+
+    def prepare(self, container_id: str, layers: list[Digest]) -> OverlayRoot:
+        self.made.add(container_id)
+        return self.root(container_id, layers)
+
+    def root(self, container_id: str, layers: list[Digest]) -> OverlayRoot:
+        return OverlayRoot(["/layers/1"], f"/snap/{container_id}/up", f"/snap/{container_id}/work")
+
+    def remove(self, container_id: str) -> None:
+        self.made.discard(container_id)
+
+    def usage(self, container_id: str) -> int:
+        return 11
+
+    def layer_size(self, chain_id: Digest) -> int:
+        return 100
+
+    def container_data(self, container_id: str, layers: list[Digest]) -> dict[str, str]:
+        return {"UpperDir": f"/snap/{container_id}/up"}
+
+
+class FakeNetworks:
+    def __init__(self) -> None:
+        self.endpoints: dict[str, Endpoint] = {}
+
+    async def connect(self, container_id: str, *, mode: str, **_: Any) -> Endpoint:
+        self.endpoints[container_id] = Endpoint(mode, "n" * 64, "e" * 64, ip="172.17.0.2", gateway="172.17.0.1")
+        return self.endpoints[container_id]
+
+    async def release(self, container_id: str) -> None:
+        self.endpoints.pop(container_id, None)
+
+    def endpoint(self, container_id: str) -> Endpoint | None:
+        return self.endpoints.get(container_id)
+
+
+class House:
+    """The service with everything that is fake about it; `again` is a daemon's restart."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.runtime, self.images, self.snapshots = FakeRuntime(), FakeImages(), FakeSnapshots()
+        self.networks, self.store, self.events = FakeNetworks(), MemoryStore(), EventBus()
+        self.config = ContainersConfig(
+            data_root=str(tmp_path / "data"),
+            exec_root=str(tmp_path / "run"),
+            cgroups=Layout("v2", {}, ()),
+            seccomp_profile="unconfined",
+        )
+        self.service = self.make()
+
+    def make(self) -> ContainerService:
+        return ContainerService(
+            runtime=self.runtime,
+            images=self.images,
+            snapshots=self.snapshots,
+            networks=self.networks,
+            store=self.store,
+            events=self.events,
+            config=self.config,
+        )
+
+    async def again(self) -> list[str]:
+        await self.service.close()
+        self.service = self.make()
+        return await self.service.start()
+
+    async def create(self, name: str = "web", *, cmd: list[str] | None = None, **host: Any) -> str:
+        body = ContainerCreateRequest(image="bb", cmd=cmd, host_config=HostConfig(**host))
+        return (await self.service.create(body, name=name, platform="")).id
+
+    async def run(self, name: str = "web", **host: Any) -> FakeMonitor:
+        id = await self.create(name, **host)
+        await self.service.start_container(id)
+        return self.monitor(id)
+
+    def monitor(self, id: str) -> FakeMonitor:
+        return self.runtime.monitors[self.config.exec_dir(id)]
+
+    def actions(self) -> list[str]:
+        return [event.action for event in self.events._history if event.type == "container"]
+
+    async def status(self, ref: str = "web") -> str:
+        return (await self.service.inspect(ref, size=False)).state.status
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path)
+    await made.service.start()
+    yield made
+    await made.service.close()

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pier.errors import Conflict, InvalidParameter, NotFound, PierError
+from pier.model.host_config import RestartPolicy
+from pier.runtime.client import StartFailed
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+
+
+async def test_a_run_is_told_from_create_to_die(house: Any) -> None:
+    monitor = await house.run()
+    assert await house.status() == "running"
+    waiting = house.service.wait("web", "")
+    monitor.end(5)
+    assert (await waiting).status_code == 5
+    await settle()
+    state = (await house.service.inspect("web", size=False)).state
+    assert (state.status, state.exit_code, state.running, state.pid) == ("exited", 5, False, 0)
+    assert house.actions() == ["create", "start", "die"]
+    assert house.networks.endpoints == {}
+
+
+async def test_start_twice_is_no_change(house: Any) -> None:
+    await house.run()
+    assert await house.service.start_container("web") is False
+    assert len(house.runtime.requests) == 1
+
+
+async def test_a_failed_start_leaves_it_created_with_the_reason(house: Any) -> None:
+    await house.create()
+    house.runtime.fail = StartFailed('exec: "web": executable file not found in $PATH', 127)
+    with pytest.raises(StartFailed):
+        await house.service.start_container("web")
+    state = (await house.service.inspect("web", size=False)).state
+    assert (state.status, state.exit_code, state.running) == ("created", 127, False)
+    assert "executable file not found in $PATH" in state.error
+    assert house.networks.endpoints == {}
+    house.runtime.fail = None
+    assert await house.service.start_container("web")
+
+
+async def test_a_failed_start_removes_what_removes_itself(house: Any) -> None:
+    await house.create(auto_remove=True)
+    removed = asyncio.ensure_future(house.service.wait("web", "removed"))
+    await asyncio.sleep(0)
+    house.runtime.fail = StartFailed("no", 126)
+    with pytest.raises(StartFailed):
+        await house.service.start_container("web")
+    assert (await removed).status_code == 126
+    assert house.store.records == {}
+    assert house.snapshots.made == set()
+
+
+async def test_auto_remove_wakes_with_the_exit_code(house: Any) -> None:
+    monitor = await house.run(auto_remove=True)
+    removed = house.service.wait("web", "removed")
+    monitor.end(3)
+    assert (await removed).status_code == 3
+    assert house.actions()[-2:] == ["die", "destroy"]
+    with pytest.raises(NotFound, match="No such container: web"):
+        await house.service.inspect("web", size=False)
+
+
+async def test_stop_is_gentle_then_not(house: Any) -> None:
+    monitor = await house.run()
+    monitor.deaf.add(15)
+    assert await house.service.stop("web", timeout_s=0)
+    assert monitor.signals == [15, 9]
+    assert (await house.service.inspect("web", size=False)).state.exit_code == 137
+    assert await house.service.stop("web") is False
+
+
+async def test_stop_signal_and_kill_signal(house: Any) -> None:
+    monitor = await house.run()
+    await house.service.kill("web", "SIGUSR1")
+    await house.service.stop("web", signal="KILL")
+    assert monitor.signals == [10, 9]
+
+
+@pytest.mark.parametrize(
+    ("ref", "signal", "status", "text"),
+    [
+        ("nosuch", "", 404, "cannot kill container: nosuch: No such container: nosuch"),
+        ("web", "FOO", 400, "cannot kill container: web: invalid signal: FOO"),
+        ("web", "", 409, "cannot kill container: web: container {id} is not running"),
+    ],
+)
+async def test_kill_in_dockers_words(house: Any, ref: str, signal: str, status: int, text: str) -> None:
+    id = await house.create()
+    with pytest.raises(PierError) as caught:
+        await house.service.kill(ref, signal)
+    assert (caught.value.status, caught.value.message) == (status, text.format(id=id))
+
+
+async def test_remove_of_a_running_one_needs_force(house: Any) -> None:
+    await house.run()
+    with pytest.raises(Conflict) as caught:
+        await house.service.remove("web", force=False, volumes=False, link=False)
+    assert caught.value.message == (
+        'cannot remove container "web": container is running: stop the container before removing or force remove'
+    )
+    await house.service.remove("web", force=True, volumes=True, link=False)
+    assert house.store.records == {}
+    assert house.actions()[-2:] == ["die", "destroy"]
+
+
+async def test_restart_policy_counts_and_ends(house: Any) -> None:
+    monitor = await house.run(restart_policy=RestartPolicy(name="on-failure", maximum_retry_count=1))
+    monitor.end(1)
+    await asyncio.sleep(0.01)
+    assert await house.status() == "restarting"
+    await asyncio.sleep(0.15)
+    assert await house.status() == "running"
+    id = (await house.service.inspect("web", size=False)).id
+    house.monitor(id).end(1)
+    await settle()
+    answer = await house.service.inspect("web", size=False)
+    assert (answer.state.status, answer.restart_count) == ("exited", 1)
+
+
+async def test_stop_ends_the_wait_for_a_restart(house: Any) -> None:
+    monitor = await house.run(restart_policy=RestartPolicy(name="always"))
+    monitor.end(0)
+    await settle()
+    assert await house.service.stop("web")
+    await asyncio.sleep(0.15)
+    assert await house.status() == "exited"
+    assert len(house.runtime.requests) == 1
+
+
+async def test_restart_keeps_what_would_remove_itself(house: Any) -> None:
+    await house.run(auto_remove=True)
+    await house.service.restart("web", timeout_s=0)
+    assert await house.status() == "running"
+    assert house.actions()[-1] == "restart"
+
+
+async def test_rename_moves_the_name(house: Any) -> None:
+    await house.create("aa")
+    await house.create("bb")
+    with pytest.raises(Conflict, match="Error when allocating new name: Conflict"):
+        await house.service.rename("aa", "bb")
+    with pytest.raises(InvalidParameter, match="same name"):
+        await house.service.rename("aa", "aa")
+    await house.service.rename("aa", "cc")
+    await house.create("aa")
+    assert (await house.service.inspect("cc", size=False)).name == "/cc"
+
+
+async def test_clients_that_came_before_the_start_are_handed_over(house: Any) -> None:
+    await house.create()
+    attached = await house.service.attach("web", stdin=True, stdout=True, stderr=True, stream=True, logs=False)
+    await house.service.start_container("web")
+    assert house.runtime.ends == [1]
+    attached.sock.close()
+    later = await house.service.attach("web", stdin=False, stdout=True, stderr=False, stream=True, logs=False)
+    assert await asyncio.get_running_loop().sock_recv(later.sock, 100) == b"attached"
+    later.sock.close()
+
+
+async def test_a_cancelled_start_is_finished_and_watched(house: Any) -> None:
+    id = await house.create()
+    starting = asyncio.create_task(house.service.start_container("web"))
+    await asyncio.sleep(0.001)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert await house.status() == "running"
+    house.monitor(id).end(0)
+    await settle()
+    assert await house.status() == "exited"
+
+
+async def test_oom_is_told(house: Any) -> None:
+    monitor = await house.run()
+    monitor.end(137, oom=True)
+    await settle()
+    assert house.actions()[-2:] == ["oom", "die"]
+    assert (await house.service.inspect("web", size=False)).state.oom_killed
+
+
+async def test_wait_checks_its_condition_at_the_call(house: Any) -> None:
+    await house.create()
+    with pytest.raises(InvalidParameter, match="invalid condition"):
+        house.service.wait("web", "sometime")
+
+
+async def test_attack_15_labels_do_not_hide_the_engines_attributes(house: Any) -> None:
+    await house.create("honest")
+    event = house.events._history[-1]
+    assert event.actor.attributes == {"a": "b", "image": "bb", "name": "honest"}
