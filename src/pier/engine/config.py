@@ -79,8 +79,6 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     pidfile: Annotated[str, Flag("Path to use for daemon PID file", "p")] = ""
     debug: Annotated[bool, Flag("Enable debug mode", "D")] = False
     log_level: Annotated[str, Flag('Set the logging level ("debug"|"info"|"warn"|"error"|"fatal")', "l")] = "info"
-    log_format: Annotated[str, Flag('Set the logging format ("text"|"json")')] = "text"
-    raw_logs: Annotated[bool, Flag("Full timestamps without ANSI coloring")] = False
     labels: Annotated[list[str], Flag("Set key=value labels to the daemon", name="label")] = []
     experimental: Annotated[bool, Flag("Enable experimental features")] = False
     shutdown_timeout: Annotated[int, Flag("Set the default shutdown timeout, in seconds")] = 15
@@ -245,7 +243,6 @@ def find_problem(config: DaemonConfig) -> str:
     """The first thing wrong with the values themselves, in Docker's words; empty when there is none."""
     wrong = (
         (config.log_level not in LOG_LEVELS, f"invalid logging level: {config.log_level}"),
-        (config.log_format not in ("text", "json"), f"invalid log format: {config.log_format}"),
         (config.mtu < 0, f"invalid default MTU: {config.mtu}"),
         (
             config.max_concurrent_downloads < 0,

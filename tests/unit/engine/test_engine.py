@@ -1,0 +1,66 @@
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from pier.engine.config import AddressPool, DaemonConfig
+from pier.engine.engine import containers_config, engine_id, network_config
+from pier.kernel.cgroups import Layout
+from pier.model.host_config import Ulimit
+from pier.networks.ipam import DEFAULT_POOLS
+
+V1 = Layout("v1", {"memory": "/cg/memory"}, ("/cg/memory",))
+
+
+def test_the_default_bridge() -> None:
+    config = network_config(DaemonConfig())
+    assert (config.bridge, config.mtu, config.ip, list(config.pools)) == ("pier0", 1500, "0.0.0.0", list(DEFAULT_POOLS))
+
+
+def test_settings_reach_the_networks() -> None:
+    config = network_config(
+        DaemonConfig(
+            bridge="br7",
+            bip="10.7.0.1/24",
+            fixed_cidr="10.7.0.128/25",
+            mtu=9000,
+            ip="127.0.0.1",
+            icc=False,
+            ip_forward=False,
+            ip_masq=False,
+            iptables=False,
+            default_address_pools=[AddressPool("10.9.0.0/16", 24)],
+        )
+    )
+    assert (config.bridge, config.bip, config.fixed_cidr, config.mtu) == ("br7", "10.7.0.1/24", "10.7.0.128/25", 9000)
+    assert (config.icc, config.ip_forward, config.ip_masq, config.iptables) == (False, False, False, False)
+    assert config.ip == "127.0.0.1"
+    assert [(pool.base, pool.size) for pool in config.pools] == [(IPv4Network("10.9.0.0/16"), 24)]
+
+
+def test_settings_reach_the_containers() -> None:
+    config = containers_config(
+        DaemonConfig(
+            data_root="/d",
+            exec_root="/e",
+            cgroup_parent="/own",
+            default_ulimits={"nofile": Ulimit(name="nofile", soft=1, hard=2)},
+            no_new_privileges=True,
+            init=True,
+            seccomp_profile="unconfined",
+            log_opts={"max-size": "1m"},
+            dns=["9.9.9.9"],
+            default_shm_size=1 << 20,
+        ),
+        V1,
+    )
+    assert (config.data_root, config.exec_root, config.cgroup_parent, config.cgroups) == ("/d", "/e", "/own", V1)
+    assert [limit.name for limit in config.default_ulimits] == ["nofile"]
+    assert (config.no_new_privileges, config.init, config.seccomp_profile) == (True, True, "unconfined")
+    assert (config.log_opts, config.dns, config.default_shm_size) == ({"max-size": "1m"}, ["9.9.9.9"], 1 << 20)
+    assert containers_config(DaemonConfig(), V1).cgroup_parent == "/pier"
+
+
+def test_the_engine_keeps_its_id(tmp_path: Path) -> None:
+    first = engine_id(str(tmp_path))
+    assert engine_id(str(tmp_path)) == first
+    (tmp_path / "engine-id").write_text("nonsense")
+    assert engine_id(str(tmp_path)) != first
