@@ -140,6 +140,8 @@ class ContentStore:
         if not os.path.exists(self._index_path):
             self._write_index([])
         self._entries = self._read_index()
+        self.generation = 0
+        """Counts the changes of the index, so that whoever keeps a view of it knows when to look again."""
 
     @property
     def _index_path(self) -> str:
@@ -246,6 +248,7 @@ class ContentStore:
         if entries != self._entries:
             self._write_index(entries)
             self._entries = entries
+            self.generation += 1
 
     def _write_index(self, entries: list[Descriptor]) -> None:
         index = Index(schema_version=2, media_type=OCI_INDEX, manifests=entries)

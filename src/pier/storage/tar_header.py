@@ -165,7 +165,7 @@ def _sums_up(block: bytes) -> bool:
     stated = int(raw, 8)
     rest = block[:148] + block[156:]
     unsigned = sum(rest) + 8 * 0x20
-    return stated in (unsigned, unsigned - 256 * sum(byte >= 0x80 for byte in rest))
+    return stated == unsigned or stated == unsigned - 256 * sum(byte >= 0x80 for byte in rest)
 
 
 def _number(raw: bytes, what: str) -> int:
