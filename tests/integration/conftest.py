@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-BIN = Path(sysconfig.get_path("scripts"))
+BIN = Path(os.environ.get("PIER_BIN") or sysconfig.get_path("scripts"))
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 START_S = 20.0
 COMMAND_S = 60.0
