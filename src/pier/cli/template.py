@@ -60,8 +60,8 @@ OMITTED: dict[str, Any] = {
 
 LISTS = frozenset(
     "Args Binds Cmd Env Entrypoint OnBuild CapAdd CapDrop Dns DnsOptions DnsSearch ExtraHosts GroupAdd Links "
-    "SecurityOpt Devices DeviceRequests DeviceCgroupRules Ulimits ExecIDs VolumesFrom Mounts MaskedPaths ReadonlyPaths Aliases "
-    "DNSNames RepoTags RepoDigests Warnings SecondaryIPAddresses SecondaryIPv6Addresses Shell".split()
+    "SecurityOpt Devices DeviceRequests DeviceCgroupRules Ulimits ExecIDs VolumesFrom Mounts MaskedPaths ReadonlyPaths "
+    "Aliases DNSNames RepoTags RepoDigests Warnings SecondaryIPAddresses SecondaryIPv6Addresses Shell".split()
 )
 """Fields that are lists even when their JSON says null."""
 
