@@ -13,6 +13,13 @@ from pier.errors import InvalidParameter
 
 _MAX_BYTES = 64 * 1024
 _MAX_PATTERN = 256
+_MAX_REPETITIONS = 3
+_REPETITION = re.compile(r"(?<![(\\])[*+?{]")
+_EXPLOSIVE = (
+    re.compile(r"\((?:[^()\\]|\\.)*[*+{|?](?:[^()\\]|\\.)*\)[*+{]"),
+    re.compile(r"\)\)+[*+{]"),
+    re.compile(r"\\[1-9]|\(\?P=|\(\?[^:iPms-]"),
+)
 _TRUE, _FALSE = {"1", "true"}, {"0", "false"}
 
 
@@ -129,8 +136,9 @@ def _compile(name: str, pattern: str) -> Callable[[str], object]:
 
 
 def _is_explosive(pattern: str) -> bool:
-    """Whether a repeated group holds a repetition or a reference: Go's regexp is linear, Python's is not."""
-    group = re.compile(r"\((?:[^()\\]|\\.)*[*+{|?](?:[^()\\]|\\.)*\)[*+{]")
-    nested = re.compile(r"\)\)+[*+{]")
-    reference = re.compile(r"\\[1-9]|\(\?P=|\(\?[^:iPms-]")
-    return any(expression.search(pattern) for expression in (group, nested, reference))
+    """Whether matching could take more than the cube of the text's length: Go's regexp is linear, Python's is not.
+
+    Refused are a repetition of a group that repeats, references, lookaround, and more than three repetitions.
+    """
+    repetitions = len(_REPETITION.findall(pattern))
+    return repetitions > _MAX_REPETITIONS or any(shape.search(pattern) for shape in _EXPLOSIVE)
