@@ -21,6 +21,8 @@ __all__ = ["TABLE", "FirewallConfig", "Forward", "InstallTable", "PublishPorts",
 TABLE = "inet pier"
 """Of the daemon with the usual bridge; see `table_of`."""
 USUAL_BRIDGE = "pier0"
+BRIDGE_FAMILY = "pier"
+"""How the bridges of all of Pier's daemons on a machine should begin: each daemon lets the others' traffic pass."""
 
 
 def table_of(bridge: str) -> str:
@@ -78,7 +80,8 @@ class Forward:
 # postrouting: to the outside as the host. From the host's loopback as the bridge, for a container cannot answer to
 #   127.0.0.1. From a container to a published port of its own network as the bridge, or the answer, which would not
 #   pass through here, would come from an address that was never asked.
-# forward: established, from inside, published; nothing else reaches a container.
+# forward: established, from inside, published; nothing else reaches a container. Bridges of other daemons of Pier's are
+#   left to their own tables, for the policy may be to drop.
 RULESET = """\
 table {table} {{
 	map publish4 {{
@@ -121,9 +124,16 @@ table {table} {{
 		iifname "{bridge}" accept
 		oifname "{bridge}" ct status dnat accept
 		oifname "{bridge}" drop
+		iifname "{family}*" accept
+		oifname "{family}*" accept
 	}}
 }}
 """
+
+
+def hand_over(table: str) -> str:
+    """Make another daemon's table keep the machine from forwarding for strangers, as ours did."""
+    return f"add chain {table} forward {{ policy drop; }}\n"
 
 
 def element(forward: Forward) -> tuple[str, str]:
@@ -153,6 +163,7 @@ def ruleset(config: FirewallConfig, forwards: Iterable[Forward] = ()) -> str:
     return RULESET.format(
         table=config.table,
         bridge=config.bridge,
+        family=BRIDGE_FAMILY,
         subnet=config.subnet,
         gateway=config.gateway,
         publish4=elements_clause("publish4", published),

@@ -15,7 +15,7 @@ from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
 from pier.networks import bridge
 from pier.networks.bridge import BridgeConfig
-from pier.networks.firewall import FirewallConfig, Forward, InstallTable, PublishPorts, RemoveTable, table_of
+from pier.networks.firewall import FirewallConfig, Forward, InstallTable, PublishPorts, RemoveTable, hand_over, table_of
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool, choose_subnet
 
 __all__ = ["BadBridgeAddress", "HostSide", "NetworkConfig"]
@@ -86,16 +86,22 @@ class HostSide:
             PublishPorts(tuple(forwards), self.table).undo(self._nft)
 
     def remove(self) -> None:
-        """Take away table and bridge, and forwarding where it was Pier that turned it on."""
+        """Take away table and bridge, and forwarding where Pier turned it on and no other daemon of Pier's needs it."""
         self.bridge_off = self.publish_off = "the bridge network was removed"
         if self._nft is not None:
-            ours = forwarding_is_ours(self._nft, self.table)
-            RemoveTable(self.table).execute(self._nft)
-            if ours:
-                bridge.write_sysctl(bridge.IP_FORWARD, "0")
+            self._remove_table(self._nft)
         if self.config.bridge != "none":
             with NetlinkSocket() as netlink:
                 bridge.remove_bridge(self.config.bridge, netlink)
+
+    def _remove_table(self, nft: Nftables) -> None:
+        ours = forwarding_is_ours(nft, self.table)
+        heirs = other_tables(nft.list("tables"), self.table) if ours else []
+        if heirs:
+            nft.run(hand_over(heirs[0]))
+        elif ours:
+            bridge.write_sysctl(bridge.IP_FORWARD, "0")
+        RemoveTable(self.table).execute(nft)
 
     def close(self) -> None:
         if self._nft is not None:
@@ -187,6 +193,13 @@ def forwarding_is_ours(nft: Nftables, table: str) -> bool:
 def is_ours(table: str) -> bool:
     """Is it a table of Pier's, of this daemon or of another one?"""
     return table == "pier" or table.startswith("pier-")
+
+
+def other_tables(listed: Iterable[dict[str, Any]], own: str) -> list[str]:
+    """The tables of other daemons of Pier's; `listed` is what `list tables` answers."""
+    tables = [item["table"] for item in listed if "table" in item]
+    names = [f"{table['family']} {table['name']}" for table in tables if is_ours(table["name"])]
+    return [name for name in names if name != own]
 
 
 def foreign_drops(listed: Iterable[dict[str, Any]], bridge_name: str) -> list[str]:

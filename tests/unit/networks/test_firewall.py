@@ -87,6 +87,20 @@ def test_each_setting_changes_its_rule(options: dict[str, bool], present: str, a
     assert absent not in ruleset(config)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'iifname != "lo" ip daddr 127.0.0.0/8 drop',
+        'iifname != "lo" ip6 daddr ::1 drop',
+        'iifname != { "lo", "pier0" } ip daddr 172.17.0.0/16 ip daddr != 172.17.0.1 drop',
+        'oifname "pier0" drop',
+    ],
+)
+def test_attack_21_each_guard_stands(rule: str) -> None:
+    """Some of them stand behind one another, so that the tests with packets cannot miss one alone."""
+    assert rule in [line.strip() for line in ruleset(CONFIG).splitlines()]
+
+
 def test_elements_stand_in_their_own_maps() -> None:
     text = ruleset(CONFIG, (WEB, DNS, SIX))
     assert "elements = { tcp . 8080 : 172.17.0.2 . 80 }" in text

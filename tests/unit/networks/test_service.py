@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -177,6 +178,7 @@ def test_attack_21_what_is_not_published_is_not_reachable_from_outside(
     """Unpublished ports, published ones by the container's own address, other protocols and addresses."""
     one = daemon.connect(ONE, site.one, "8080:80/tcp", "127.0.0.1:8081:80/tcp")
     servers += [site.one.serve("tcp", 80), site.one.serve("tcp", 81), site.one.serve("udp", 80)]
+    assert site.host.ask("tcp", "127.0.0.1", 8081) == "172.17.0.1"
     # a neighbour that routes to the container's network through the host
     assert site.host.ask("tcp", one.ip, 81) == "172.17.0.1"
     for port in (80, 81):
@@ -263,6 +265,33 @@ def test_turning_forwarding_on_does_not_make_the_host_a_router_for_others(
         again.start()  # a daemon that finds forwarding on, and knows whose deed that was
         assert site.lan.ask("tcp", "198.51.100.9", 7, SILENCE_S) is None
         again.kill()
+
+
+def test_two_daemons_of_one_machine_do_not_disturb_each_other(
+    site: Site, daemon: Daemon, servers: list[socket.socket]
+) -> None:
+    """The first turned forwarding on, and drops for strangers; when it goes, the second has both from it."""
+    second = Daemon(site, bridge="pier-b", bip="10.213.0.1/24")
+    second.start()
+    one = daemon.connect(ONE, site.one, "8080:80/tcp")
+    two = second.connect(TWO, site.two, "9090:80/tcp")
+    servers += [site.one.serve("tcp", 80), site.two.serve("tcp", 80), site.lan.serve("tcp", 7)]
+    assert site.lan.ask("tcp", HOST, 8080) == LAN
+    assert site.lan.ask("tcp", HOST, 9090) == LAN
+    assert site.two.ask("tcp", LAN, 7) == HOST
+    assert site.two.ask("tcp", HOST, 8080) is not None
+    assert site.two.ask("tcp", one.ip, 80, SILENCE_S) is None
+    assert site.one.ask("tcp", two.ip, 80, SILENCE_S) is None
+    daemon.do(daemon.service.release(ONE))
+    assert daemon.do(daemon.service.teardown())
+    assert site.lan.ask("tcp", HOST, 9090) == LAN
+    nft = site.host.run(Nftables)
+    assert "policy drop" in nft.run("list chain inet pier-pier-b forward")
+    nft.close()
+    second.do(second.service.release(TWO))
+    assert second.do(second.service.teardown())
+    second.kill()
+    assert site.host.run(lambda: Path("/proc/sys/net/ipv4/ip_forward").read_text()) == "0\n"
 
 
 def test_icc_false_keeps_containers_apart_but_not_from_published_ports(
@@ -444,7 +473,7 @@ def host_state(site: Site) -> tuple[object, ...]:
         links = [link.name for link in sock.links()]
     tables = nft.run("list tables")
     nft.close()
-    return links, tables, site.host.run(lambda: open("/proc/sys/net/ipv4/ip_forward").read())
+    return links, tables, site.host.run(lambda: Path("/proc/sys/net/ipv4/ip_forward").read_text())
 
 
 def test_t14_without_libnftables_the_bridge_works_and_publishing_says_why(
