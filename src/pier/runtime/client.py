@@ -20,7 +20,7 @@ from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
 from pier.runtime import wire
 from pier.runtime.monitor import SOCKET_NAME
-from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest
+from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest, Supervision
 
 KILLED = 137
 """128 + SIGKILL: how a container is said to have ended when its monitor was killed."""
@@ -284,7 +284,8 @@ class Runtime:
         """
         ours, theirs = wire.pair()
         message = {
-            "request": request.to_dict(),
+            "supervision": Supervision.of(request).to_dict(),
+            "request": request.to_json(),
             "ends": [[end.stdin, end.stdout, end.stderr] for end in ends],
         }
         try:

@@ -12,7 +12,10 @@ import signal
 import socket
 from typing import Any, NamedTuple, NoReturn
 
+from pier.errors import PierError
 from pier.kernel import mounts, namespaces, process
+from pier.kernel.cgroup_layout import Layout, detect
+from pier.kernel.cgroups import Cgroup
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
 from pier.runtime import network, program, rootfs, wire
@@ -40,7 +43,7 @@ class Report:
         """Say what went wrong and end. A traceback never leaves: its text goes with the message's class."""
         code = error.exit_code if isinstance(error, ProgramError) else OTHER
         text = str(error) or type(error).__name__
-        if not isinstance(error, (ProgramError, OSError, ValueError)):
+        if not isinstance(error, (ProgramError, PierError, OSError, ValueError)):
             text = f"{type(error).__name__}: {text}"
         with contextlib.suppress(OSError):
             wire.send(self._sock, {"error": text, "exit_code": code})
@@ -55,30 +58,34 @@ class Stdio(NamedTuple):
     stderr: int
 
 
-def run(
-    request: StartRequest, report: Report, stdio: Stdio, cgroup_procs: list[int], hierarchies: list[tuple[str, str]]
-) -> NoReturn:
-    """Be the container's first process. Never returns; every failure is reported."""
+def run(request: str, report: Report, stdio: Stdio) -> NoReturn:
+    """Be the first process of the container that `request` (a StartRequest as JSON) asks for.
+
+    Never returns; every failure is reported.
+    """
     try:
-        process.close_all_but([report.fileno(), *stdio, *cgroup_procs])
+        process.close_all_but([report.fileno(), *stdio])
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         process.prctl(process.PR_SET_DUMPABLE, 0)
-        _become_container(request, report, stdio, cgroup_procs, hierarchies)
+        _become_container(StartRequest.from_json(request), report, stdio)
     except BaseException as error:
         report.fail(error)
     os._exit(1)
 
 
-def _become_container(
-    request: StartRequest, report: Report, stdio: Stdio, cgroup_procs: list[int], hierarchies: list[tuple[str, str]]
-) -> None:
+def _become_container(request: StartRequest, report: Report, stdio: Stdio) -> None:
     spec = request.spec
     linux: dict[str, Any] = spec.get("linux", {})
     own = {item["type"] for item in linux.get("namespaces", [])}
     bpf = program.read_filter(request.seccomp_bpf)
-    operations = rootfs.plan(spec, hierarchies, own)
+    layout = detect()
+    operations = rootfs.plan(spec, _v1_hierarchies(layout), own)
     set_oom_score(spec["process"].get("oomScoreAdj"), set(request.requested), report)
-    join_cgroup(cgroup_procs)
+    cgroup = Cgroup(layout, linux["cgroupsPath"])
+    cgroup.create()
+    for warning in cgroup.apply(linux.get("resources") or {}):
+        report.warn(warning)
+    join_cgroup(cgroup)
     host_link = NetlinkSocket() if request.interfaces else None
     enter_namespaces(linux.get("namespaces", []))
     if is_new(linux, "network"):
@@ -113,9 +120,13 @@ def _become_container(
     start_program(ready, report, set(request.requested), with_reaper=request.init)
 
 
-def join_cgroup(procs_fds: list[int]) -> None:
-    """Move this process into the cgroups behind open `cgroup.procs` files (cgroups(7): 0 is the writer)."""
-    for fd in procs_fds:
+def _v1_hierarchies(layout: Layout) -> list[tuple[str, str]]:
+    return [(os.path.basename(mount), words) for mount, words in layout.v1_options]
+
+
+def join_cgroup(cgroup: Cgroup) -> None:
+    """Move this process into a cgroup, in every hierarchy (cgroups(7): 0 is the writer)."""
+    for fd in cgroup.open_procs():
         os.write(fd, b"0")
         os.close(fd)
 

@@ -7,6 +7,8 @@ import signal
 from typing import NoReturn
 
 from pier.kernel import namespaces, process
+from pier.kernel.cgroup_layout import detect
+from pier.kernel.cgroups import Cgroup
 from pier.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root, require_fs
 from pier.runtime import program
@@ -18,16 +20,16 @@ JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGR
 """The pid namespace is not among them: the monitor's children are born in it."""
 
 
-def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup_procs: list[int], init_pidfd: int) -> NoReturn:
+def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup_path: str, init_pidfd: int) -> NoReturn:
     """Be the new process. Never returns; every failure is reported."""
     try:
-        process.close_all_but([report.fileno(), init_pidfd, *stdio, *cgroup_procs])
+        process.close_all_but([report.fileno(), init_pidfd, *stdio])
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         # Until execve this is a root process of the host's Python inside the container: none may look into it.
         process.prctl(process.PR_SET_DUMPABLE, 0)
         bpf = program.read_filter(request.seccomp_bpf)
         set_oom_score(request.process.get("oomScoreAdj"), set(), report)
-        join_cgroup(cgroup_procs)
+        join_cgroup(Cgroup(detect(), cgroup_path))
         namespaces.setns(init_pidfd, JOINED)
         os.close(init_pidfd)
         os.umask(0)

@@ -1,8 +1,11 @@
 """One container's parent: keeps its streams, log and exit status, serves its clients, outlives the daemon.
 
-Forked from the zygote, single-threaded, never executes another program. Its control socket (`monitor.sock` in the
-container's folder, SOCK_SEQPACKET, root only) takes the operations in `Monitor.OPERATIONS` and tells every connection
-when the container or an exec ends. Before anyone is told, the log is complete, the exit file written, the cgroup gone.
+Forked from the zygote, single-threaded, never executes another program. Work that touches much memory is left to its
+children or to the end: what a monitor does not touch it shares with all others.
+
+Its control socket (`monitor.sock` in the container's folder, SOCK_SEQPACKET, root only) takes `Monitor.OPERATIONS` and
+tells every connection when the container or an exec ends. Before anyone is told, the log is complete, the exit file
+written, the cgroup gone.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import socket
 import struct
 import time
 import traceback
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+from pier.errors import PierError
 from pier.kernel import namespaces, process
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
@@ -27,7 +31,7 @@ from pier.runtime.join import run as run_exec
 from pier.runtime.logfile import JsonFileLog
 from pier.runtime.poll import HANGUP, READ, Poller
 from pier.runtime.reaper import exit_code
-from pier.runtime.request import ExecRequest, ExitRecord, StartRequest
+from pier.runtime.request import ExecRequest, ExitRecord, Supervision
 from pier.runtime.streams import Streams
 
 SOCKET_NAME = "monitor.sock"
@@ -46,12 +50,26 @@ class StartError(Exception):
         self.exit_code = code
 
 
+class Attached(NamedTuple):
+    """A client that is there before the program runs."""
+
+    sock: socket.socket
+    stdin: bool
+    stdout: bool
+    stderr: bool
+
+
 class Monitor:
     """The state of one running container."""
 
     def __init__(
-        self, request: StartRequest, control: socket.socket, attached: list[tuple[socket.socket, dict[str, bool]]]
+        self,
+        supervision: Supervision,
+        request: str,
+        control: socket.socket,
+        attached: list[Attached],
     ) -> None:
+        self._supervision = supervision
         self._request = request
         self._poller = Poller()
         self._controls: dict[int, socket.socket] = {control.fileno(): control}
@@ -59,8 +77,6 @@ class Monitor:
         self._execs: dict[str, Child] = {}
         self._starting: dict[int, Starting] = {}
         self._listener: socket.socket | None = None
-        self._layout = detect()
-        self._cgroup = Cgroup(self._layout, request.spec["linux"]["cgroupsPath"])
         self._init: Child | None = None
         self._warnings: list[str] = []
         self._started_at_ns = 0
@@ -87,29 +103,26 @@ class Monitor:
         self._finish()
 
     def _start(self) -> None:
-        request = self._request
-        linux = request.spec["linux"]
+        supervision = self._supervision
+        terminal = supervision.terminal
         self._listen()
-        self._cgroup.create()
-        self._warnings += self._cgroup.apply(linux.get("resources") or {})
-        terminal = bool(request.spec["process"].get("terminal"))
-        inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
-        procs = self._cgroup.open_procs()
+        inner, outer = make_stdio(terminal=terminal, open_stdin=supervision.open_stdin)
         mine, theirs = wire.pair()
-        _prepare_pid_namespace(linux.get("namespaces", []))
-        hierarchies = [(os.path.basename(mount), words) for mount, words in self._layout.v1_options]
+        _prepare_pid_namespace(supervision.pid_namespace)
         pid = os.fork()
         if pid == 0:
-            run_init(request, Report(theirs), inner, procs, hierarchies)
+            run_init(self._request, Report(theirs), inner)
         theirs.close()
-        close_fds([*inner, *procs])
+        close_fds(inner)
+        self._request = ""
         starting = Starting(pid, mine, outer, terminal=terminal)
         self._await_start(starting)
         self._started_at_ns = time.time_ns()
-        log = JsonFileLog(request.log.path, request.log.max_size_bytes, request.log.max_files) if request.log else None
-        self._init = Child(starting, self._streams(starting, log, close_stdin=request.stdin_once and not terminal))
-        for sock, wants in self._attached:
-            self._init.streams.attach(sock, **wants)
+        kept = supervision.log
+        log = JsonFileLog(kept.path, kept.max_size_bytes, kept.max_files) if kept is not None else None
+        self._init = Child(starting, self._streams(starting, log, close_stdin=supervision.stdin_once and not terminal))
+        for client in self._attached:
+            self._init.streams.attach(client.sock, stdin=client.stdin, stdout=client.stdout, stderr=client.stderr)
         self._attached = []
         self._watch_child(self._init)
 
@@ -125,9 +138,10 @@ class Monitor:
 
     def _abandon(self) -> None:
         """Undo a start that failed."""
-        with contextlib.suppress(OSError):
-            self._cgroup.kill()
-            self._cgroup.remove()
+        with contextlib.suppress(OSError, PierError):
+            cgroup = Cgroup(detect(), self._supervision.cgroup_path)
+            cgroup.kill()
+            cgroup.remove()
         self._unlisten()
 
     def _streams(self, starting: Starting, log: JsonFileLog | None, *, close_stdin: bool) -> Streams:
@@ -162,7 +176,10 @@ class Monitor:
             self._note(traceback.format_exc())
 
     def _note(self, text: str) -> None:
-        with contextlib.suppress(OSError), open(f"{self._request.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(f"{self._supervision.exec_dir}/monitor.err", "a", encoding="utf-8") as file,
+        ):
             file.write(text)
 
     def _container_ended(self) -> bool:
@@ -170,7 +187,7 @@ class Monitor:
 
     def _listen(self) -> None:
         """Listen in the container's folder, reached by descriptor: its path may be longer than sun_path holds."""
-        folder = os.open(self._request.exec_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(self._supervision.exec_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             old = os.umask(0o177)
@@ -191,7 +208,7 @@ class Monitor:
             self._listener.close()
             self._listener = None
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._request.exec_dir}/{SOCKET_NAME}")
+                os.unlink(f"{self._supervision.exec_dir}/{SOCKET_NAME}")
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -211,10 +228,10 @@ class Monitor:
     def _describe(self) -> dict[str, Any]:
         assert self._init is not None
         return {
-            "id": self._request.id,
+            "id": self._supervision.id,
             "pid": self._init.pid,
             "started_at_ns": self._started_at_ns,
-            "cgroup": self._request.spec["linux"]["cgroupsPath"],
+            "cgroup": self._supervision.cgroup_path,
             "warnings": self._warnings,
             "execs": {exec_id: child.pid for exec_id, child in self._execs.items()},
         }
@@ -293,13 +310,12 @@ class Monitor:
         request = ExecRequest(**message["request"])
         terminal = bool(request.process.get("terminal"))
         inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
-        procs = self._cgroup.open_procs()
         mine, theirs = wire.pair()
         pid = os.fork()
         if pid == 0:
-            run_exec(request, Report(theirs), inner, procs, self._init.pidfd)
+            run_exec(request, Report(theirs), inner, self._supervision.cgroup_path, self._init.pidfd)
         theirs.close()
-        close_fds([*inner, *procs])
+        close_fds(inner)
         starting = Starting(pid, mine, outer, terminal=terminal)
         client = socket.socket(fileno=os.dup(fds[0])) if fds else None
         wants = {name: bool(message.get(name)) for name in ("stdin", "stdout", "stderr")}
@@ -359,17 +375,18 @@ class Monitor:
     def _finish(self) -> None:
         init = self._init
         assert init is not None
-        oom_killed = self._cgroup.oom_kills() > 0
-        self._cgroup.kill()
+        cgroup = Cgroup(detect(), self._supervision.cgroup_path)
+        oom_killed = cgroup.oom_kills() > 0
+        cgroup.kill()
         deadline = time.monotonic() + DRAIN_S
         while (init.streams.open or self._execs) and (left := deadline - time.monotonic()) > 0:
             self._round(left)
         init.streams.finish()
         self._unlisten()
-        with contextlib.suppress(OSError):
-            self._cgroup.remove()
+        with contextlib.suppress(OSError, PierError):
+            cgroup.remove()
         record = ExitRecord(init.exit_code or 0, init.finished_at_ns, oom_killed)
-        write_exit_file(self._request.exit_file, record)
+        write_exit_file(self._supervision.exit_file, record)
         self._broadcast({"ended": record.to_dict()})
         deadline = time.monotonic() + LINGER_S
         while init.streams.clients and (left := deadline - time.monotonic()) > 0:
@@ -384,22 +401,23 @@ def write_exit_file(path: str, record: ExitRecord) -> None:
     os.rename(temporary, path)
 
 
-def _prepare_pid_namespace(wanted: list[dict[str, str]]) -> None:
+def _prepare_pid_namespace(path: str | None) -> None:
     """Have this process's children born in the container's pid namespace: its first process, and later every exec."""
-    for item in wanted:
-        if item["type"] == "pid":
-            if item.get("path"):
-                fd = os.open(item["path"], os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    namespaces.setns(fd, namespaces.CLONE_NEWPID)
-                finally:
-                    os.close(fd)
-            else:
-                namespaces.unshare(namespaces.CLONE_NEWPID)
+    if path:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespaces.setns(fd, namespaces.CLONE_NEWPID)
+        finally:
+            os.close(fd)
+    elif path is not None:
+        namespaces.unshare(namespaces.CLONE_NEWPID)
 
 
 def main(
-    request: StartRequest, control: socket.socket, attached: list[tuple[socket.socket, dict[str, bool]]]
+    supervision: Supervision,
+    request: str,
+    control: socket.socket,
+    attached: list[Attached],
 ) -> NoReturn:
     """Be the monitor of one container; the process ends here."""
     try:
@@ -408,9 +426,9 @@ def main(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        Monitor(request, control, attached).run()
+        Monitor(supervision, request, control, attached).run()
     except BaseException:
-        with contextlib.suppress(OSError), open(f"{request.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), open(f"{supervision.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
         os._exit(1)
     os._exit(0)

@@ -77,17 +77,57 @@ class StartRequest:
     """What the user asked for by name rather than got by default, as OCI paths such as
     `process.oomScoreAdj` or `process.rlimits.RLIMIT_NOFILE`: a failure there is an error, elsewhere a warning."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> StartRequest:
-        """Raises KeyError, TypeError for what is not a request."""
-        fields = dict(raw)
+    def from_json(cls, text: str) -> StartRequest:
+        """Raises ValueError, KeyError, TypeError for what is not a request."""
+        fields = json.loads(text)
         fields["root"] = OverlayRoot(**fields["root"])
         fields["interfaces"] = [Interface(**item) for item in fields.get("interfaces", [])]
         fields["log"] = LogFile(**fields["log"]) if fields.get("log") else None
         return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """The part of a start request that the monitor itself needs; the rest is for the container's first process."""
+
+    id: str
+    exec_dir: str
+    exit_file: str
+    cgroup_path: str
+    terminal: bool
+    open_stdin: bool
+    stdin_once: bool
+    log: LogFile | None
+    pid_namespace: str | None
+    """Path of the pid namespace to join, "" for a new one, None for the monitor's own."""
+
+    @classmethod
+    def of(cls, request: StartRequest) -> Supervision:
+        linux = request.spec.get("linux", {})
+        pid = next((item.get("path", "") for item in linux.get("namespaces", []) if item["type"] == "pid"), None)
+        return cls(
+            id=request.id,
+            exec_dir=request.exec_dir,
+            exit_file=request.exit_file,
+            cgroup_path=linux["cgroupsPath"],
+            terminal=bool(request.spec["process"].get("terminal")),
+            open_stdin=request.open_stdin,
+            stdin_once=request.stdin_once,
+            log=request.log,
+            pid_namespace=pid,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Supervision:
+        """Raises TypeError for what is not a supervision."""
+        return cls(**{**raw, "log": LogFile(**raw["log"]) if raw.get("log") else None})
 
 
 @dataclass(frozen=True, slots=True)

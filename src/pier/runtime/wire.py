@@ -19,6 +19,8 @@ MESSAGE_MAX = 16 * 1024 * 1024
 FDS_MAX = 250
 """SCM_MAX_FD is 253."""
 
+CONTROL_MAX = socket.CMSG_SPACE(FDS_MAX * 4)
+
 _MEMFD_MARK = b"\0memfd"
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -51,30 +53,48 @@ def _sendmsg(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
     sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
 
 
+Packet = tuple[bytes, list[tuple[int, int, bytes]]]
+"""A packet as recvmsg(2) gives it: data and control messages."""
+
+
+def receive_packet(sock: socket.socket) -> Packet:
+    """The next packet, not looked into; its data is empty at end of file. Raises OSError."""
+    data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, socket.MSG_CMSG_CLOEXEC)
+    return data, ancillary
+
+
+def packet_fds(packet: Packet) -> list[int]:
+    """The descriptors that came with a packet."""
+    fds = array.array("i")
+    for level, kind, payload in packet[1]:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return list(fds)
+
+
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     """The next message and its descriptors (close-on-exec), None at end of file.
 
     Raises OSError, ValueError for what is not a message (its descriptors are closed).
     """
-    data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, socket.CMSG_SPACE(FDS_MAX * 4), socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    received = list(fds)
-    if not data:
-        return None
+    packet = receive_packet(sock)
+    return decode(packet) if packet[0] else None
+
+
+def decode(packet: Packet) -> tuple[Message, list[int]]:
+    """The message in a packet, and its descriptors. Raises ValueError as `receive` does."""
+    data, fds = packet[0], packet_fds(packet)
     try:
         if data == _MEMFD_MARK:
-            data = _read_memfd(received.pop(0))
+            data = _read_memfd(fds.pop(0))
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ValueError("a message is a JSON object")
     except (ValueError, IndexError, OSError) as error:
-        for fd in received:
+        for fd in fds:
             os.close(fd)
         raise ValueError(f"malformed message: {error}") from error
-    return message, received
+    return message, fds
 
 
 def _read_memfd(fd: int) -> bytes:

@@ -15,39 +15,66 @@ import sys
 from typing import NoReturn
 
 from pier.kernel import process
+from pier.kernel.capabilities import last_cap
+from pier.kernel.cgroup_layout import detect
 from pier.runtime import monitor, wire
-from pier.runtime.child import close_fds
-from pier.runtime.request import AttachEnd, StartRequest
+from pier.runtime.monitor import Attached
+from pier.runtime.request import Supervision
 
 
 def serve(sock: socket.socket) -> None:
     """Fork a monitor for each request until the daemon closes its end.
 
-    A request is `{"request": StartRequest, "ends": [[stdin, stdout, stderr], …]}` with the monitor's first control
-    connection and then each client's socket as descriptors.
+    A message is `{"supervision": Supervision, "request": text, "ends": [[stdin, stdout, stderr], …]}` with the
+    monitor's first control connection and then each client's socket as descriptors. The monitor reads it, not this
+    process, and the request stays text until the container's first process reads it: a page that is written here
+    between two forks is a page the two monitors do not share.
     """
-    while (received := wire.receive(sock)) is not None:
-        message, fds = received
-        pid = os.fork()
-        if pid == 0:
+    while (packet := wire.receive_packet(sock))[0]:
+        if os.fork() == 0:
             sock.close()
-            _become_monitor(message, fds)
-        close_fds(fds)
+            _become_monitor(packet)
+        for fd in wire.packet_fds(packet):
+            os.close(fd)
 
 
-def _become_monitor(message: wire.Message, fds: list[int]) -> NoReturn:
-    control = socket.socket(fileno=fds[0])
+def _become_monitor(packet: wire.Packet) -> NoReturn:
+    control: socket.socket | None = None
     try:
-        request = StartRequest.from_dict(message["request"])
-        wants = [AttachEnd(fd, *flags) for fd, flags in zip(fds[1:], message["ends"], strict=True)]
-    except (KeyError, TypeError, ValueError) as error:
-        wire.send(control, {"error": f"malformed start request: {error}", "exit_code": 128})
+        message, fds = wire.decode(packet)
+        control = socket.socket(fileno=fds[0])
+        supervision = Supervision.from_dict(message["supervision"])
+        attached = [
+            Attached(socket.socket(fileno=fd), *flags) for fd, flags in zip(fds[1:], message["ends"], strict=True)
+        ]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        if control is not None:
+            wire.send(control, {"error": f"malformed start request: {error}", "exit_code": 128})
         os._exit(1)
-    attached = [
-        (socket.socket(fileno=end.fd), {"stdin": end.stdin, "stdout": end.stdout, "stderr": end.stderr})
-        for end in wants
-    ]
-    monitor.main(request, control, attached)
+    monitor.main(supervision, message["request"], control, attached)
+
+
+POOL_BYTES = 16 * 1024
+"""Objects of one size class share pools of this size (CPython's obmalloc)."""
+BLOCK_STEP, BLOCK_MAX = 16, 512
+BYTES_OVERHEAD = sys.getsizeof(b"")
+
+
+def fill_holes() -> list[bytes]:
+    """Occupy the free blocks between the objects loaded so far; what is returned must be kept.
+
+    A monitor's own small objects then lie together in fresh pools. Scattered over the holes of the zygote's heap each
+    of them would cost the monitor a page of its own, copied on write.
+    """
+    kept: list[bytes] = []
+    for size in range(BLOCK_STEP * 3, BLOCK_MAX + 1, BLOCK_STEP):
+        in_a_row, last = 0, 0
+        while in_a_row * size < POOL_BYTES // 2:
+            block = bytes(size - BYTES_OVERHEAD)
+            in_a_row = in_a_row + 1 if id(block) - last == size else 0
+            last = id(block)
+            kept.append(block)
+    return kept
 
 
 def main() -> None:
@@ -63,10 +90,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
     # What is loaded now is shared by all monitors for ever; a collection would touch, and so copy, every page of it.
+    detect()
+    last_cap()
     gc.collect()
+    filling = fill_holes()
     gc.freeze()
     gc.disable()
     serve(sock)
+    del filling
 
 
 if __name__ == "__main__":
