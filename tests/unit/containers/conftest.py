@@ -78,11 +78,12 @@ class FakeRuntime:
         self.ends: list[int] = []
         self.monitors: dict[str, FakeMonitor] = {}
         self.fail: StartFailed | None = None
+        self.pause_s = 0.0
 
     async def launch(self, request: StartRequest, ends: Sequence[AttachEnd] = ()) -> Any:
         self.requests.append(request)
         self.ends.append(len(ends))
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.pause_s)
         if self.fail:
             raise self.fail
         self.monitors[request.exec_dir] = FakeMonitor(request.id, request.exec_dir)

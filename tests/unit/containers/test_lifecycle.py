@@ -168,8 +168,9 @@ async def test_clients_that_came_before_the_start_are_handed_over(house: Any) ->
 
 async def test_a_cancelled_start_is_finished_and_watched(house: Any) -> None:
     id = await house.create()
+    house.runtime.pause_s = 0.05
     starting = asyncio.create_task(house.service.start_container("web"))
-    await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
