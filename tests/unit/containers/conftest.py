@@ -161,7 +161,7 @@ class House:
         self.config = ContainersConfig(
             data_root=str(tmp_path / "data"),
             exec_root=str(tmp_path / "run"),
-            cgroups=Layout("v2", {}, ()),
+            cgroups=Layout("v2", {}, (str(tmp_path / "cgroup"),), str(tmp_path / "cgroup")),
             seccomp_profile="unconfined",
         )
         self.service = self.make()
