@@ -255,7 +255,8 @@ ps -n 1
 ps -l
 ps --no-trunc
 ps -a -f name={rname} --format json
-ps -f name={rname} --format '{{.Names}} {{.Ports}} {{.Label "a"}} {{.Labels}}|{{.State}}|{{.Mounts}}|{{.Networks}}|{{.Image}}'
+ps -f name={rname} --format '{{.Names}} {{.Ports}} {{.Label "a"}} {{.Labels}}|{{.State}}|{{.Mounts}}|{{.Networks}}'
+ps -f name={rname} --format '{{.Image}}'
 ps -f name={rname} --format 'table {{.Names}}\\t{{.Image}}\\t{{.Command}}'
 ps -f name={rname} --format '{{upper .Names}} {{lower .State}} {{title .State}} {{json .Names}} {{len .Names}}'
 ps -f name={rname} --format '{{range $i, $p := split .Ports ", "}}{{$i}}={{$p}};{{end}}'
@@ -303,7 +304,8 @@ images {i}
 images -q {i}
 images --digests {i}
 images --no-trunc {i}
-images --format '{{.ID}} {{.Repository}}:{{.Tag}} {{.Size}} {{.Containers}} {{.SharedSize}} {{.VirtualSize}} {{.Digest}}' {i}
+images --format '{{.ID}} {{.Repository}}:{{.Tag}} {{.Size}} {{.Containers}} {{.SharedSize}}' {i}
+images --format '{{.VirtualSize}} {{.Digest}}' {i}
 images --format 'table {{.Repository}}\\t{{.Tag}}' {i}
 images --format json {i}
 tag {i} {p}t:1

@@ -10,7 +10,7 @@ import os
 from pier.cli.each import path
 from pier.cli.errors import Failure
 from pier.cli.flags import Command, Flag
-from pier.cli.out import complain, line
+from pier.cli.out import complain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     try:
         attachment.pump()
     except Detached:
-        line("read escape sequence")
-        return 1
+        raise Failure("read escape sequence") from None
     return wait_status(waiting)
 
 

@@ -6,7 +6,6 @@ from pier.cli.container_config import read_environment
 from pier.cli.each import path
 from pier.cli.errors import Failure
 from pier.cli.flags import Command, Flag
-from pier.cli.out import line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +87,5 @@ def _foreground(cx: Context, opts: Options, identifier: str, body: dict[str, Any
     try:
         attachment.pump()
     except Detached:
-        line("read escape sequence")
-        return 1
+        raise Failure("read escape sequence") from None
     return int(cx.client.get(f"{target.path}/json").get("ExitCode") or 0)
