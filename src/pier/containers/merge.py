@@ -102,8 +102,8 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
     if not log.type:
         options = {**daemon.log_opts, **(log.config or {})}
         log = msgspec.structs.replace(log, type=daemon.log_driver, config=options)
-    private = "private" if daemon.cgroups.mode == "v2" else "host"
-    default_cgroupns = daemon.default_cgroupns_mode or ("host" if given.privileged else private)
+    # Docker shares the host's cgroup namespace on v1; ours is the container's own there too, it shows less.
+    default_cgroupns = daemon.default_cgroupns_mode or ("host" if given.privileged else "private")
     return msgspec.structs.replace(
         given,
         network_mode="bridge" if mode in ("", "default") else mode,

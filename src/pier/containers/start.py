@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from pier.containers import etc_files, spec, spec_mounts, spec_resources, spec_security, validate
@@ -20,8 +21,8 @@ from pier.errors import Conflict
 from pier.model.host_config import HostConfig, PortBinding
 from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
-from pier.runtime.client import Monitor, StartFailed
-from pier.runtime.request import LogFile, StartRequest
+from pier.runtime.client import Monitor, MonitorError, MonitorLost, StartFailed
+from pier.runtime.request import AttachEnd, LogFile, StartRequest
 
 CANNOT_START = 128
 
@@ -46,17 +47,31 @@ async def launch(world: World, container: Container) -> Monitor:
     record = container.record
     before: Status = "created" if record.state.status == "created" else "exited"
     mark_started(record.state, pid=0, at_ns=time.time_ns())
+    ends: list[AttachEnd] = []
     try:
         _, endpoint = await _both(world, container)
         request = await build_request(world, record, endpoint)
-        monitor = await world.runtime.launch(request, container.pending)
+        ends, container.pending = container.pending, []
+        monitor = await world.runtime.launch(request, ends)
     except BaseException as error:
         await asyncio.shield(_give_up(world, container, error, before))
         raise
     finally:
-        close_pending(container)
+        close_ends(ends)
     mark_started(record.state, pid=monitor.pid, at_ns=monitor.started_at_ns)
+    await _attach_late(container, monitor)
     return monitor
+
+
+async def _attach_late(container: Container, monitor: Monitor) -> None:
+    """Hand over the clients that came while the program was being started."""
+    late, container.pending = container.pending, []
+    try:
+        for end in late:
+            with contextlib.suppress(MonitorLost, MonitorError):  # it has ended already: so does their stream
+                await monitor.attach(end)
+    finally:
+        close_ends(late)
 
 
 async def _both(world: World, container: Container) -> tuple[None, Endpoint | None]:
@@ -72,6 +87,7 @@ async def _both(world: World, container: Container) -> tuple[None, Endpoint | No
 
 async def _give_up(world: World, container: Container, error: BaseException, before: Status) -> None:
     """Undo a start."""
+    close_pending(container)
     code = error.exit_code if isinstance(error, StartFailed) else CANNOT_START
     mark_failed(container.record.state, exit_code=code, error=str(error), before=before)
     await disconnect(world, container)
@@ -208,7 +224,12 @@ def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:
 
 
 def close_pending(container: Container) -> None:
+    """Turn away the clients that wait for a start: their streams end."""
+    ends, container.pending = container.pending, []
+    close_ends(ends)
+
+
+def close_ends(ends: Iterable[AttachEnd]) -> None:
     """Let go of the daemon's copies of the clients' ends."""
-    for end in container.pending:
+    for end in ends:
         os.close(end.fd)
-    container.pending.clear()

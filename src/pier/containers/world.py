@@ -86,7 +86,7 @@ class ContainersConfig:
     cgroups: Layout
     cgroup_parent: str = "/pier"
     default_cgroupns_mode: str = ""
-    """Empty: `private` on cgroup v2, `host` on v1, as Docker."""
+    """Empty: `private`, for a privileged container `host`."""
     default_shm_size: int = 64 << 20
     default_ulimits: Sequence[Ulimit] = ()
     init: bool = False

@@ -50,6 +50,8 @@ class FakeMonitor:
             self.end(128 + number)
 
     async def attach(self, end: AttachEnd) -> None:
+        if self.ended.done():
+            raise MonitorLost
         os.write(end.fd, b"attached")
 
     async def resize(self, *, height: int, width: int, exec_id: str | None = None) -> None:

@@ -198,3 +198,25 @@ async def test_attack_15_labels_do_not_hide_the_engines_attributes(house: Any) -
     await house.create("honest")
     event = house.events._history[-1]
     assert event.actor.attributes == {"a": "b", "image": "bb", "name": "honest"}
+
+
+async def test_a_client_that_comes_while_it_starts_is_attached_too(house: Any) -> None:
+    await house.create()
+    house.runtime.pause_s = 0.05
+    starting = asyncio.create_task(house.service.start_container("web"))
+    while not house.runtime.requests:
+        await asyncio.sleep(0.001)
+    attached = await house.service.attach("web", stdin=False, stdout=True, stderr=True, stream=True, logs=False)
+    await starting
+    assert await asyncio.get_running_loop().sock_recv(attached.sock, 100) == b"attached"
+    attached.sock.close()
+
+
+async def test_waiting_clients_are_let_go_when_the_start_fails(house: Any) -> None:
+    await house.create()
+    attached = await house.service.attach("web", stdin=False, stdout=True, stderr=True, stream=True, logs=False)
+    house.runtime.fail = StartFailed("no", 127)
+    with pytest.raises(StartFailed):
+        await house.service.start_container("web")
+    assert await asyncio.get_running_loop().sock_recv(attached.sock, 100) == b""
+    attached.sock.close()
