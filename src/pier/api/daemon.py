@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -217,11 +216,6 @@ def passed_sockets() -> list[socket.socket]:
         sock.setblocking(False)
         os.set_inheritable(sock.fileno(), False)
     return sockets
-
-
-def peer(sock: socket.socket) -> tuple[int, int, int]:
-    """pid, uid and gid of the process at the other end of a unix socket (SO_PEERCRED, unix(7))."""
-    return struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
 
 
 def notify(state: str) -> None:

@@ -78,10 +78,10 @@ class _Half(asyncio.Protocol):
         self.session = session
         self.transport: asyncio.Transport | None = None
         self.other: _Half
-        self.lost = asyncio.get_running_loop().create_future()
+        self.silent = asyncio.get_running_loop().create_future()
+        """Done when nothing more will come in."""
         self.writable = asyncio.Event()
         self.writable.set()
-        self.at_eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -90,7 +90,7 @@ class _Half(asyncio.Protocol):
         self.other.write(data)
 
     def eof_received(self) -> bool:
-        self.at_eof = True
+        self._fall_silent()
         self.other.write_eof()
         return True  # the other half of this connection stays
 
@@ -124,8 +124,11 @@ class _Half(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self.writable.set()
-        if not self.lost.done():
-            self.lost.set_result(None)
+        self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        if not self.silent.done():
+            self.silent.set_result(None)
 
     def close(self) -> None:
         if self.transport is not None:
@@ -212,15 +215,14 @@ class _Session:
         self.finish()
 
     def watch_for_hangup(self) -> None:
-        if not self.ended.done():
-            self._timer = self._loop.call_later(HANGUP_POLL_S, self._look)
-
-    def _look(self) -> None:
+        """Look whether the client closed both halves, now and every HANGUP_POLL_S."""
+        if self.ended.done():
+            return
         if self.client.is_hung_up():
             if self.client.transport is not None:
                 self.client.transport.abort()
         else:
-            self.watch_for_hangup()
+            self._timer = self._loop.call_later(HANGUP_POLL_S, self.watch_for_hangup)
 
     def stop_watching(self) -> None:
         if self._timer is not None:
@@ -281,17 +283,13 @@ async def _send_prefix(client: _ClientHalf, prefix: AsyncIterator[bytes] | None)
 
 
 async def _close_client(client: _ClientHalf, *, detached: bool) -> None:
-    """Send what is buffered (and EOF), then wait a little for the client to close first; its input is dropped."""
-    if client.transport is None:
+    """Send EOF (after what is buffered), then wait a little for the client's; its input is dropped."""
+    if client.transport is None or detached:
         return
     client.other = _Sink(client.session)
     client.resume_reading()
-    if not detached:
-        client.write_eof()
-    while client.transport is not None:
-        await asyncio.wait([client.lost], timeout=LINGER_S)
-        if client.transport is None or client.transport.get_write_buffer_size() == 0:
-            return  # a slow reader got all of it
+    client.write_eof()
+    await asyncio.wait([client.silent], timeout=LINGER_S)
 
 
 class _Sink(_Half):

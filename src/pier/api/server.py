@@ -8,12 +8,16 @@ nothing of what it parses), and the parser itself says whether the last piece co
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
+
+log = logging.getLogger("pier.api")
 
 MAX_HEADER_BYTES = 128 << 10
 """Of the request line and of each header: filters and registry credentials travel there."""
@@ -31,6 +35,18 @@ HANDLER_OPTIONS: Final[dict[str, Any]] = {
 _HEAD_END = b"\r\n\r\n"
 
 
+class Peer(NamedTuple):
+    """Who is at the other end of a unix socket, when it connected (SO_PEERCRED, unix(7))."""
+
+    pid: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> Peer:
+        return cls(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
 class Connection(web.RequestHandler):
     """One client's connection, until it is taken over."""
 
@@ -43,6 +59,11 @@ class Connection(web.RequestHandler):
         self._body_left: int | None = None
         """Of the request that asked to upgrade; None: none did."""
         self._early = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("a client connected: %s", Peer.of(transport.get_extra_info("socket")))
 
     def data_received(self, data: bytes) -> None:
         """asyncio's call with what came in; aiohttp's own with nothing, to go on parsing."""
