@@ -11,11 +11,13 @@ import asyncio
 import logging
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from pier.containers import ContainersConfig, ContainerService
+from pier.distribution import ProxyConfig, Registries, RegistryConfig
 from pier.engine import host, prerequisites
 from pier.engine.config import DaemonConfig
 from pier.engine.lock import FolderLock
@@ -23,6 +25,7 @@ from pier.engine.roots import DATA_MODE, EXEC_MODE, make_root
 from pier.engine.system import System
 from pier.events import EventBus
 from pier.images import ImageService
+from pier.images.pull import Puller
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool
@@ -81,7 +84,10 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     content = await asyncio.to_thread(ContentStore, os.path.join(config.data_root, "content"))
     snapshots = await asyncio.to_thread(choose_driver, config.data_root, config.storage_driver)
     stack.callback(snapshots.close)
-    images = ImageService(content, snapshots, state, events)
+    registries = Registries(registries_config(config, os.environ))
+    stack.push_async_callback(registries.close)
+    puller = Puller(registries, content, snapshots, events, max_downloads=config.max_concurrent_downloads)
+    images = ImageService(content, snapshots, state, events, puller)
     await images.start()
 
     runtime = Runtime()
@@ -185,6 +191,20 @@ def network_config(config: DaemonConfig) -> NetworkConfig:
         ip_forward=config.ip_forward,
         ip_masq=config.ip_masq,
         iptables=config.iptables,
+    )
+
+
+def registries_config(config: DaemonConfig, environment: Mapping[str, str]) -> RegistryConfig:
+    """How registries are reached; a proxy that is not configured may come from the environment, as in Docker."""
+    surroundings = ProxyConfig.from_environment(environment)
+    return RegistryConfig(
+        mirrors=tuple(config.registry_mirrors),
+        insecure=tuple(config.insecure_registries),
+        proxies=ProxyConfig(
+            http=config.proxies.http_proxy or surroundings.http,
+            https=config.proxies.https_proxy or surroundings.https,
+            no_proxy=config.proxies.no_proxy or surroundings.no_proxy,
+        ),
     )
 
 

@@ -1,8 +1,8 @@
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from pier.engine.config import AddressPool, DaemonConfig
-from pier.engine.engine import containers_config, engine_id, network_config
+from pier.engine.config import AddressPool, DaemonConfig, Proxies
+from pier.engine.engine import containers_config, engine_id, network_config, registries_config
 from pier.kernel.cgroups import Layout
 from pier.model.host_config import Ulimit
 from pier.networks.ipam import DEFAULT_POOLS
@@ -64,3 +64,16 @@ def test_the_engine_keeps_its_id(tmp_path: Path) -> None:
     assert engine_id(str(tmp_path)) == first
     (tmp_path / "engine-id").write_text("nonsense")
     assert engine_id(str(tmp_path)) != first
+
+
+def test_settings_reach_the_registries() -> None:
+    surroundings = {"HTTP_PROXY": "http://env:1", "https_proxy": "http://env:2", "NO_PROXY": "local"}
+    config = DaemonConfig(
+        registry_mirrors=["https://mirror.local"],
+        insecure_registries=["reg.local:5000"],
+        proxies=Proxies(http_proxy="http://own:3128"),
+    )
+    registries = registries_config(config, surroundings)
+    assert (registries.mirrors, registries.insecure) == (("https://mirror.local",), ("reg.local:5000",))
+    proxies = registries.proxies
+    assert (proxies.http, proxies.https, proxies.no_proxy) == ("http://own:3128", "http://env:2", "local")
