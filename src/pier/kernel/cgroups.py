@@ -100,17 +100,29 @@ class Cgroup:
             if not wanted <= set(cgroup_files.read(f"{self.layout.unified}{self.path}/cgroup.controllers").split()):
                 cgroup_files.delegate(self.layout.unified, self.path, wanted)
 
-    def open_procs(self) -> list[int]:
-        """Descriptors for `cgroup.procs`, one a hierarchy: a process that writes `0` to each joins. Raises OSError."""
+    def open_entrances(self) -> list[int]:
+        """A file for each v1 hierarchy: a process of one thread that writes `0` to it joins. Raises OSError.
+
+        That file is `tasks`: a thread that moves itself does not take the kernel's lock over all forks, which a write
+        to `cgroup.procs` does, at the price of an RCU grace period (milliseconds). cgroup2 has no such file; there a
+        process is born in its cgroup (`open_unified`).
+        """
         fds: list[int] = []
         try:
-            for directory in self._directories:
-                fds.append(os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+            for mount, directory in zip(self.layout.hierarchies, self._directories, strict=True):
+                if mount != self.layout.unified:
+                    fds.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
         except BaseException:
             for fd in fds:
                 os.close(fd)
             raise
         return fds
+
+    def open_unified(self) -> int | None:
+        """The directory in the cgroup2 hierarchy, for CLONE_INTO_CGROUP; None where there is none. Raises OSError."""
+        if self.layout.unified is None:
+            return None
+        return os.open(self.layout.unified + self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     # --- limits ------------------------------------------------------------------------------------------------------
 

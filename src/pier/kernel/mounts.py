@@ -1,7 +1,7 @@
 """The mount API that works on descriptors: fsopen, fsconfig, fsmount, open_tree, move_mount, mount_setattr.
 
-A file system is configured and mounted without a place in any tree, prepared through its descriptor, and attached last;
-no path of the caller's is resolved twice. mount(2) remains for propagation changes and for options too old for fsconfig.
+A file system is configured and mounted without a place in any tree, prepared through its descriptor, and attached
+last; no path is resolved twice. mount(2) remains for propagation changes and for options too old for fsconfig.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 from pier.kernel.syscalls import SYS, libc, prototype, raise_errno
 
@@ -29,9 +30,7 @@ OCI_TYPES = {
 """Names of runtime-spec's `linux.namespaces[].type`, and the flag of each."""
 
 _pidfd_open = prototype(SYS.pidfd_open, ctypes.c_int, ctypes.c_uint)
-_pidfd_send_signal = prototype(
-    SYS.pidfd_send_signal, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint
-)
+_pidfd_send_signal = prototype(SYS.pidfd_send_signal, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
 
 def unshare(flags: int) -> None:
@@ -63,6 +62,39 @@ def pidfd_send_signal(pidfd: int, signum: int) -> None:
 def namespace_path(pid: int, kind: str) -> str:
     """The file of a process's namespace; `kind` as in runtime-spec (`network`, `mount`, …)."""
     return f"/proc/{pid}/ns/{ {'network': 'net', 'mount': 'mnt'}.get(kind, kind) }"
+
+
+CLONE_INTO_CGROUP = 0x200000000
+
+
+class clone_args(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup"
+        ).split()
+    )
+
+
+_pysyscall = ctypes.PyDLL(None, use_errno=True).syscall
+_pysyscall.restype = ctypes.c_long
+
+
+def fork_into_cgroup(cgroup_fd: int | None) -> int:
+    """fork(2) whose child is born in the cgroup2 directory behind `cgroup_fd` (clone3(2)); os.fork for None.
+
+    To be born in a cgroup needs no lock that other forks hold; to move there does. Only for a process of one thread:
+    the interpreter's lock is kept across the call, glibc's own fork handlers do not run.
+    """
+    if cgroup_fd is None:
+        return os.fork()
+    args = clone_args(flags=CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=cgroup_fd)
+    pid = int(_pysyscall(ctypes.c_long(SYS.clone3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
+    if pid < 0:
+        raise_errno("clone3 into cgroup")
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+    return pid
 
 
 def same_namespace(fd: int, path: str) -> bool:

@@ -9,39 +9,29 @@ there when the process moves on, so an init that leaves the host's namespace kee
         inside.set_loopback_up()
         add_interface(host, inside, netns_fd=netns_fd, interface=interface)
 
-Every refusal is an OSError whose text carries the operation, its object and the kernel's own explanation.
+Every refusal is an OSError whose text carries the operation, its object and the kernel's own words.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Address", "Link", "NetlinkSocket", "Route", "VethPair", "add_interface"]
+from pier.kernel.nlmsg import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    U32,
+    Channel,
+    attribute,
+    attribute_u32,
+    attributes,
+    nested,
+)
 
-# linux/netlink.h
-SOL_NETLINK = 270
-NETLINK_CAP_ACK = 10
-NETLINK_EXT_ACK = 11
-NETLINK_GET_STRICT_CHK = 12
-NLM_F_REQUEST = 0x01
-NLM_F_ACK = 0x04
-NLM_F_DUMP_INTR = 0x10
-NLM_F_CAPPED = 0x100
-NLM_F_ACK_TLVS = 0x200
-NLM_F_EXCL = 0x200
-NLM_F_DUMP = 0x300
-NLM_F_CREATE = 0x400
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLMSGERR_ATTR_MSG = 1
-NLA_F_NESTED = 0x8000
-NLA_TYPE_MASK = 0x3FFF
+__all__ = ["Address", "Link", "NetlinkSocket", "Route", "VethPair", "add_interface"]
 
 # linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h, linux/veth.h
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
@@ -66,19 +56,9 @@ IFNAMSIZ = 16
 LOOPBACK_IFINDEX = 1
 """The loopback's index in every network namespace (include/net/flow.h)."""
 
-NLMSGHDR = struct.Struct("=IHHII")  # len, type, flags, seq, pid
 IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 IFADDRMSG = struct.Struct("=BBBBI")  # family, prefixlen, flags, scope, index
 RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
-NLATTR = struct.Struct("=HH")  # len, type
-U32 = struct.Struct("=I")
-S32 = struct.Struct("=i")
-TIMEVAL = struct.Struct("@ll")
-
-RECEIVE_BYTES = 65536
-"""More than the kernel ever puts into one datagram of a dump (32 KiB)."""
-DUMP_ATTEMPTS = 8
-"""A dump that the kernel marks as torn by a concurrent change is asked for again this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,59 +134,12 @@ class InterfaceLike(Protocol):
 # --- wire format: pure functions
 
 
-def attribute(kind: int, payload: bytes) -> bytes:
-    """One `struct nlattr` with its payload, padded to four bytes."""
-    length = NLATTR.size + len(payload)
-    return NLATTR.pack(length, kind) + payload + bytes(-length % 4)
-
-
-def attribute_u32(kind: int, value: int) -> bytes:
-    return attribute(kind, U32.pack(value))
-
-
-def nested(kind: int, *attributes: bytes) -> bytes:
-    return attribute(kind | NLA_F_NESTED, b"".join(attributes))
-
-
 def name_attribute(name: str) -> bytes:
     """IFLA_IFNAME; raises ValueError for a name the kernel would cut or refuse."""
     encoded = name.encode()
     if not 0 < len(encoded) < IFNAMSIZ or b"/" in encoded or b"\0" in encoded:
         raise ValueError(f"{name!r} is not a network device name of 1 to {IFNAMSIZ - 1} bytes")
     return attribute(IFLA_IFNAME, encoded + b"\0")
-
-
-def attributes(data: memoryview) -> dict[int, memoryview]:
-    """The attributes in `data` by type, the last of each; a malformed tail is ignored as the kernel does."""
-    found: dict[int, memoryview] = {}
-    while len(data) >= NLATTR.size:
-        length, kind = NLATTR.unpack_from(data)
-        if not NLATTR.size <= length <= len(data):
-            break
-        found[kind & NLA_TYPE_MASK] = data[NLATTR.size : length]
-        data = data[length + (-length % 4) :]
-    return found
-
-
-def messages(data: memoryview) -> Iterator[tuple[int, int, int, memoryview]]:
-    """(type, flags, sequence number, payload) of every message in one datagram."""
-    while len(data) >= NLMSGHDR.size:
-        length, kind, flags, sequence, _ = NLMSGHDR.unpack_from(data)
-        if not NLMSGHDR.size <= length <= len(data):
-            raise OSError(f"netlink: message of {length} bytes in a datagram with {len(data)} left")
-        yield kind, flags, sequence, data[NLMSGHDR.size : length]
-        data = data[length + (-length % 4) :]
-
-
-def parse_error(flags: int, payload: memoryview) -> tuple[int, str]:
-    """(errno, the kernel's explanation or "") of an NLMSG_ERROR; errno 0 is an acknowledgement."""
-    code = -S32.unpack_from(payload)[0]
-    if not flags & NLM_F_ACK_TLVS:
-        return code, ""
-    request_length = NLMSGHDR.unpack_from(payload, 4)[0]
-    start = 4 + (NLMSGHDR.size if flags & NLM_F_CAPPED else request_length + (-request_length % 4))
-    text = attributes(payload[start:]).get(NLMSGERR_ATTR_MSG, b"")
-    return code, bytes(text).rstrip(b"\0").decode(errors="replace")
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -312,32 +245,14 @@ def ip_text(family: int, data: memoryview | None) -> str:
 # --- the socket
 
 
-class NetlinkSocket:
+class NetlinkSocket(Channel):
     """A NETLINK_ROUTE socket in the network namespace of the thread that makes it; for one thread at a time.
 
     A request that the kernel does not answer within `timeout_s` raises TimeoutError.
     """
 
     def __init__(self, timeout_s: float = 10.0) -> None:
-        self._timeout_s = timeout_s
-        self._sequence = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        seconds, fraction = divmod(timeout_s, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(int(seconds), int(fraction * 1e6)))
-        for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK):
-            self._socket.setsockopt(SOL_NETLINK, option, 1)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> NetlinkSocket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(socket.NETLINK_ROUTE, timeout_s)
 
     # devices
 
@@ -346,7 +261,7 @@ class NetlinkSocket:
         body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + name_attribute(name)
         body += attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
         index = 0
-        for payload in self._exchange(RTM_GETLINK, NLM_F_ACK, body, f"find network device {name}"):
+        for payload in self.exchange(RTM_GETLINK, NLM_F_ACK, body, f"find network device {name}"):
             index = IFINFOMSG.unpack_from(payload)[2]
         return index
 
@@ -359,14 +274,14 @@ class NetlinkSocket:
             + attribute_u32(IFLA_MTU, mtu)
             + nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, b"bridge"))
         )
-        self._do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create bridge {name}")
+        self.do(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create bridge {name}")
 
     def create_veth(self, pair: VethPair) -> None:
         """Make a veth pair in one request: host end up and on its bridge, peer in its own namespace, down.
 
         EEXIST when either name is taken, EXFULL when the bridge has 1,023 ports already.
         """
-        self._do(
+        self.do(
             RTM_NEWLINK,
             NLM_F_CREATE | NLM_F_EXCL,
             veth_request(pair),
@@ -388,7 +303,7 @@ class NetlinkSocket:
                 nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1")),
             )
         )
-        self._do(RTM_NEWLINK, 0, body, f"set hairpin mode of bridge port {name}")
+        self.do(RTM_NEWLINK, 0, body, f"set hairpin mode of bridge port {name}")
 
     def set_up(self, index: int) -> None:
         self._set(index, IFF_UP, b"", f"set network device {index} up")
@@ -406,7 +321,7 @@ class NetlinkSocket:
     def delete_link(self, index: int) -> None:
         """Delete a device. Blocks about 20 ms for a veth: let those die with their namespace instead."""
         body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
-        self._do(RTM_DELLINK, 0, body, f"delete network device {index}")
+        self.do(RTM_DELLINK, 0, body, f"delete network device {index}")
 
     # addresses and routes
 
@@ -422,98 +337,39 @@ class NetlinkSocket:
             body += attribute_u32(IFA_FLAGS, IFA_F_NODAD)
         elif prefix_len < 31:
             body += attribute(IFA_BROADCAST, broadcast_bytes(packed, prefix_len))
-        self._do(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"add address {address} to network device {index}")
+        self.do(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body, f"add address {address} to network device {index}")
 
     def delete_address(self, index: int, address: str) -> None:
         family, packed, prefix_len = interface_address_bytes(address)
         body = IFADDRMSG.pack(family, prefix_len, 0, RT_SCOPE_UNIVERSE, index) + attribute(IFA_LOCAL, packed)
-        self._do(RTM_DELADDR, 0, body, f"delete address {address} of network device {index}")
+        self.do(RTM_DELADDR, 0, body, f"delete address {address} of network device {index}")
 
     def add_default_route(self, index: int, gateway: str) -> None:
         """Send everything without a better route through `gateway`, a neighbour on device `index`."""
         family, packed = address_bytes(gateway)
         body = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0)
         body += attribute(RTA_GATEWAY, packed) + attribute_u32(RTA_OIF, index)
-        self._do(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"add default route by {gateway}")
+        self.do(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"add default route by {gateway}")
 
     # listings
 
     def links(self) -> list[Link]:
         body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
         body += attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-        return [parse_link(payload) for payload in self._dump(RTM_GETLINK, body, "list network devices")]
+        return [parse_link(payload) for payload in self.dump(RTM_GETLINK, body, "list network devices")]
 
     def addresses(self) -> list[Address]:
         body = IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        return [parse_address(payload) for payload in self._dump(RTM_GETADDR, body, "list addresses")]
+        return [parse_address(payload) for payload in self.dump(RTM_GETADDR, body, "list addresses")]
 
     def routes(self) -> list[Route]:
         """The routes of every table and both families, those of local addresses included."""
         body = RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
-        return [parse_route(payload) for payload in self._dump(RTM_GETROUTE, body, "list routes")]
-
-    # exchange
+        return [parse_route(payload) for payload in self.dump(RTM_GETROUTE, body, "list routes")]
 
     def _set(self, index: int, up_flags: int, attributes_: bytes, what: str) -> None:
         body = IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, up_flags, up_flags) + attributes_
-        self._do(RTM_SETLINK, 0, body, what)
-
-    def _do(self, kind: int, flags: int, body: bytes, what: str) -> None:
-        for _ in self._exchange(kind, flags | NLM_F_ACK, body, what):
-            pass
-
-    def _dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:
-        for _ in range(DUMP_ATTEMPTS):
-            try:
-                return list(self._exchange(kind, NLM_F_DUMP, body, what))
-            except InterruptedError:
-                continue
-        raise InterruptedError(f"{what}: the kernel's tables changed during each of {DUMP_ATTEMPTS} readings")
-
-    def _exchange(self, kind: int, flags: int, body: bytes, what: str) -> Iterator[memoryview]:
-        """Send one request; yield the payloads of its answer until it is acknowledged or done.
-
-        Raises OSError with the kernel's errno, TimeoutError, InterruptedError for a torn dump (after its last part).
-        """
-        self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
-        header = NLMSGHDR.pack(NLMSGHDR.size + len(body), kind, flags | NLM_F_REQUEST, sequence, 0)
-        self._socket.sendto(header + body, (0, 0))
-        deadline = time.monotonic() + self._timeout_s
-        torn = False
-        while True:
-            for answer, answer_flags, answer_sequence, payload in messages(self._receive(deadline, what)):
-                if answer_sequence != sequence:
-                    continue  # the late answer to a request that timed out
-                torn = torn or bool(answer_flags & NLM_F_DUMP_INTR)
-                if answer == NLMSG_ERROR:
-                    raise_refusal(*parse_error(answer_flags, payload), what)
-                    return
-                if answer == NLMSG_DONE:
-                    raise_refusal(-S32.unpack_from(payload)[0], "", what)
-                    if torn:
-                        raise InterruptedError(what)
-                    return
-                yield payload
-
-    def _receive(self, deadline: float, what: str) -> memoryview:
-        """One datagram from the kernel; raises TimeoutError."""
-        while time.monotonic() < deadline:
-            try:
-                data, _, flags, sender = self._socket.recvmsg(RECEIVE_BYTES)
-            except BlockingIOError:
-                break
-            if flags & socket.MSG_TRUNC:
-                raise OSError(f"{what}: an answer larger than {RECEIVE_BYTES} bytes")
-            if sender[0] == 0:  # port 0 is the kernel
-                return memoryview(data)
-        raise TimeoutError(f"{what}: no answer from the kernel within {self._timeout_s:g} s")
-
-
-def raise_refusal(code: int, explanation: str, what: str) -> None:
-    """Raise the OSError for errno `code` (PermissionError, FileExistsError, …); nothing for 0."""
-    if code:
-        reason = f"{os.strerror(code)}: {explanation}" if explanation else os.strerror(code)
-        raise OSError(code, f"{what}: {reason}")
+        self.do(RTM_SETLINK, 0, body, what)
 
 
 def disable_ipv6(name: str) -> None:

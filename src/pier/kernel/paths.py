@@ -88,55 +88,74 @@ def open_in_root(
 
 
 def _walk(root_fd: int, path: str, flags: int, mode: int, resolve: int) -> int:
-    """`open_in_root` without openat2: one component at a time, each opened O_NOFOLLOW below the one before.
-
-    `stack` holds a descriptor for each directory from the root to here, so `..` is a pop and cannot be moved
-    from under us.
-    """
-    pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
-    must_be_directory = path.endswith("/")
-    stack = [os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)]
-    device = os.fstat(stack[0]).st_dev
-    links = 0
+    """`open_in_root` without openat2: one component at a time, each opened O_NOFOLLOW below the one before."""
+    walk = _Walk(root_fd, path, resolve)
     try:
-        while pending:
-            part = pending.pop()
-            if part == "..":
-                if len(stack) > 1:
-                    os.close(stack.pop())
-                elif resolve & RESOLVE_BENEATH:
-                    raise_errno("openat2", path, number=errno.EXDEV)
-                continue
-            last = not pending
-            if last and flags & os.O_CREAT and not flags & os.O_PATH:
-                created = _create_last(stack[-1], part, flags, mode)
+        while walk.pending:
+            last = len(walk.pending) == 1
+            if last and flags & os.O_CREAT and walk.pending[0] != "..":
+                created = _create_last(walk.stack[-1], walk.pending[0], flags, mode)
                 if created is not None:
                     return created
-            fd = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stack[-1])
-            info = os.fstat(fd)
-            if resolve & RESOLVE_NO_XDEV and info.st_dev != device:
-                os.close(fd)
-                raise_errno("openat2", path, number=errno.EXDEV)
-            if stat.S_ISLNK(info.st_mode) and not (last and flags & os.O_NOFOLLOW and not must_be_directory):
-                try:
-                    links += 1
-                    target = _link_target(fd, path, resolve, links)
-                finally:
-                    os.close(fd)
-                if target.startswith("/"):
-                    while len(stack) > 1:
-                        os.close(stack.pop())
-                must_be_directory = must_be_directory or (last and target.endswith("/"))
-                pending += [piece for piece in target.split("/") if piece not in ("", ".")][::-1]
-                continue
-            if pending and not stat.S_ISDIR(info.st_mode):
-                os.close(fd)
-                raise_errno("openat2", path, number=errno.ENOTDIR)
-            stack.append(fd)
-        return _reopen(stack[-1], flags | (os.O_DIRECTORY if must_be_directory else 0), path)
+            walk.step(follow=not (last and flags & os.O_NOFOLLOW and not walk.must_be_directory))
+        return _reopen(walk.stack[-1], flags | (os.O_DIRECTORY if walk.must_be_directory else 0), path)
     finally:
-        for fd in stack:
+        walk.close()
+
+
+class _Walk:
+    """A look-up on its way. `stack` holds an O_PATH descriptor for each directory from the root to here, so `..` is a
+    pop, and no rename can move it from under us."""
+
+    def __init__(self, root_fd: int, path: str, resolve: int) -> None:
+        self.path = path
+        self.resolve = resolve
+        self.pending = _components(path)
+        self.must_be_directory = path.endswith("/")
+        self.stack = [os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)]
+        self._device = os.fstat(self.stack[0]).st_dev
+        self._links = 0
+
+    def step(self, *, follow: bool) -> None:
+        """Take the next component; a symbolic link is replaced by the components it stands for if `follow`."""
+        part = self.pending.pop()
+        if part == "..":
+            self._up()
+            return
+        fd = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.stack[-1])
+        info = os.fstat(fd)
+        if stat.S_ISLNK(info.st_mode) and follow:
+            with closing(fd):
+                self._links += 1
+                self._splice(_link_target(fd, self.path, self.resolve, self._links))
+            return
+        self.stack.append(fd)
+        if self.resolve & RESOLVE_NO_XDEV and info.st_dev != self._device:
+            raise_errno("openat2", self.path, number=errno.EXDEV)
+        if self.pending and not stat.S_ISDIR(info.st_mode):
+            raise_errno("openat2", self.path, number=errno.ENOTDIR)
+
+    def _up(self) -> None:
+        if len(self.stack) > 1:
+            os.close(self.stack.pop())
+        elif self.resolve & RESOLVE_BENEATH:
+            raise_errno("openat2", self.path, number=errno.EXDEV)
+
+    def _splice(self, target: str) -> None:
+        if target.startswith("/"):
+            while len(self.stack) > 1:
+                os.close(self.stack.pop())
+        self.must_be_directory = self.must_be_directory or (not self.pending and target.endswith("/"))
+        self.pending += _components(target)
+
+    def close(self) -> None:
+        for fd in self.stack:
             os.close(fd)
+
+
+def _components(path: str) -> list[str]:
+    """The components of a path, last first."""
+    return [part for part in path.split("/") if part not in ("", ".")][::-1]
 
 
 def _create_last(parent_fd: int, name: str, flags: int, mode: int) -> int | None:

@@ -82,7 +82,6 @@ def _become_container(request: StartRequest, report: Report, stdio: Stdio) -> No
     operations = rootfs.plan(spec, _v1_hierarchies(layout), own)
     set_oom_score(spec["process"].get("oomScoreAdj"), set(request.requested), report)
     cgroup = Cgroup(layout, linux["cgroupsPath"])
-    cgroup.create()
     for warning in cgroup.apply(linux.get("resources") or {}):
         report.warn(warning)
     join_cgroup(cgroup)
@@ -125,8 +124,8 @@ def _v1_hierarchies(layout: Layout) -> list[tuple[str, str]]:
 
 
 def join_cgroup(cgroup: Cgroup) -> None:
-    """Move this process into a cgroup, in every hierarchy (cgroups(7): 0 is the writer)."""
-    for fd in cgroup.open_procs():
+    """Move this process into a cgroup in every v1 hierarchy (cgroups(7): 0 is the writer)."""
+    for fd in cgroup.open_entrances():
         os.write(fd, b"0")
         os.close(fd)
 

@@ -23,6 +23,7 @@ from pier.errors import PierError
 from pier.kernel import namespaces, process
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
+from pier.kernel.namespaces import fork_into_cgroup
 from pier.runtime import wire
 from pier.runtime.child import Child, Starting, close_fds, make_stdio
 from pier.runtime.init import Report
@@ -89,7 +90,7 @@ class Monitor:
         (control,) = self._controls.values()
         try:
             self._start()
-        except (StartError, OSError, ValueError, KeyError, struct.error) as error:
+        except (StartError, PierError, OSError, ValueError, KeyError, struct.error) as error:
             self._abandon()
             code = error.exit_code if isinstance(error, StartError) else 128
             text = f"malformed request: missing {error}" if isinstance(error, KeyError) else str(error)
@@ -109,7 +110,7 @@ class Monitor:
         inner, outer = make_stdio(terminal=terminal, open_stdin=supervision.open_stdin)
         mine, theirs = wire.pair()
         _prepare_pid_namespace(supervision.pid_namespace)
-        pid = os.fork()
+        pid = self._fork(create_cgroup=True)
         if pid == 0:
             run_init(self._request, Report(theirs), inner)
         theirs.close()
@@ -125,6 +126,18 @@ class Monitor:
             self._init.streams.attach(client.sock, stdin=client.stdin, stdout=client.stdout, stderr=client.stderr)
         self._attached = []
         self._watch_child(self._init)
+
+    def _fork(self, *, create_cgroup: bool = False) -> int:
+        """Fork a process that is in the container's cgroup2, where the machine has that."""
+        cgroup = Cgroup(detect(), self._supervision.cgroup_path)
+        if create_cgroup:
+            cgroup.create()
+        fd = cgroup.open_unified()
+        try:
+            return fork_into_cgroup(fd)
+        finally:
+            if fd is not None:
+                os.close(fd)
 
     def _await_start(self, starting: Starting) -> None:
         """Wait until the first process is the program. Raises StartError with what it reported."""
@@ -311,7 +324,7 @@ class Monitor:
         terminal = bool(request.process.get("terminal"))
         inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
         mine, theirs = wire.pair()
-        pid = os.fork()
+        pid = self._fork()
         if pid == 0:
             run_exec(request, Report(theirs), inner, self._supervision.cgroup_path, self._init.pidfd)
         theirs.close()

@@ -34,7 +34,11 @@ def cgroup() -> Iterator[Cgroup]:
 
 def joined(cgroup: Cgroup, program: str) -> subprocess.Popen[bytes]:
     """A Python process in the cgroup, running `program`, which has begun when this returns."""
-    procs = cgroup.open_procs()
+    procs = cgroup.open_entrances()
+    unified = cgroup.open_unified()
+    if unified is not None:
+        procs.append(os.open("cgroup.procs", os.O_WRONLY, dir_fd=unified))
+        os.close(unified)
     read, write = os.pipe()
     try:
         join = "import os, sys\nfor fd in sys.argv[2:]: os.write(int(fd), b'0')\nos.write(int(sys.argv[1]), b'.')\n"

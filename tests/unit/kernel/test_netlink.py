@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from netlab import Machine, machines
-from pier.kernel import netlink
+from pier.kernel import netlink, nlmsg
 from pier.kernel.netlink import Address, NetlinkSocket, Route, VethPair
 from pier.runtime.request import Interface
 
@@ -28,18 +28,18 @@ INTERFACE = Interface("eth0", "veth0", "br0", "02:42:0a:00:00:02", ["10.0.0.2/24
     ],
 )
 def test_attribute_is_padded_to_four_bytes_and_counts_without_padding(payload: bytes, expected: bytes) -> None:
-    assert netlink.attribute(7, payload) == expected
+    assert nlmsg.attribute(7, payload) == expected
 
 
 def test_attributes_reads_what_attribute_wrote() -> None:
-    data = netlink.attribute(1, b"abc") + netlink.nested(2, netlink.attribute(3, b"x")) + netlink.attribute(4, b"")
-    found = netlink.attributes(memoryview(data))
+    data = nlmsg.attribute(1, b"abc") + nlmsg.nested(2, nlmsg.attribute(3, b"x")) + nlmsg.attribute(4, b"")
+    found = nlmsg.attributes(memoryview(data))
     assert {kind: bytes(value) for kind, value in found.items()} == {1: b"abc", 2: b"\x05\x00\x03\x00x\0\0\0", 4: b""}
 
 
 @pytest.mark.parametrize("tail", [b"\x03\x00\x01\x00", b"\xff\x00\x01\x00", b"\x00\x00\x00\x00", b"\x08"])
 def test_attributes_ends_at_a_malformed_length(tail: bytes) -> None:
-    found = netlink.attributes(memoryview(netlink.attribute(1, b"good") + tail))
+    found = nlmsg.attributes(memoryview(nlmsg.attribute(1, b"good") + tail))
     assert list(found) == [1]
 
 
@@ -47,7 +47,7 @@ def test_attributes_ends_at_a_malformed_length(tail: bytes) -> None:
 def test_messages_refuses_lengths_that_lie(length: int) -> None:
     data = struct.pack("=IHHII", length, 2, 0, 1, 0)
     with pytest.raises(OSError, match="netlink: message of"):
-        list(netlink.messages(memoryview(data)))
+        list(nlmsg.messages(memoryview(data)))
 
 
 def error_message(code: int, flags: int, request_tail: bytes, *attributes: bytes) -> memoryview:
@@ -55,8 +55,8 @@ def error_message(code: int, flags: int, request_tail: bytes, *attributes: bytes
     return memoryview(struct.pack("=i", -code) + request + b"".join(attributes))
 
 
-EXPLANATION = netlink.attribute(netlink.NLMSGERR_ATTR_MSG, b"no such thing\0")
-CAPPED, TLVS = netlink.NLM_F_CAPPED, netlink.NLM_F_ACK_TLVS
+EXPLANATION = nlmsg.attribute(nlmsg.NLMSGERR_ATTR_MSG, b"no such thing\0")
+CAPPED, TLVS = nlmsg.NLM_F_CAPPED, nlmsg.NLM_F_ACK_TLVS
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ CAPPED, TLVS = netlink.NLM_F_CAPPED, netlink.NLM_F_ACK_TLVS
     ],
 )
 def test_parse_error(flags: int, message: memoryview, expected: tuple[int, str]) -> None:
-    assert netlink.parse_error(flags, message) == expected
+    assert nlmsg.parse_error(flags, message) == expected
 
 
 @pytest.mark.parametrize("name", ["", "a" * 16, "a/b", "é" * 8, "a\0b"])
@@ -218,5 +218,5 @@ def test_no_answer_is_a_timeout() -> None:
     with machines(1) as (host,), host.run(lambda: NetlinkSocket(timeout_s=0.05)) as sock:
         with pytest.raises(TimeoutError, match=r"ask nothing: no answer from the kernel within 0\.05 s"):
             # without NLM_F_ACK the kernel has nothing to say to a request that succeeds
-            list(sock._exchange(netlink.RTM_SETLINK, 0, netlink.IFINFOMSG.pack(0, 0, 1, 0, 0), "ask nothing"))
+            list(sock.exchange(netlink.RTM_SETLINK, 0, netlink.IFINFOMSG.pack(0, 0, 1, 0, 0), "ask nothing"))
         assert sock.link_index("lo") == netlink.LOOPBACK_IFINDEX

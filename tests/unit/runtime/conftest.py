@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pier.errors import PierError
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.runtime.client import Monitor, Runtime
@@ -106,7 +108,7 @@ class Lab:
                 "env": ["PATH=/bin"],
                 "cwd": "/",
                 "terminal": terminal,
-                "capabilities": {name: DEFAULT_CAPS for name in ("bounding", "effective", "permitted")},
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), DEFAULT_CAPS),
             },
             "hostname": "lab",
             "mounts": [dict(mount) for mount in MOUNTS],
@@ -192,10 +194,8 @@ async def lab(tmp_path: Path, busybox_root: Path) -> AsyncIterator[Lab]:
 
 
 async def _end(monitor: Monitor) -> None:
-    try:
+    with contextlib.suppress(PierError):  # it has ended already
         await monitor.signal(9)
-    except Exception:  # it has ended already
-        pass
     async with asyncio.timeout(10):
         await monitor.wait()
     monitor.close()
