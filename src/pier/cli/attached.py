@@ -88,6 +88,13 @@ class Attachment:
             rows, columns = now
             self._quietly(f"{self._target.path}/resize", h=rows, w=columns)
 
+    def redraw(self) -> None:
+        """Have a program that draws a screen draw it again: a size that is off by one, then the right one."""
+        if self._target.tty and (now := size()):
+            rows, columns = now
+            self._quietly(f"{self._target.path}/resize", h=rows + 1, w=columns + 1)
+            self.resize()
+
     def _signal(self, number: int) -> bool:
         """Hand one signal on; False when it is meant for us and ends the session."""
         if number == _SIGWINCH:

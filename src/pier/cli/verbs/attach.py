@@ -47,7 +47,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     target = Target(container, tty=tty, stdin=stdin, proxy_signals=proxy and not tty, detach_keys=opts["detach-keys"])
     waiting = cx.client.request("POST", f"{container}/wait")
     attachment = attach(cx.client, target, ["stdin"] * stdin + ["stdout", "stderr"])
-    attachment.resize()
+    attachment.redraw()
     try:
         attachment.pump()
     except Detached:
