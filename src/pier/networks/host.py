@@ -6,11 +6,13 @@ Everything here blocks; the service calls it in its worker thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from pier.errors import InvalidParameter, PierError
+from pier.kernel.conntrack import forget_udp_flows
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
 from pier.networks import bridge
@@ -75,15 +77,17 @@ class HostSide:
         self.bridge_off = ""
         return warnings
 
-    def publish(self, forwards: Iterable[Forward]) -> None:
+    def publish(self, forwards: Sequence[Forward]) -> None:
         """Raises NftablesError; then none is published."""
         if self._nft is not None:
             PublishPorts(tuple(forwards), self.table).execute(self._nft)
+            forget_flows(forwards)
 
-    def unpublish(self, forwards: Iterable[Forward]) -> None:
+    def unpublish(self, forwards: Sequence[Forward]) -> None:
         """Raises NftablesError where the table was changed by others."""
         if self._nft is not None:
             PublishPorts(tuple(forwards), self.table).undo(self._nft)
+            forget_flows(forwards)
 
     def remove(self) -> None:
         """Take away table and bridge, and forwarding where Pier turned it on and no other daemon of Pier's needs it."""
@@ -147,6 +151,13 @@ class HostSide:
         except (NftablesMissing, NftablesError) as error:
             self.publish_off = error.wire
             return [f"WARNING: no address translation, no published ports: {error.wire}"]
+
+
+def forget_flows(forwards: Iterable[Forward]) -> None:
+    """Let clients that go on sending to a UDP port be translated, or not, as the table says now."""
+    for port in sorted({forward.host_port for forward in forwards if forward.protocol == "udp"}):
+        with suppress(OSError):  # no connection tracking that can be asked: such flows end by their timeout
+            forget_udp_flows(port)
 
 
 def check_addresses(config: NetworkConfig) -> None:

@@ -165,6 +165,29 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
+def test_a_udp_client_that_never_pauses_follows_what_is_published(
+    site: Site, daemon: Daemon, servers: list[socket.socket]
+) -> None:
+    """Its flow in the kernel's connection tracking is as old as its first datagram."""
+    client = site.lan.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    servers.append(client)
+    client.connect((HOST, 5353))
+    client.settimeout(SILENCE_S)
+    client.send(b"?")
+    with pytest.raises(ConnectionRefusedError):
+        client.recv(100)
+    client.settimeout(WAIT_S)
+    for container_id, machine in ((ONE, site.one), (TWO, site.two)):
+        daemon.connect(container_id, machine, "5353:53/udp")
+        servers.append(machine.serve("udp", 53))
+        client.send(b"?")
+        assert client.recv(100) == LAN.encode()
+        daemon.do(daemon.service.release(container_id))
+    client.send(b"?")
+    with pytest.raises(ConnectionRefusedError):
+        client.recv(100)
+
+
 def test_containers_reach_the_outside_as_the_host(site: Site, daemon: Daemon, servers: list[socket.socket]) -> None:
     daemon.connect(ONE, site.one)
     for protocol in ("tcp", "udp"):
