@@ -143,7 +143,7 @@ def test_query_strings(pairs: dict[str, object], text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("unix:///a/b.sock", "unix:///a/b.sock"), ("tcp://h:1", "tcp://h:1"), ("tcp://h", "tcp://h:2375"), ("h:7", "tcp://h:7"),  # noqa: E501
+    [("unix:///a/b.sock", "unix:///a/b.sock"), ("tcp://h:1", "tcp://h:1"), ("tcp://h", "tcp://h:2375"), ("h:7", "tcp://h:7"),
      ("tcp://[::1]:5", "tcp://[::1]:5"), ("https://h/", "tcp://h:2375")],
 )  # fmt: skip
 def test_hosts(text: str, shown: str) -> None:

@@ -49,7 +49,7 @@ def test_an_error_in_the_stream_ends_it(tmp_path: Any) -> None:
         b'{"errorDetail":{"message":"no room"},"error":"no room"}',
         b'{"status":"b"}',
     ]
-    with pytest.raises(Failure, match="^no room$"):
+    with pytest.raises(Failure, match=r"^no room$"):
         show(lines, fd, aux.append)
     os.close(fd)
     assert ((tmp_path / "out").read_text(), aux) == ("a\n", [{"ID": "x"}])
