@@ -1,4 +1,4 @@
-"""The life of a container after it was made: start, end, restart by policy, stop, kill, rename, remove, wait.
+"""The life of a container after it was made: start, end, restart by policy, stop, kill, rename, remove.
 
 Whoever changes a container's state holds its lock, and holds it no longer than the change takes: nobody waits for a
 program to end while holding it. The end is settled in one place, by the task that watches the run (`watch`).
@@ -10,23 +10,20 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable
 
 from pier.containers import names, restart, signals
-from pier.containers.create import remove_folders
-from pier.containers.record import KIND, mark_ended, mark_started
-from pier.containers.start import CannotStart, NotRunning, cgroups_path, close_pending, disconnect, launch
+from pier.containers.discard import discard
+from pier.containers.freezer import thaw
+from pier.containers.record import mark_ended, mark_started
+from pier.containers.start import CannotStart, disconnect, launch
+from pier.containers.waiters import wake
 from pier.containers.world import Container, World, log
 from pier.errors import Conflict, InvalidParameter, NotFound, NotImplementedYet, PierError
-from pier.kernel.cgroups import Cgroup
-from pier.model.container import ContainerWaitResponse
 from pier.runtime.client import Monitor, MonitorError, MonitorLost
 from pier.runtime.request import ExitRecord
-from pier.state import Delete
 
 KILL_TIMEOUT_S = 10.0
 """How long a container may take to end after SIGKILL before its owner is told that it does not."""
-WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 
 
 class CannotKill(Conflict):
@@ -63,14 +60,6 @@ class WouldNotEnd(PierError):
     remedy = "a process in it is stuck in the kernel; see its cgroup for the pids"
 
 
-class AlreadyPaused(Conflict):
-    """Container {id} is already paused"""
-
-
-class NotPaused(Conflict):
-    """Container {id} is not paused"""
-
-
 # --- start and end ---------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +91,7 @@ async def _launch_and_watch(world: World, container: Container) -> None:
     try:
         monitor = await launch(world, container)
     except Exception:
-        _wake(container, container.record.state.exit_code, conditions=("next-exit",))
+        wake(container, container.record.state.exit_code, conditions=("next-exit",))
         if container.record.host_config.auto_remove:
             await discard(world, container)
         raise
@@ -159,7 +148,7 @@ async def settle(world: World, container: Container, ended: ExitRecord) -> bool:
             else:
                 await world.save(container)
         finally:
-            _wake(container, ended.exit_code, conditions=("next-exit",))
+            wake(container, ended.exit_code, conditions=("next-exit",))
             if container.exited is not None and not container.exited.done():
                 container.exited.set_result(ended)
         return again
@@ -194,19 +183,7 @@ async def _restart_later(world: World, container: Container) -> None:
             return
 
 
-def _wake(container: Container, exit_code: int, *, conditions: tuple[str, ...]) -> None:
-    """Tell those who wait for one of the conditions."""
-    kept = []
-    for condition, future in container.waiters:
-        if condition in conditions:
-            if not future.done():
-                future.set_result(exit_code)
-        else:
-            kept.append((condition, future))
-    container.waiters = kept
-
-
-# --- stop, kill, pause -----------------------------------------------------------------------------------------------
+# --- stop, kill ------------------------------------------------------------------------------------------------------
 
 
 async def stop(world: World, container: Container, *, signal_text: str = "", timeout_s: int | None = None) -> bool:
@@ -314,46 +291,7 @@ async def restart_container(
     world.publish(container, "restart")
 
 
-def _cgroup(world: World, container: Container) -> Cgroup:
-    return Cgroup(world.config.cgroups, cgroups_path(world, container.record))
-
-
-async def pause(world: World, container: Container) -> None:
-    """Freeze every process of a running container. Raises NotRunning, AlreadyPaused, OSError."""
-    async with container.lock:
-        state = container.record.state
-        if state.status == "paused":
-            raise AlreadyPaused(id=container.id)
-        if state.status != "running" or container.monitor is None:
-            raise NotRunning(id=container.id)
-        await asyncio.to_thread(_cgroup(world, container).freeze)
-        state.status = "paused"
-        await world.save(container)
-    world.publish(container, "pause")
-
-
-async def unpause(world: World, container: Container) -> None:
-    """Let a paused container go on. Raises NotRunning, NotPaused, OSError."""
-    if not container.running:
-        raise NotRunning(id=container.id)
-    if container.record.state.status != "paused":
-        raise NotPaused(id=container.id)
-    await thaw(world, container)
-
-
-async def thaw(world: World, container: Container) -> None:
-    """Unpause if it is paused: a frozen process takes no signal."""
-    async with container.lock:
-        state = container.record.state
-        if state.status != "paused":
-            return
-        await asyncio.to_thread(_cgroup(world, container).thaw)
-        state.status = "running"
-        await world.save(container)
-    world.publish(container, "unpause")
-
-
-# --- rename, remove, wait --------------------------------------------------------------------------------------------
+# --- rename, remove --------------------------------------------------------------------------------------------------
 
 
 async def rename(world: World, container: Container, name: str) -> None:
@@ -410,49 +348,6 @@ async def remove(world: World, ref: str, *, force: bool, link: bool = False) -> 
         container.record.state.status = "removing"
         await world.save(container)
         await discard(world, container)
-
-
-async def discard(world: World, container: Container) -> None:
-    """Delete a container that does not run: files, layer, record, name. The caller holds its lock. Raises OSError."""
-    close_pending(container)
-    await disconnect(world, container)
-    try:
-        await asyncio.to_thread(remove_folders, world, container.id)
-    except OSError:
-        container.record.state.status = "dead"
-        await world.save(container)
-        raise
-    await world.store.write(Delete(KIND, container.id))
-    world.containers.pop(container.id, None)
-    if world.names.get(container.record.name) == container.id:
-        del world.names[container.record.name]
-    world.publish(container, "destroy")
-    _wake(container, container.record.state.exit_code, conditions=WAIT_CONDITIONS)
-
-
-def wait(world: World, ref: str, condition: str) -> Awaitable[ContainerWaitResponse]:
-    """Wait for an end; registered at the call, so that none is missed before the result is awaited.
-
-    Raises NoSuchContainer, InvalidParameter at the call.
-    """
-    container = world.find(ref)
-    condition = condition or "not-running"
-    if condition not in WAIT_CONDITIONS:
-        raise InvalidParameter(f'invalid condition: "{condition}"')
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    if condition == "not-running" and not container.running:
-        future.set_result(container.record.state.exit_code)
-    else:
-        kind = "removed" if condition == "removed" else "next-exit"
-        container.waiters.append((kind, future))
-    return _answer(container, future)
-
-
-async def _answer(container: Container, future: asyncio.Future[int]) -> ContainerWaitResponse:
-    try:
-        return ContainerWaitResponse(status_code=await future)
-    finally:
-        container.waiters = [item for item in container.waiters if item[1] is not future]
 
 
 def mark_reconnected(container: Container, monitor: Monitor) -> None:

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 import msgspec
 
 from pier.containers import restart
-from pier.containers.lifecycle import adopt, discard, mark_reconnected, start
+from pier.containers.discard import discard
+from pier.containers.lifecycle import adopt, mark_reconnected, start
 from pier.containers.record import KIND, Record, mark_ended
 from pier.containers.start import cgroups_path
 from pier.containers.world import Container, World, log

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-from pier.containers import attach, etc_files, lifecycle, listing, recovery, stats
+from pier.containers import attach, etc_files, freezer, lifecycle, listing, recovery, stats, waiters
 from pier.containers.attach import Attachment
 from pier.containers.create import create
 from pier.containers.exec import Execs
@@ -141,13 +141,13 @@ class ContainerService:
         await lifecycle.kill(self._world, ref, signal)
 
     async def pause(self, ref: str) -> None:
-        await lifecycle.pause(self._world, self._find(ref))
+        await freezer.pause(self._world, self._find(ref))
 
     async def unpause(self, ref: str) -> None:
-        await lifecycle.unpause(self._world, self._find(ref))
+        await freezer.unpause(self._world, self._find(ref))
 
     def wait(self, ref: str, condition: str) -> Awaitable[ContainerWaitResponse]:
-        return lifecycle.wait(self._world, ref, condition)
+        return waiters.wait(self._world, ref, condition)
 
     async def rename(self, ref: str, name: str) -> None:
         await lifecycle.rename(self._world, self._find(ref), name)

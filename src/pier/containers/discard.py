@@ -1,0 +1,30 @@
+"""Delete a container for good: what it has on disk, then what is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pier.containers.create import remove_folders
+from pier.containers.record import KIND
+from pier.containers.start import close_pending, disconnect
+from pier.containers.waiters import WAIT_CONDITIONS, wake
+from pier.containers.world import Container, World
+from pier.state import Delete
+
+
+async def discard(world: World, container: Container) -> None:
+    """Delete a container that does not run: files, layer, record, name. The caller holds its lock. Raises OSError."""
+    close_pending(container)
+    await disconnect(world, container)
+    try:
+        await asyncio.to_thread(remove_folders, world, container.id)
+    except OSError:
+        container.record.state.status = "dead"
+        await world.save(container)
+        raise
+    await world.store.write(Delete(KIND, container.id))
+    world.containers.pop(container.id, None)
+    if world.names.get(container.record.name) == container.id:
+        del world.names[container.record.name]
+    world.publish(container, "destroy")
+    wake(container, container.record.state.exit_code, conditions=WAIT_CONDITIONS)
