@@ -25,7 +25,6 @@ from pier.engine.roots import DATA_MODE, EXEC_MODE, make_root
 from pier.engine.system import System
 from pier.events import EventBus
 from pier.images import ImageService
-from pier.images.pull import Puller
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool
@@ -85,9 +84,15 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     snapshots = await asyncio.to_thread(choose_driver, config.data_root, config.storage_driver)
     stack.callback(snapshots.close)
     registries = Registries(registries_config(config, os.environ))
-    stack.push_async_callback(registries.close)
-    puller = Puller(registries, content, snapshots, events, max_downloads=config.max_concurrent_downloads)
-    images = ImageService(content, snapshots, state, events, puller)
+    images = ImageService(
+        content,
+        snapshots,
+        state,
+        events,
+        registries=registries,
+        max_downloads=config.max_concurrent_downloads,
+    )
+    stack.push_async_callback(images.close)
     await images.start()
 
     runtime = Runtime()
