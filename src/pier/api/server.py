@@ -14,8 +14,9 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD
 
 log = logging.getLogger("pier.api")
 
@@ -50,12 +51,14 @@ class Peer(NamedTuple):
 class Connection(web.RequestHandler):
     """One client's connection, until it is taken over."""
 
-    __slots__ = ("_body_left", "_early", "_last")
+    __slots__ = ("_body", "_body_left", "_early", "_last")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._last = b""
         """The last three bytes, in which a head's end may have begun."""
+        self._body: StreamReader = EMPTY_PAYLOAD
+        """Of the request parsed last."""
         self._body_left: int | None = None
         """Of the request that asked to upgrade; None: none did."""
         self._early = bytearray()
@@ -80,7 +83,7 @@ class Connection(web.RequestHandler):
             if self._body_left is not None:
                 self._body_left -= size
             elif self._request_count > before:
-                self._body_left = self._upgrade_body_size()
+                self._note_request()
 
     def take_early(self) -> bytes:
         """What came behind the request that asked to upgrade."""
@@ -91,20 +94,21 @@ class Connection(web.RequestHandler):
         """How much of `data` the parser may see next."""
         if self._body_left is not None:
             return min(self._body_left, len(data))
+        if not self._body.is_eof():  # no head can end in there: not looking keeps a hostile body from costing much
+            return len(data)
         found = (self._last + data).find(_HEAD_END)
-        end = found + len(_HEAD_END) - len(self._last)
-        size = end if found >= 0 else len(data)
+        size = found + len(_HEAD_END) - len(self._last) if found >= 0 else len(data)
         self._last = (self._last + data[:size])[-3:]
         return size
 
-    def _upgrade_body_size(self) -> int | None:
-        """Of the request just parsed: None unless it asks to upgrade to tcp and says how long its body is."""
-        message = self._messages[-1][0] if self._messages else None
+    def _note_request(self) -> None:
+        """Look at the request just parsed: what belongs to it, and whether it asks to upgrade to tcp."""
+        self._last = b""
+        message, self._body = self._messages[-1]
         if not isinstance(message, RawRequestMessage) or message.chunked:
-            return None
-        if message.headers.get("Upgrade", "").lower() != "tcp":
-            return None
-        return int(message.headers.get("Content-Length", "0"))
+            return
+        if message.headers.get("Upgrade", "").lower() == "tcp":
+            self._body_left = int(message.headers.get("Content-Length", "0"))
 
     def _keep(self, data: bytes) -> None:
         self._early += data
