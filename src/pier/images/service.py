@@ -10,10 +10,10 @@ import asyncio
 import builtins
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -115,7 +115,7 @@ class ImageService:
     # --- looking
 
     async def get(self, ref: str) -> Image:
-        """The image that a name, `name@digest`, id or beginning of an id means. Raises NoSuchImage, InvalidReference."""
+        """What a name, `name@digest`, id or beginning of an id means. Raises NoSuchImage, InvalidReference."""
         return (await self._current()).get(ref)
 
     async def list(self, *, all: bool = False, filters: Filters | None = None) -> builtins.list[ImageSummary]:
@@ -190,7 +190,7 @@ class ImageService:
                 await self._name(loaded.id, loaded, loaded.names)
             else:
                 await asyncio.to_thread(self.content.add, loaded.manifest)
-        image = (await self._current()).images[loaded.id]
+        image = await self.get(loaded.id)
         self._tell("load", image.id, image.id, image)
         for name in loaded.names:
             yield progress.stream(f"Loaded image: {familiar(name)}")
@@ -231,7 +231,7 @@ class ImageService:
                 await self._name(loaded.id, loaded, [str(reference)])
             else:
                 await asyncio.to_thread(self.content.add, loaded.manifest)
-            image = (await self._current()).images[loaded.id]
+            image = await self.get(loaded.id)
             self._tell("import", image.id, image.id, image)
             if reference is not None:
                 self._tell("tag", image.id, reference.familiar, image)
@@ -241,14 +241,14 @@ class ImageService:
         self, reference: str, *, platform: str = "", auth: dict[str, str] | None = None
     ) -> AsyncIterator[Message]:
         """Fetch an image from its registry, telling the progress as Docker does. Raises PierError."""
-        async with self._transfer():
-            async with contextlib.aclosing(self.puller.pull(reference, platform=platform, auth=auth)) as messages:
-                async for message in messages:
-                    yield message
+        messages = cast(AsyncGenerator[Message, None], self.puller.pull(reference, platform=platform, auth=auth))
+        async with self._transfer(), contextlib.aclosing(messages):
+            async for message in messages:
+                yield message
 
     @contextlib.asynccontextmanager
     async def _transfer(self) -> AsyncIterator[None]:
-        """While blobs come in that no name reaches yet; what a failed one leaves is cleared away when it was the last."""
+        """While blobs come in that no name reaches yet; what a failed one leaves is cleared away after the last."""
         try:
             with self.content.keep():
                 yield

@@ -14,13 +14,14 @@ Nothing is ever mounted here (T10).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -36,6 +37,8 @@ from pier.storage.errors import ContentMismatch
 from pier.storage.layer import LayerLimits, Unpacked, unpack
 from pier.storage.stream import ReadAhead, Reader
 from pier.storage.trees import remove_tree, tree_size
+
+log = logging.getLogger(__name__)
 
 FOLDERS: Final = ("layers", "containers", "partial", "trash")
 ROOT_MODE: Final = 0o755
@@ -102,7 +105,7 @@ class Overlay2:
     def __init__(self, data_root: str, *, limits: LayerLimits | None = None) -> None:
         self.root_dir = os.path.join(data_root, "snapshots", "overlay2")
         self._limits = limits or LayerLimits()
-        self._used_lock = threading.Lock()
+        self._layers_lock = threading.Lock()
         os.makedirs(self.root_dir, mode=0o700, exist_ok=True)
         for folder in (os.path.join(data_root, "snapshots"), self.root_dir):
             os.chmod(folder, 0o700)
@@ -189,6 +192,33 @@ class Overlay2:
     def remove_layer(self, chain_id: Digest) -> None:
         self._throw_away("layers", Digest(chain_id).hex)
 
+    def sweep_layers(self, wanted: Iterable[Digest]) -> set[Digest]:
+        with self._layers_lock:
+            claimed = self._claimed()
+            if claimed is None:
+                return set()
+            gone = self.layers() - frozenset(wanted) - claimed
+            for chain_id in gone:
+                self.remove_layer(chain_id)
+        return gone
+
+    def _claimed(self) -> set[Digest] | None:
+        """The layers below containers; None where a power loss has left a record unreadable."""
+        claimed: set[Digest] = set()
+        for container_id in os.listdir(self._path("containers")):
+            try:
+                with open(self._path("containers", container_id, "layers"), encoding="ascii") as file:
+                    text = file.read()
+                claimed.update(map(Digest, text.split()))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # being made, or being removed: it has no root yet, or no more
+            except (ValueError, InvalidParameter):
+                log.warning("the record of container %s is unreadable: no layers are removed", container_id)
+                return None
+            if not text:
+                return None
+        return claimed
+
     # --- containers
 
     def _container(self, container_id: str, *parts: str) -> str:
@@ -207,11 +237,7 @@ class Overlay2:
         except FileExistsError:
             raise SnapshotExists(container_id=container_id) from None
         try:
-            # The record comes first: from then on a sweep spares the layers, and what is there now stays.
-            write_file(os.path.join(place, "layers"), "".join(f"{c}\n" for c in layers).encode(), durable=False)
-            for chain_id in layers:
-                if not self.has_layer(chain_id):
-                    raise LayerNotFound(chain_id=chain_id)
+            self._claim(os.path.join(place, "layers"), layers)
             os.mkdir(os.path.join(place, "work"), 0o700)
             os.mkdir(os.path.join(place, "diff"), ROOT_MODE)
             os.chmod(os.path.join(place, "diff"), ROOT_MODE)  # whatever the umask
@@ -219,6 +245,15 @@ class Overlay2:
             self.remove(container_id)
             raise
         return self._overlay(container_id, layers)
+
+    def _claim(self, record: str, layers: list[Digest]) -> None:
+        """Write down which layers a container stands on; from then on `sweep_layers` spares them."""
+        with self._layers_lock:
+            for chain_id in layers:
+                if not self.has_layer(chain_id):
+                    raise LayerNotFound(chain_id=chain_id)
+            lines = "\n".join(layers) + "\n"  # never empty: an empty record is one that a power loss has cut
+            write_file(record, lines.encode(), durable=False)
 
     def root(self, container_id: str, layers: list[Digest]) -> OverlayRoot:
         if not os.path.isdir(self._container(container_id, "diff")):
@@ -228,20 +263,6 @@ class Overlay2:
     def container_data(self, container_id: str, layers: list[Digest]) -> dict[str, str]:
         root = self._overlay(container_id, layers)
         return {"LowerDir": ":".join(root.lower), "UpperDir": root.upper, "WorkDir": root.work}
-
-    def layers_in_use(self) -> set[Digest]:
-        """As the records beside the containers say; all layers, where a power loss has left one unreadable."""
-        used: set[Digest] = set()
-        for container_id in os.listdir(self._path("containers")):
-            try:
-                with open(self._path("containers", container_id, "layers"), encoding="ascii") as file:
-                    lines = file.read().split("\n")
-                used.update(Digest(line) for line in lines[:-1])
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # being made, or being removed: it has no root yet, or no more
-            except (ValueError, InvalidParameter):
-                return self.layers()
-        return used
 
     def usage(self, container_id: str) -> int:
         return tree_size(self._container(container_id, "diff"))

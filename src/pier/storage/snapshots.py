@@ -6,7 +6,7 @@ refused with the list of those that do, and why each other does not (trap T1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -60,12 +60,8 @@ class Snapshotter(Protocol):
         """The same of a layer; the caller knows that nothing stands on it."""
         ...
 
-    def layers(self) -> set[Digest]:
-        """All layers there are."""
-        ...
-
-    def layers_in_use(self) -> set[Digest]:
-        """The layers below containers."""
+    def sweep_layers(self, wanted: Iterable[Digest]) -> set[Digest]:
+        """Remove all layers but those wanted and those below containers; returns what was removed."""
         ...
 
     def usage(self, container_id: str) -> int:

@@ -1,0 +1,29 @@
+"""What no image needs any more, found by mark and sweep over the content store and the layers. Blocks."""
+
+from __future__ import annotations
+
+import logging
+
+from pier.images.catalog import Catalog, read_catalog
+from pier.oci import Digest
+from pier.storage import ContentStore, Snapshotter
+
+log = logging.getLogger(__name__)
+
+
+def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> set[Digest] | None:
+    """Delete unreachable blobs and layers; returns the chain ids of the layers, None where it was not the moment.
+
+    It is not while a load or a pull runs, whose blobs nothing names yet, nor while an image is damaged: what belongs to
+    that one cannot be told.
+    """
+    with store.exclusive() as alone:
+        if not alone:
+            return None
+        catalog = read_catalog(store, before)
+        if catalog.damaged:
+            log.warning("nothing is cleaned up while %d images are damaged", len(catalog.damaged))
+            return None
+        images = catalog.images.values()
+        store.sweep(digest for image in images for digest in image.content)
+        return snapshots.sweep_layers(chain_id for image in images for chain_id in image.layers)

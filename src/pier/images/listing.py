@@ -1,0 +1,107 @@
+"""`docker images`: the list, and its filters. Pure functions over the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+from pier.images.image import Image
+from pier.model.filters import Filters
+from pier.model.image import ImageSummary
+from pier.model.time import SECOND_NS, BadTime, parse_moment, parse_rfc3339
+from pier.oci import Reference
+
+FILTERS: Final = ("before", "dangling", "label", "label!", "reference", "since", "until")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An image with what the list says of it beyond its content."""
+
+    image: Image
+    size_bytes: int
+    containers: int
+
+
+def created_ns(image: Image) -> int:
+    """When the image was made; 0 where it does not say, or says nonsense."""
+    try:
+        return parse_rfc3339(image.config.created) if image.config.created else 0
+    except BadTime:
+        return 0
+
+
+def summaries(listed: Iterable[Listed], filters: Filters, find: Callable[[str], Image]) -> list[ImageSummary]:
+    """The rows, the newest first. `find` resolves what `before` and `since` name.
+
+    Raises UnknownFilter, InvalidFilterValue, NoSuchImage, BadTime.
+    """
+    filters.validate(FILTERS)
+    chosen = Selection.of(filters, find)
+    rows = [summary(item, filters) for item in listed if chosen.takes(item.image)]
+    wanted = [row for row in rows if _is_shown(row, filters)]
+    return sorted(wanted, key=lambda row: (-row.created, row.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The filters that look at an image and not at its names."""
+
+    filters: Filters
+    before_ns: int | None
+    since_ns: int | None
+
+    @classmethod
+    def of(cls, filters: Filters, find: Callable[[str], Image]) -> Selection:
+        before = [created_ns(find(name)) for name in filters.get("before")]
+        before += [parse_moment(text) for text in filters.get("until")]
+        since = [created_ns(find(name)) for name in filters.get("since")]
+        return cls(filters, min(before, default=None), max(since, default=None))
+
+    def takes(self, image: Image) -> bool:
+        made_ns = created_ns(image)
+        return (
+            (self.before_ns is None or made_ns < self.before_ns)
+            and (self.since_ns is None or made_ns > self.since_ns)
+            and self.filters.key_values("label", image.labels)
+            and self.filters.lacks_key_values("label!", image.labels)
+        )
+
+
+def summary(item: Listed, filters: Filters) -> ImageSummary:
+    """One row; with a `reference` filter, only the names that match it."""
+    image = item.image
+    return ImageSummary(
+        id=str(image.id),
+        containers=item.containers,
+        created=created_ns(image) // SECOND_NS,
+        labels=image.labels or None,
+        repo_digests=_matching(image.digests, filters),
+        repo_tags=_matching(image.tags, filters),
+        size=item.size_bytes,
+    )
+
+
+def _matching(names: Iterable[str], filters: Filters) -> list[str]:
+    references = [Reference.parse(name, default_tag=None) for name in names]
+    patterns = filters.get("reference")
+    return [ref.familiar for ref in references if not patterns or any(reference_matches(ref, p) for p in patterns)]
+
+
+def reference_matches(reference: Reference, pattern: str) -> bool:
+    """Whether a shell pattern matches the short name, with or without its tag; `*` does not cross a `/`."""
+    return any(_glob(text, pattern) for text in (reference.familiar, reference.familiar_name))
+
+
+def _glob(text: str, pattern: str) -> bool:
+    parts, patterns = text.split("/"), pattern.replace("[^", "[!").split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def _is_shown(row: ImageSummary, filters: Filters) -> bool:
+    has_name = bool(row.repo_tags or row.repo_digests)
+    if "reference" in filters and not has_name:
+        return False
+    return "dangling" not in filters or filters.boolean("dangling") is not bool(row.repo_tags)
