@@ -73,6 +73,8 @@ class Machine:
         unshare(CLONE_NEWNET)
         with NetlinkSocket() as netlink:
             netlink.set_loopback_up()
+        with open("/proc/sys/net/ipv4/ip_forward", "w") as setting:
+            setting.write("0")  # a new namespace has the first one's settings
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 

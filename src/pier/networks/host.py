@@ -155,9 +155,10 @@ class HostSide:
 
 def forget_flows(forwards: Iterable[Forward]) -> None:
     """Let clients that go on sending to a UDP port be translated, or not, as the table says now."""
-    for port in sorted({forward.host_port for forward in forwards if forward.protocol == "udp"}):
-        with suppress(OSError):  # no connection tracking that can be asked: such flows end by their timeout
-            forget_udp_flows(port)
+    ports = {forward.host_port for forward in forwards if forward.protocol == "udp"}
+    with suppress(OSError):  # no connection tracking that can be asked: such flows end by their timeout
+        if ports:
+            forget_udp_flows(ports)
 
 
 def check_addresses(config: NetworkConfig) -> None:
