@@ -121,10 +121,9 @@ def requests_of(
     Fixed ones come first so that no ephemeral choice of the same container takes what another names. Raises BadPort,
     NotImplementedYet.
     """
-    wanted = {key: list(value or [PortBinding()]) for key, value in bindings.items()}
+    wanted = {key: list(value or ()) for key, value in bindings.items()}
     if publish_all:
-        for key in exposed:
-            wanted.setdefault(key, [PortBinding()])
+        wanted |= {key: [PortBinding()] for key in [*exposed, *wanted] if not wanted.get(key)}
     found = []
     for key in sorted(wanted, key=parse_container_port):
         port, protocol = parse_container_port(key)

@@ -99,8 +99,10 @@ def test_a_configured_host_address_is_the_default() -> None:
     assert requests_of({"80/tcp": [PortBinding("", "80")]}, default_ip="127.0.0.1")[0].host_ips == ("127.0.0.1",)
 
 
-def test_a_null_list_means_any_port() -> None:
-    assert requests_of({"80/tcp": None})[0].host_ports is None
+@pytest.mark.parametrize("nothing", [None, []])
+def test_a_port_without_bindings_is_published_only_with_publish_all(nothing: list[PortBinding] | None) -> None:
+    assert requests_of({"80/tcp": nothing}) == []
+    assert requests_of({"80/tcp": nothing}, publish_all=True)[0].host_ports is None
 
 
 def test_port_map_as_inspect_shows_it() -> None:
