@@ -57,6 +57,7 @@ class Dispatcher:
         self._router = router
         self._headers = headers
         self._running: set[asyncio.Task[web.StreamResponse]] = set()
+        self._streams: set[asyncio.Task[web.StreamResponse]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """aiohttp's handler for every request."""
@@ -75,9 +76,12 @@ class Dispatcher:
         response.headers.update(self._headers)
 
     async def finish(self, _: web.Application) -> None:
-        """Wait for the operations that their clients no longer wait for."""
-        if self._running:
-            await asyncio.wait(self._running)
+        """The daemon stops: end the streams, wait for what else runs."""
+        for stream in tuple(self._streams):
+            stream.cancel()
+        ending = self._streams | self._running
+        if ending:
+            await asyncio.wait(ending)
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         version, path = negotiate(request.rel_url.raw_path)
@@ -87,21 +91,25 @@ class Dispatcher:
         route, params = found
         query = Query(request.query)
         call = Call(request, self._engine, version, route.operation, route.path, params, query, self._headers)
-        if route.streams or route.method in ("GET", "HEAD"):
+        if route.streams:
+            return await self._run_in(self._streams, route, call)
+        if route.method in ("GET", "HEAD"):
             return await route.handler(call)
-        return await self._run_to_end(route, call)
+        return await asyncio.shield(self._run_in(self._running, route, call))
 
-    async def _run_to_end(self, route: Route, call: Call) -> web.StreamResponse:
+    def _run_in(
+        self, tasks: set[asyncio.Task[web.StreamResponse]], route: Route, call: Call
+    ) -> asyncio.Task[web.StreamResponse]:
         async def run() -> web.StreamResponse:
             return await route.handler(call)
 
         task = asyncio.create_task(run(), name=route.operation)
-        self._running.add(task)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return task
 
     def _ended(self, task: asyncio.Task[web.StreamResponse]) -> None:
-        self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:  # its handler says so, if it still listens
             log.debug("%s: %s", task.get_name(), task.exception())
 

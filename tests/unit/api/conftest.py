@@ -261,6 +261,7 @@ class Client:
 
     def __init__(self, path: str, engine: FakeEngine) -> None:
         self.path, self.engine = path, engine
+        self.server: Server
         self._open: list[Connection] = []
 
     async def connect(self) -> Connection:
@@ -300,6 +301,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     server = Server(make_app(engine), shutdown_timeout_s=1.0)  # type: ignore[arg-type]
     await server.start([sock])
     made = Client(path, engine)
+    made.server = server
     yield made
     made.close()
     await server.close()

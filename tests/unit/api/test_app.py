@@ -239,6 +239,23 @@ async def test_an_operation_runs_to_its_end_without_its_client(client: Any) -> N
     assert containers.finished_slow
 
 
+async def test_a_daemon_that_stops_ends_streams_and_finishes_operations(client: Any) -> None:
+    containers = client.engine.containers
+    containers.slow, containers.log_goes_on = asyncio.Event(), True
+    logs, start = await client.connect(), await client.connect()
+    logs.send_request("GET", "/containers/web/logs?stdout=1&follow=1")
+    await logs.head()
+    start.send_request("POST", "/containers/web/start")
+    await asyncio.sleep(0.05)
+    stopping = asyncio.create_task(client.server.close())
+    async with asyncio.timeout(0.9):
+        await logs.read_all()
+        assert not containers.finished_slow
+        containers.slow.set()
+        assert (await start.answer()).status == 304
+        await stopping
+
+
 async def test_events_repeat_the_actor_for_old_clients_only(client: Any) -> None:
     old = json.loads((await client.request("GET", "/v1.51/events")).body)
     new = json.loads((await client.request("GET", "/v1.52/events")).body)
