@@ -111,6 +111,7 @@ async def connect(world: World, container: Container) -> Endpoint | None:
         publish_all=host.publish_all_ports and published,
         exposed=[_normal_port(port) for port in record.config.exposed_ports or {}],
         mac=record.mac_address or None,
+        name=record.name,
     )
     world.publish_network(container, "connect", endpoint)
     return endpoint

@@ -175,7 +175,7 @@ class NetworkService:
             raise BridgeUnavailable(reason=self._host.bridge_off)
         if requests and self._host.publish_off:
             raise PublishUnavailable(reason=self._host.publish_off)
-        endpoint = replace(endpoint, mac=own_mac, exposed=[*dict.fromkeys([*exposed, *ports])])
+        endpoint = replace(endpoint, mac=own_mac, exposed=list(exposed))
         join = self._join_bridge(container_id, endpoint, requests, name or container_id[:12])
         return await self._finish(container_id, self._replace(container_id, join))
 
