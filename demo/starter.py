@@ -52,6 +52,11 @@ class Starter:
     changes: tuple[str, ...]
     archive: Path
 
+    @property
+    def recipe(self) -> str:
+        """Tells one make of the archive from another."""
+        return f"{self.archive.name} of {int(self.archive.stat().st_mtime)}"
+
 
 def busybox_entries(applets: list[str], program: bytes) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """The image's files, in order; every time stamp is 0, so that equal packages make equal images."""

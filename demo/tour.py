@@ -54,10 +54,10 @@ class Tour:
         self.prefix = prefix
         self.environment = {**os.environ, "DOCKER_HOST": f"unix://{SOCKET}", "PATH": f"{BIN}:{os.environ['PATH']}"}
 
-    def run(self, *arguments: str, want: str = "", status: int = 0, quiet: bool = False) -> str:
-        """Show and run a command; its output must contain `want`. Raises StepFailed."""
+    def run(self, *arguments: str, want: str = "", status: int = 0, hidden: bool = False) -> str:
+        """Show and run a command; its output must contain `want`. A hidden one shows nothing. Raises StepFailed."""
         command = [self.client, *arguments]
-        if not quiet:
+        if not hidden:
             show(command)
         done = subprocess.run(
             command,
@@ -69,7 +69,7 @@ class Tour:
             check=False,
         )
         output = done.stdout.decode(errors="replace")
-        if not quiet or done.returncode != status:
+        if not hidden:
             print(output, end="", flush=True)
         if done.returncode != status:
             raise StepFailed(f"it ended with status {done.returncode}, not {status}")
@@ -108,9 +108,21 @@ class Tour:
     def take_images(self, starters: list[starter.Starter]) -> None:
         say("Images: made from this distribution's own packages, no registry needed")
         for image in starters:
+            if self.has(image):
+                print(f"{DIM}{image.name} is there already{OFF}", flush=True)
+                continue
             changes = [part for change in image.changes for part in ("--change", change)]
-            self.run("import", *changes, str(image.archive), image.name, want="sha256:")
+            message = ["--message", image.recipe]
+            self.run("import", *changes, *message, str(image.archive), image.name, want="sha256:")
         self.run("images", want="busybox")
+
+    def has(self, image: starter.Starter) -> bool:
+        """Was the image imported from this very archive?"""
+        try:
+            comment = self.run("image", "inspect", "--format", "{{.Comment}}", image.name, hidden=True)
+        except StepFailed:
+            return False
+        return image.recipe in comment
 
     def foreground(self) -> None:
         say("A container in the foreground: own processes, own host name, own network, exit status handed on")
@@ -133,25 +145,32 @@ class Tour:
         page = "echo '<h1>served by a container</h1>' >/var/www/index.html; exec httpd -f -v -p 80 -h /var/www"
         limits = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "50"]
         publish = ["-p", f"127.0.0.1:{WEB_PORT}:80"]
-        self.run("run", "-d", "--name", name, "--label", LABEL, *limits, *publish, "busybox", "sh", "-c", page)
+        self.run("run", "-d", "--init", "--name", name, "--label", LABEL, *limits, *publish, "busybox", "sh", "-c", page)
         url = f"http://127.0.0.1:{WEB_PORT}/"
         show(["curl", url])
         print(fetch(url), end="", flush=True)
         self.run("ps", "--filter", f"label={LABEL}", want=name)
         self.run("exec", name, "wget", "-qO-", "http://localhost/", want="served by a container")
-        self.run("logs", name, want="GET" if self.client == "pier" else "")
+        self.run("logs", name, want="response:200")
         self.run("stats", "--no-stream", name, want="64MiB")
         self.run("inspect", "--format", "{{.State.Status}} as pid {{.State.Pid}}", name, want="running as pid")
-        self.run("stop", "--time", "2", name, want=name)
+        self.run("stop", name, want=name)
         self.run("ps", "--all", "--filter", f"label={LABEL}", want="Exited")
         self.run("rm", name, want=name)
+
+    def explain(self) -> None:
+        """Show what a step that failed has left, before it is cleared away."""
+        with contextlib.suppress(StepFailed, subprocess.SubprocessError, OSError):
+            for id in self.run("ps", "--all", "--quiet", "--filter", f"label={LABEL}", hidden=True).split():
+                self.run("ps", "--all", "--filter", f"id={id}")
+                self.run("logs", id)
 
     def clean(self) -> None:
         """Remove what the tour left, if it was cut short; says nothing."""
         with contextlib.suppress(StepFailed, subprocess.SubprocessError, OSError):
-            ids = self.run("ps", "-aq", "--filter", f"label={LABEL}", quiet=True).split()
+            ids = self.run("ps", "-aq", "--filter", f"label={LABEL}", hidden=True).split()
             if ids:
-                self.run("rm", "--force", *ids, quiet=True)
+                self.run("rm", "--force", *ids, hidden=True)
 
 
 PYTHON_HELLO = "import platform, os; print('Python', platform.python_version(), 'as pid', os.getpid())"
@@ -265,6 +284,9 @@ def walk(tour: Tour, images: list[starter.Starter]) -> None:
     try:
         for step in steps:
             step()
+    except StepFailed:
+        tour.explain()
+        raise
     finally:
         tour.clean()
 
