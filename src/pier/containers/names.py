@@ -84,7 +84,7 @@ def find(ref: str, ids: Collection[str], by_name: Mapping[str, str]) -> str:
     if ref in ids:
         return ref
     named = by_name.get(ref.removeprefix("/"))
-    if named is not None:
+    if named is not None and named in ids:  # else it is only reserved, for a container in the making
         return named
     matches = [id for id in ids if id.startswith(ref)] if ref else []
     if len(matches) > 1:
