@@ -145,7 +145,8 @@ class Tour:
         page = "echo '<h1>served by a container</h1>' >/var/www/index.html; exec httpd -f -v -p 80 -h /var/www"
         limits = ["--memory", "64m", "--cpus", "0.5", "--pids-limit", "50"]
         publish = ["-p", f"127.0.0.1:{WEB_PORT}:80"]
-        self.run("run", "-d", "--init", "--name", name, "--label", LABEL, *limits, *publish, "busybox", "sh", "-c", page)
+        own = ["--name", name, "--label", LABEL, "--init"]
+        self.run("run", "-d", *own, *limits, *publish, "busybox", "sh", "-c", page)
         url = f"http://127.0.0.1:{WEB_PORT}/"
         show(["curl", url])
         print(fetch(url), end="", flush=True)
