@@ -11,8 +11,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from pier.cli.catalog import ABSENT, GROUPS, VERBS
+from pier.cli.global_flags import GLOBAL_FLAGS, GLOBAL_USAGE
 from pier.cli.help import aliases, command_help, flag_lines
-from pier.cli.main import GLOBAL_FLAGS, GLOBAL_USAGE, load
+from pier.cli.main import load
 
 DESTINATION = Path(__file__).parent.parent / "docs" / "cli.md"
 _COLUMNS = 110

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 from pier.cli.errors import Failure, reason, with_program
-from pier.cli.flags import parse_int, quote
 from pier.cli.ports import expose, publish
+from pier.cli.words import parse_int, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

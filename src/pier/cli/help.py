@@ -6,6 +6,7 @@ import os
 
 from pier.cli.catalog import COMMON, GROUPS, SAME, VERBS
 from pier.cli.errors import PROGRAM, with_program
+from pier.cli.global_flags import GLOBAL_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ def width() -> int:
 
 def overview() -> str:
     """`pier --help`."""
-    from pier.cli.main import GLOBAL_FLAGS  # noqa: PLC0415 - it imports us
 
     single = [path for path in VERBS if " " not in path and path not in COMMON]
     blocks = [

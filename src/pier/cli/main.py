@@ -11,7 +11,8 @@ import sys
 
 from pier.cli.catalog import ABSENT, GROUPS, SYNONYMS, VERBS
 from pier.cli.errors import PROGRAM, Failure
-from pier.cli.flags import Flag, HelpWanted, Options, parse, parse_flags
+from pier.cli.flags import HelpWanted, Options, parse, parse_flags
+from pier.cli.global_flags import GLOBAL_FLAGS, GLOBAL_USAGE
 from pier.cli.out import complain, line
 
 TYPE_CHECKING = False
@@ -33,20 +34,6 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 128 + 2
 EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 
-GLOBAL_USAGE = "[OPTIONS] COMMAND [ARG...]"
-GLOBAL_FLAGS = (
-    Flag("config", "", "string", "Directory of the client's configuration files", "~/.docker"),
-    Flag("context", "c", "string", 'Name of the context to use; only "default" exists yet'),
-    Flag("debug", "D", "bool", "Show the traceback of a defect in pier itself"),
-    Flag("host", "H", "list", "Daemon to talk to: unix:///path or tcp://host:port"),
-    Flag("log-level", "l", "string", "debug, info, warn, error or fatal", "info"),
-    Flag("tls", "", "bool", "Use TLS; --tlsverify implies it"),
-    Flag("tlscacert", "", "string", "CA certificate that must have signed the daemon's", "~/.docker/ca.pem"),
-    Flag("tlscert", "", "string", "Client certificate", "~/.docker/cert.pem"),
-    Flag("tlskey", "", "string", "Key of the client certificate", "~/.docker/key.pem"),
-    Flag("tlsverify", "", "bool", "Use TLS and check the daemon's certificate"),
-    Flag("version", "v", "bool", "Print the version and quit"),
-)
 _LOG_LEVELS = frozenset(("debug", "info", "warn", "warning", "error", "fatal", "panic", "trace"))
 
 

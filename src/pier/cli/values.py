@@ -5,8 +5,8 @@ Each raises ValueError with the words Docker's CLI puts after `invalid argument 
 
 from __future__ import annotations
 
-from pier.cli.flags import parse_bool, parse_int, quote
 from pier.cli.units import parse_duration
+from pier.cli.words import parse_bool, parse_int, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pier.cli.errors import ArgumentError, UsageError
-from pier.cli.flags import Command, Flag, HelpWanted, parse, parse_int
+from pier.cli.flags import Command, Flag, HelpWanted, parse
+from pier.cli.words import parse_int
 
 FLAGS = (
     Flag("interactive", "i", "bool", ""),
