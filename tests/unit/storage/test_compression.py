@@ -15,7 +15,7 @@ from pier.storage.compression import MAX_WINDOW_BYTES, decompressed, kind_of
 from pier.storage.errors import BadArchive, TruncatedArchive
 from pier.storage.stream import ReadAhead, Reader
 
-PLAIN = random.Random(1).randbytes(300_000) + bytes(500_000)  # noqa: S311
+PLAIN = random.Random(1).randbytes(300_000) + bytes(500_000)
 WRITERS = {
     "gzip": gzip.compress,
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,

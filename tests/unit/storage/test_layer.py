@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import stat
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pier.kernel import paths
 from pier.storage import layer
 from pier.storage.errors import BadArchive, HostileEntry, TooLarge
 from pier.storage.layer import LayerLimits, Unpacked
@@ -259,17 +262,12 @@ def test_attack_10_hostile_entries_are_refused(
 def test_attack_10_entries_that_aim_outside_stay_inside(
     members: list[tuple[tarfile.TarInfo, bytes]], root: Path, canary: Path
 ) -> None:
-    try:
+    with contextlib.suppress(BadArchive):  # an entry may be refused too; that the canary lives is what counts
         unpack(root, *aimed(members, canary))
-    except (BadArchive, OSError) as error:
-        assert not isinstance(error, PermissionError), "refused by chance, not by design"
 
 
 def test_attack_10_without_openat2(root: Path, canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fallback for old kernels is confined as well."""
-    import errno
-
-    from pier.kernel import paths
 
     def missing(*_: object) -> int:
         raise OSError(errno.ENOSYS, "openat2")
@@ -278,10 +276,8 @@ def test_attack_10_without_openat2(root: Path, canary: Path, monkeypatch: pytest
     for number, members in enumerate([*HOSTILE.values(), *CONFINED.values()]):
         place = root / str(number)
         place.mkdir()
-        try:
+        with contextlib.suppress(BadArchive):
             unpack(place, *aimed(members, canary))
-        except (BadArchive, OSError) as error:
-            assert not isinstance(error, PermissionError)
 
 
 # --- attack 12

@@ -275,7 +275,8 @@ def test_t1_a_driver_that_is_not_there_is_refused_with_the_others(tmp_path: Path
 
 def test_t1_when_nothing_works() -> None:
     assert refusal("", {"overlay2": "Operation not permitted"}, {}) == (
-        "no storage driver works on this data root. Available here: none. Not available: overlay2: Operation not permitted"
+        "no storage driver works on this data root. Available here: none. "
+        "Not available: overlay2: Operation not permitted"
     )
 
 

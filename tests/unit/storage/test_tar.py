@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 
@@ -107,10 +108,8 @@ def test_any_header_with_a_right_check_sum_is_bounded_or_refused(data: st.DataOb
 
 @given(st.binary(max_size=3 * BLOCK))
 def test_any_bytes_end_or_are_refused(data: bytes) -> None:
-    try:
+    with contextlib.suppress(BadArchive):
         entries(data)
-    except BadArchive:
-        pass
 
 
 @given(st.binary(max_size=200))
@@ -200,7 +199,7 @@ def test_broken_headers(data: bytes) -> None:
 def test_sparse_files_in_pax_form_are_refused_by_name() -> None:
     info, data = member("hole")
     info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
-    with pytest.raises(BadArchive, match="hole.*sparse"):
+    with pytest.raises(BadArchive, match=r"hole.*sparse"):
         entries(archive([(info, data)]))
 
 
