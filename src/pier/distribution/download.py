@@ -16,6 +16,7 @@ import aiohttp
 
 from pier.distribution.blocking import in_thread
 from pier.distribution.errors import ContentRefused, RegistryError, RegistryUnreachable, ServerFailed, TooManyRequests
+from pier.distribution.transport import host_of
 from pier.oci import Descriptor
 from pier.storage.content import ContentStore, Writer
 
@@ -90,7 +91,7 @@ async def _receive(open_blob: Open, descriptor: Descriptor, writer: Writer, watc
     """One request: append what it answers. Raises RegistryUnreachable when that ends too early."""
     headers = {"Range": f"bytes={writer.offset}-"} if writer.offset else {}
     async with open_blob(headers) as response:
-        host = response.url.authority
+        host = host_of(response.url)
         skip = bytes_to_skip(response.status, response.headers.get("Content-Range", ""), writer.offset)
         if skip is None:
             raise _refused(descriptor, host, "the answer to a range request is of another range")

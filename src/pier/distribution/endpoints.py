@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from yarl import URL
@@ -65,7 +65,7 @@ class Endpoint:
     @property
     def host(self) -> str:
         """`host[:port]`, as it is written in `insecure-registries` and `certs.d`."""
-        return URL(self.url).authority.rpartition("@")[2]
+        return self.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
     @property
     def plain(self) -> bool:
@@ -90,8 +90,8 @@ def _origin(host: str, insecure: Iterable[str]) -> list[Endpoint]:
 
 
 def _mirror(url: str, insecure: Iterable[str]) -> Endpoint:
-    base = url.rstrip("/")
-    return Endpoint(base, verify=not is_insecure(URL(base).authority, insecure), mirror=True)
+    mirror = Endpoint(url.rstrip("/"), mirror=True)
+    return replace(mirror, verify=not is_insecure(mirror.host, insecure))
 
 
 def is_insecure(host: str, entries: Iterable[str]) -> bool:

@@ -31,7 +31,7 @@ from pier.distribution.errors import (
     TooManyRequests,
     describe_refusal,
 )
-from pier.distribution.transport import Transport, read_bounded
+from pier.distribution.transport import Transport, host_of, read_bounded
 from pier.oci import Descriptor, Digest, InvalidDigest, Reference
 from pier.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, SCHEMA1_TYPES
 from pier.storage.content import ContentStore
@@ -214,7 +214,7 @@ class Repository:
             return
         body = await read_bounded(response, MAX_ERROR_BYTES)
         code, detail = describe_refusal(response.status, response.reason or "", body)
-        host, kind = response.url.authority, path.partition("/")[0]
+        host, kind = host_of(response.url), path.partition("/")[0]
         if response.status in (401, 403) or code in ("DENIED", "UNAUTHORIZED"):
             default = "denied: requested access to the resource is denied"
             raise self._denied(endpoint, detail if code else default)

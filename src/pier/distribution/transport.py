@@ -6,6 +6,7 @@ host, the header does not come back. Cookies are not kept.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -85,17 +86,19 @@ class Transport:
         """Send one request, redirects not followed. Raises RegistryError, also while the body is read in the block."""
         proxy = proxy_for(url, self.config.proxies)
         verify = self._verify(url, endpoint)
-        context = await self._context(url, verify=verify)
+        # The registry's own host as the user wrote it: that is what its folder in certs.d is called.
+        host = endpoint.host if url.origin() == URL(endpoint.url).origin() else host_of(url)
+        context = await self._context(url, host, verify=verify)
         try:
             response = await self._open().request(
                 method, url, headers=headers, data=form, ssl=context, proxy=proxy, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise await self._explain(error, url, verify=verify, proxy=proxy) from error
+            raise await self._explain(error, url, host, verify=verify, proxy=proxy) from error
         try:
             yield response
         except aiohttp.ClientError as error:
-            raise await self._explain(error, url, verify=verify, proxy=proxy) from error
+            raise await self._explain(error, url, host, verify=verify, proxy=proxy) from error
         finally:
             response.close()
 
@@ -117,31 +120,32 @@ class Transport:
         """Leniency towards a registry does not extend to where it redirects."""
         if url.origin() == URL(endpoint.url).origin():
             return endpoint.verify
-        return not is_insecure(url.authority, self.config.insecure)
+        return not is_insecure(host_of(url), self.config.insecure)
 
-    async def _context(self, url: URL, *, verify: bool) -> ssl.SSLContext | bool:
+    async def _context(self, url: URL, host: str, *, verify: bool) -> ssl.SSLContext | bool:
         if url.scheme != "https":
             return True
-        key = url.authority, verify
-        if key not in self._contexts:
-            self._contexts[key] = await in_thread(
-                client_context, url.authority, verify=verify, certs_dirs=self.config.certs_dirs
+        if (host, verify) not in self._contexts:
+            self._contexts[host, verify] = await in_thread(
+                client_context, host, verify=verify, certs_dirs=self.config.certs_dirs
             )
-        return self._contexts[key]
+        return self._contexts[host, verify]
 
     def _check_redirect(self, url: URL, target: URL, endpoint: Endpoint) -> None:
         if target.scheme not in ("http", "https") or not target.host or target.user or target.password:
             raise RedirectRefused(url=shown(url), target=shown(target), reason="not an http URL without a login")
         in_the_clear = target.scheme == "http"
         same_place = target.origin() == URL(endpoint.url).origin()
-        if in_the_clear and not same_place and not is_insecure(target.authority, self.config.insecure):
+        if in_the_clear and not same_place and not is_insecure(host_of(target), self.config.insecure):
             raise RedirectRefused(
-                url=shown(url), target=shown(target), reason=f"{target.authority} is not among insecure-registries"
+                url=shown(url), target=shown(target), reason=f"{host_of(target)} is not among insecure-registries"
             )
 
-    async def _explain(self, error: Exception, url: URL, *, verify: bool, proxy: str | None = None) -> RegistryError:
+    async def _explain(
+        self, error: Exception, url: URL, host: str, *, verify: bool, proxy: str | None
+    ) -> RegistryError:
         """What to tell about a request that got no (whole) answer."""
-        where, host = shown(url), url.authority
+        where = shown(url)
         via = f" through the proxy {without_password(proxy)}" if proxy else ""
         if isinstance(error, aiohttp.ClientConnectorCertificateError) and verify:
             cause = error.certificate_error
@@ -157,6 +161,11 @@ class Transport:
         if tls_error is not None and speaks_plain_http(tls_error) and not proxy:
             return PlainHttpAnswer(url=where, host=host)
         return RegistryUnreachable(url=where, host=host, reason=_reason(error, url), via=via)
+
+
+def host_of(url: URL) -> str:
+    """`host[:port]`, the port only where it is not the scheme's own."""
+    return url.host_port_subcomponent or ""
 
 
 def shown(url: URL) -> str:
@@ -175,7 +184,7 @@ async def read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> by
         size += len(part)
         if size > limit_bytes:
             raise ContentRefused(
-                what=shown(response.url), host=response.url.authority, reason=f"more than {limit_bytes} bytes"
+                what=shown(response.url), host=host_of(response.url), reason=f"more than {limit_bytes} bytes"
             )
         parts.append(part)
     return b"".join(parts)
@@ -192,15 +201,11 @@ def _location(response: aiohttp.ClientResponse, url: URL) -> URL | None:
         raise RedirectRefused(url=shown(url), target=tame(location), reason="not a URL") from None
 
 
-def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+def _tls_error(error: Exception) -> ssl.SSLError | None:
     """The TLS failure beneath a client error, if there is one."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return error
-        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ssl.SSLError):
-            return error.os_error
-        error = error.__cause__
-    return None
+    if isinstance(error, aiohttp.ClientConnectorError):  # which may claim to be an SSLError itself
+        error = error.os_error
+    return error if isinstance(error, ssl.SSLError) else None
 
 
 def _reason(error: Exception, url: URL) -> str:
@@ -226,4 +231,6 @@ def _reason(error: Exception, url: URL) -> str:
 
 
 def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    """What the system calls it: asyncio's own text repeats the address instead. Name look-ups have negative numbers."""
+    number = error.errno or 0
+    return (os.strerror(number) if number > 0 else error.strerror or str(error)).lower()
