@@ -1,6 +1,7 @@
 """Operations of the contract that Pier does not have yet: each answers 501 and names itself. One list, to become empty.
 
-Below it, the operations that answer as Docker does on a node outside any swarm, and those on plugins that do not exist.
+Below it, the operations that answer as Docker does on a node outside any swarm, and those on plugins, volumes and
+networks that do not exist: `docker inspect NAME` asks for each kind in turn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ from .router import Route
 
 class NoSuchPlugin(NotFound):
     """plugin "{name}" not found"""
+
+
+class NoSuchNetwork(NotFound):
+    """network {name} not found"""
+
+
+class NoSuchVolume(NotFound):
+    """get {name}: no such volume"""
 
 
 class NotInASwarm(Unavailable):
@@ -58,13 +67,11 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     # volumes
     ("GET", "/volumes", "VolumeList"),
     ("POST", "/volumes/create", "VolumeCreate"),
-    ("GET", "/volumes/{name}", "VolumeInspect"),
     ("PUT", "/volumes/{name}", "VolumeUpdate"),
     ("DELETE", "/volumes/{name}", "VolumeDelete"),
     ("POST", "/volumes/prune", "VolumePrune"),
     # networks
     ("GET", "/networks", "NetworkList"),
-    ("GET", "/networks/{id}", "NetworkInspect"),
     ("DELETE", "/networks/{id}", "NetworkDelete"),
     ("POST", "/networks/create", "NetworkCreate"),
     ("POST", "/networks/{id}/connect", "NetworkConnect"),
@@ -120,6 +127,9 @@ ONE_PLUGIN: tuple[tuple[str, str, str], ...] = (
 )
 
 
+PREDEFINED_NETWORKS = ("bridge", "host", "none")
+
+
 async def not_implemented(call: Call) -> web.StreamResponse:
     raise NotImplementedYet(what=f"{call.operation} ({call.request.method} {call.template})")
 
@@ -132,7 +142,19 @@ async def no_such_plugin(call: Call) -> web.StreamResponse:
     raise NoSuchPlugin(name=call.id)
 
 
+async def inspect_network(call: Call) -> web.StreamResponse:
+    if call.id in PREDEFINED_NETWORKS:
+        return await not_implemented(call)
+    raise NoSuchNetwork(name=call.id)
+
+
+async def no_such_volume(call: Call) -> web.StreamResponse:
+    raise NoSuchVolume(name=call.params["name"])
+
+
 ROUTES = (
+    Route("GET", "/networks/{id}", "NetworkInspect", inspect_network),
+    Route("GET", "/volumes/{name}", "VolumeInspect", no_such_volume),
     *(Route(method, path, operation, not_implemented) for method, path, operation in UNIMPLEMENTED),
     *(Route(method, path, operation, not_in_a_swarm) for method, path, operation in SWARM),
     *(Route(method, path, operation, no_such_plugin) for method, path, operation in ONE_PLUGIN),

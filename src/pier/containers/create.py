@@ -98,12 +98,16 @@ def check_platform(image: Image, ref: str, asked: str) -> list[str]:
 
 
 def check_joined(world: World, host: HostConfig) -> None:
-    """Containers whose namespaces are joined must be there already. Raises NoSuchContainer."""
+    """Containers whose pid namespace is joined must be there already. Raises NoSuchContainer.
+
+    One whose network is joined may come later: a start that does not find it says so, as with Docker.
+    """
     if host.pid_mode.startswith("container:"):
         world.find(host.pid_mode.partition(":")[2])
     if host.network_mode.startswith("container:"):
         # Kept by id, as Docker does: a rename must not break the tie.
-        host.network_mode = f"container:{world.find(host.network_mode.partition(':')[2]).id}"
+        with contextlib.suppress(NotFound):
+            host.network_mode = f"container:{world.find(host.network_mode.partition(':')[2]).id}"
 
 
 def name_host(record: Record, host_name: str) -> None:

@@ -12,7 +12,6 @@ from pier.model.container import ContainerInspectResponse, ContainerState, Mount
 from pier.model.image import DriverData
 from pier.model.network import EndpointSettings, NetworkSettings
 from pier.model.time import rfc3339_nano
-from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 
 
@@ -23,7 +22,6 @@ async def inspect(world: World, container: Container, *, size: bool) -> Containe
     etc_owner = record.id
     if record.host_config.network_mode.startswith("container:"):
         etc_owner = record.host_config.network_mode.partition(":")[2]
-    endpoint = world.networks.endpoint(record.id)
     logged = record.host_config.log_config.type == "json-file"
     answer = ContainerInspectResponse(
         id=record.id,
@@ -44,7 +42,7 @@ async def inspect(world: World, container: Container, *, size: bool) -> Containe
         graph_driver=graph_driver(world, record),
         mounts=mount_points(record),
         config=record.config,
-        network_settings=network_settings(record, endpoint),
+        network_settings=network_settings(world, record),
     )
     if size:
         written, lower = await asyncio.to_thread(sizes, world, record)
@@ -74,17 +72,22 @@ def mount_points(record: Record) -> list[MountPoint]:
     return [mount.point() for mount in user_mounts(record.host_config)]
 
 
-def endpoint_settings(record: Record, endpoint: Endpoint | None) -> dict[str, EndpointSettings]:
+def endpoint_settings(world: World, record: Record) -> dict[str, EndpointSettings]:
     """`Networks`: what the container has of its network, or an empty place while it does not run."""
+    endpoint = world.networks.endpoint(record.id)
     if endpoint is not None:
         return endpoint.settings
     mode = record.host_config.network_mode
-    return {} if mode.startswith("container:") else {mode: EndpointSettings(mac_address=record.mac_address)}
+    if mode.startswith("container:"):
+        return {}
+    network_id = world.networks.network_id(mode) if record.state.started_at_ns else ""
+    return {mode: EndpointSettings(network_id=network_id, mac_address=record.mac_address)}
 
 
-def network_settings(record: Record, endpoint: Endpoint | None) -> NetworkSettings:
+def network_settings(world: World, record: Record) -> NetworkSettings:
     """The endpoint, and on the default bridge its repetition for old clients."""
-    found = NetworkSettings(networks=endpoint_settings(record, endpoint))
+    endpoint = world.networks.endpoint(record.id)
+    found = NetworkSettings(networks=endpoint_settings(world, record))
     if endpoint is None:
         return found
     pid = record.state.pid

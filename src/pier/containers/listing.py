@@ -143,7 +143,7 @@ def summary(world: World, container: Container, now_ns: int) -> ContainerSummary
         host_config=HostConfigSummary(
             network_mode=record.host_config.network_mode, annotations=record.host_config.annotations
         ),
-        network_settings=NetworkSettingsSummary(networks=endpoint_settings(record, endpoint)),
+        network_settings=NetworkSettingsSummary(networks=endpoint_settings(world, record)),
         mounts=mount_points(record),
         health=HealthSummary(status="none"),
     )
@@ -151,8 +151,8 @@ def summary(world: World, container: Container, now_ns: int) -> ContainerSummary
 
 async def build_matcher(world: World, filters: Filters) -> Callable[[Container], bool]:
     """One predicate for all filters: values that have to be looked up are looked up once."""
-    filters.one_of("status", STATUSES)
-    filters.one_of("health", ("none", "starting", "healthy", "unhealthy"))
+    _check_states(filters, "status", "state", STATUSES)
+    _check_states(filters, "health", "health", ("none", "starting", "healthy", "unhealthy"))
     task = filters.boolean("is-task")
     exited = {_number("exited", value) for value in filters.get("exited")}
     before = min((_created(world, ref) for ref in filters.get("before")), default=None)
@@ -185,6 +185,15 @@ async def build_matcher(world: World, filters: Filters) -> Callable[[Container],
         )
 
     return matches
+
+
+def _check_states(filters: Filters, name: str, what: str, allowed: Sequence[str]) -> None:
+    for value in filters.get(name):
+        if value not in allowed:
+            raise InvalidParameter(
+                f"invalid filter '{name}={value}': invalid value for {what} ({value}): "
+                f"must be one of {', '.join(allowed)}"
+            )
 
 
 def _number(name: str, text: str) -> int:

@@ -115,6 +115,8 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
         masked_paths=masked,
         readonly_paths=readonly,
         port_bindings=given.port_bindings or {},
+        memory_swappiness=None if given.memory_swappiness == -1 else given.memory_swappiness,
+        pids_limit=given.pids_limit if (given.pids_limit or 0) > 0 else None,
         oom_kill_disable=bool(given.oom_kill_disable),
         runtime=given.runtime or "runc",
         restart_policy=msgspec.structs.replace(given.restart_policy, name=given.restart_policy.name or "no"),

@@ -164,7 +164,7 @@ def parse_mount(mount: Mount) -> UserMount:
             name = f" {mount.source!r}" if mount.source else ""
             raise NotImplementedYet(what=f"the {mount.type} mount{name} at {mount.target}")
         case _:
-            raise InvalidParameter(f"invalid mount config for type {mount.type!r}: mount type unknown")
+            raise InvalidParameter(f'invalid mount config for type "{mount.type}": mount type unknown')
 
 
 def _bind(mount: Mount) -> UserMount:

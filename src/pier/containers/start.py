@@ -17,7 +17,7 @@ from pier.containers import etc_files, spec, spec_mounts, spec_resources, spec_s
 from pier.containers.create import ensure_source
 from pier.containers.record import Record, Status, mark_failed, mark_started
 from pier.containers.world import Container, World
-from pier.errors import Conflict
+from pier.errors import Conflict, NotFound, PierError
 from pier.model.host_config import HostConfig, PortBinding
 from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
@@ -33,6 +33,10 @@ class NotRunning(Conflict):
 
 class CannotStart(Conflict):
     """{reason}"""
+
+
+class JoinedMissing(PierError):
+    """joining {kind} namespace of container: {reason}"""
 
 
 class JoinedNotRunning(Conflict):
@@ -176,11 +180,17 @@ _NS_FILES = {"network": "net", "pid": "pid"}
 
 
 def find_joined(world: World, host: HostConfig) -> dict[str, Container]:
-    """The containers whose namespaces are joined, by OCI's word for the namespace. Raises JoinedNotRunning."""
+    """The containers whose namespaces are joined, by OCI's word for the namespace.
+
+    Raises JoinedMissing, JoinedNotRunning.
+    """
     found: dict[str, Container] = {}
     for kind, mode in (("network", host.network_mode), ("pid", host.pid_mode)):
         if mode.startswith("container:"):
-            other = world.find(mode.partition(":")[2])
+            try:
+                other = world.find(mode.partition(":")[2])
+            except NotFound as error:
+                raise JoinedMissing(kind=kind, reason=error.message) from error
             if not other.record.state.pid:
                 raise JoinedNotRunning(kind=kind, id=other.id, status=other.record.state.status)
             found[kind] = other

@@ -22,7 +22,6 @@ class Listed:
 
     image: Image
     size_bytes: int
-    containers: int
 
 
 def created_ns(image: Image) -> int:
@@ -75,7 +74,7 @@ def summary(item: Listed, filters: Filters) -> ImageSummary:
     image = item.image
     return ImageSummary(
         id=str(image.id),
-        containers=item.containers,
+        containers=-1,  # not counted here, as with Docker: `system df` counts
         created=created_ns(image) // SECOND_NS,
         labels=image.labels or None,
         repo_digests=_matching(image.digests, filters),

@@ -123,8 +123,7 @@ class ImageService:
         catalog = await self._current()
         images = builtins.list(catalog.images.values())
         sizes = await asyncio.to_thread(lambda: [self._size(image) for image in images])
-        users = [len(self.users_of(image.id)) for image in images]
-        listed = map(Listed, images, sizes, users)
+        listed = map(Listed, images, sizes)
         return summaries(listed, filters or Filters(), catalog.get)
 
     async def inspect(self, ref: str) -> ImageInspect:

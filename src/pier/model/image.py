@@ -37,8 +37,8 @@ class OCIDescriptor(msgspec.Struct, kw_only=True, rename="camel"):
 class DriverData(Struct):
     """What the snapshot driver says of a container or an image: `LowerDir`, `UpperDir`, … (To API 1.51.)."""
 
+    data: dict[str, str] | None
     name: str
-    data: dict[str, str] | None = None
 
 
 class RootFSStorageSnapshot(Struct):

@@ -21,6 +21,7 @@ from pier.kernel.paths import closing
 from pier.runtime import wire
 from pier.runtime.monitor import SOCKET_NAME
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest, Supervision
+from pier.runtime.users import UserError
 
 KILLED = 137
 """128 + SIGKILL: how a container is said to have ended when its monitor was killed."""
@@ -29,12 +30,16 @@ REPLY_TIMEOUT_S = 150.0
 
 
 class StartFailed(PierError):
-    """failed to create task for container: OCI runtime create failed: unable to start container process: {reason}"""
+    """failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: {reason}"""  # noqa: E501 - Docker's words
 
     status = 400
 
     def __init__(self, reason: str, exit_code: int = 128) -> None:
-        super().__init__(reason=reason)
+        if reason.startswith(UserError.BEGINNINGS):  # Docker's daemon looks the user up itself
+            super().__init__(reason)
+            self.status = 500
+        else:
+            super().__init__(reason=reason)
         self.exit_code = exit_code
 
 
@@ -46,6 +51,10 @@ class ExecFailed(PierError):
     def __init__(self, reason: str, exit_code: int = 126) -> None:
         super().__init__(reason=reason)
         self.exit_code = exit_code
+
+
+class ExecUserUnknown(PierError):
+    """{reason}"""
 
 
 class MonitorError(PierError):
@@ -192,7 +201,7 @@ class Monitor:
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         """Run one more process; returns its pid on the host once the program itself runs.
 
-        `end.fd` is duplicated as in `attach`. Raises ExecFailed, MonitorLost.
+        `end.fd` is duplicated as in `attach`. Raises ExecFailed, ExecUserUnknown, MonitorLost.
         """
         wants = {} if end is None else {"stdin": end.stdin, "stdout": end.stdout, "stderr": end.stderr}
         fds = [] if end is None else [end.fd]
@@ -200,6 +209,8 @@ class Monitor:
         reply = await self._ask("exec", fds=fds, request=request.to_dict(), **wants)
         if "error" in reply:
             self._execs.pop(request.exec_id, None)
+            if reply["error"].startswith(UserError.BEGINNINGS):
+                raise ExecUserUnknown(reason=reply["error"])
             raise ExecFailed(reply["error"], reply.get("exit_code", 126))
         return int(reply["pid"])
 
@@ -346,7 +357,10 @@ def spawn_zygote(python: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """
     ours, theirs = wire.pair()
     source = os.path.dirname(os.path.dirname(os.path.realpath(pier.__file__)))
-    boot = f"import sys; sys.path.insert(0, {source!r}); from pier.runtime.zygote import main; main()"
+    boot = (
+        f"import sys; sys.path.insert(0, {source!r}); from pier.runtime import stand_ins; stand_ins.install(); "
+        "from pier.runtime.zygote import main; main()"
+    )
     binary = mounts.open_tree(mounts.AT_FDCWD, os.path.realpath(python), clone=True)
     try:
         mounts.mount_setattr(binary, set=mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)

@@ -60,7 +60,8 @@ def _problem(path: str) -> int | None:
 def _worded(name: str, problem: int, missing: str) -> ProgramError:
     if problem in (errno.ENOENT, errno.ENOTDIR):
         return ProgramError(f'exec: "{name}": {missing}', NOT_FOUND)
-    return ProgramError(f'exec: "{name}": {_go_error(problem)}', NOT_EXECUTABLE)
+    denied = ": permission denied" if problem == errno.EISDIR else ""
+    return ProgramError(f'exec: "{name}": {_go_error(problem)}{denied}', NOT_EXECUTABLE)
 
 
 def _go_error(number: int) -> str:

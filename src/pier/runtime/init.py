@@ -116,7 +116,7 @@ def _become_container(request: StartRequest, report: Report, stdio: Stdio) -> No
     use_stdio(stdio)
     if not spec["process"].get("terminal"):
         os.setsid()
-    start_program(ready, report, set(request.requested), with_reaper=request.init)
+    start_program(ready, report, set(request.requested), make_cwd=True, with_reaper=request.init)
 
 
 def _v1_hierarchies(layout: Layout) -> list[tuple[str, str]]:
@@ -212,11 +212,11 @@ def reset_signals() -> None:
 
 
 def start_program(
-    ready: program.Program, report: Report, requested: set[str], *, with_reaper: bool = False
+    ready: program.Program, report: Report, requested: set[str], *, make_cwd: bool = False, with_reaper: bool = False
 ) -> NoReturn:
     """Become the program. Never returns; raises what `Report.fail` reports."""
     reset_signals()
-    program.enter_cwd(ready.process.get("cwd") or "/")
+    program.enter_cwd(ready.process.get("cwd") or "/", make=make_cwd)
     program.own_stdio(ready.identity.uid)
     program.become(ready)
     if with_reaper:

@@ -43,6 +43,9 @@ def prepare(
     """Look up everything that has to be looked up; `root_fd` is the container's root. Raises UserError, OSError."""
     if user or group_add or "user" not in process:
         identity = identify(root_fd, user, group_add)
+        # The primary group is among the supplementary ones too: none gains by leaving it (CVE-2022-36109).
+        groups = dict.fromkeys([identity.gid, *identity.additional_gids])
+        identity = identity._replace(additional_gids=list(groups))
     else:
         given = process["user"]
         identity = Identity(given["uid"], given["gid"], given.get("additionalGids", []), "")
@@ -70,8 +73,8 @@ def environment(entries: list[str], home: str) -> dict[bytes, bytes]:
     return env
 
 
-def enter_cwd(path: str) -> None:
-    """chdir to the program's working directory, made if it is missing, and prove that it lies inside the root.
+def enter_cwd(path: str, *, make: bool) -> None:
+    """chdir to the program's working directory and prove that it lies inside the root; `make` it if it is missing.
 
     A magic link (`/proc/self/fd/7`) could name a directory of the host that a descriptor still holds: refused.
     """
@@ -80,6 +83,9 @@ def enter_cwd(path: str) -> None:
         try:
             fd = open_in_root(root, path, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
         except FileNotFoundError:
+            if not make:
+                text = f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
+                raise failure.ProgramError(text, failure.NOT_FOUND) from None
             fd = mkdir_in_root(root, path)
         with closing(fd):
             os.fchdir(fd)

@@ -19,7 +19,9 @@ GROUPS_MAX = 65536
 
 
 class UserError(ValueError):
-    """A user or group that cannot be had, in Docker's words."""
+    """A user or group that cannot be had, in Docker's words, which begin with one of `BEGINNINGS`."""
+
+    BEGINNINGS = ("unable to find user ", "unable to find group ", "uids and gids must be in range ")
 
 
 class Passwd(NamedTuple):

@@ -153,6 +153,9 @@ class FakeNetworks:
     def endpoint(self, container_id: str) -> Endpoint | None:
         return self.endpoints.get(container_id)
 
+    def network_id(self, name: str) -> str:
+        return "n" * 64
+
 
 class House:
     """The service with everything that is fake about it; `again` is a daemon's restart."""

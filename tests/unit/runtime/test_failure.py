@@ -39,7 +39,7 @@ def test_found_in_path_in_order(programs: Path) -> None:
     [
         ("none", 127, 'exec: "none": executable file not found in $PATH'),
         ("{}/none", 127, 'exec: "{}/none": stat {}/none: no such file or directory'),
-        ("{}/folder", 126, 'exec: "{}/folder": is a directory'),
+        ("{}/folder", 126, 'exec: "{}/folder": is a directory: permission denied'),
         ("{}/data", 126, 'exec: "{}/data": permission denied'),
         ("", 127, 'exec: "": executable file not found in $PATH'),
     ],

@@ -153,7 +153,7 @@ async def test_trap_07_missing_loader_is_named(lab: Lab, tmp_path: Path) -> None
 
 async def test_user_groups_home_and_umask(lab: Lab) -> None:
     _, text = await lab.run(["sh", "-c", "id; echo $HOME; umask"], user="ana")
-    assert text.splitlines() == ["uid=1000(ana) gid=1000(ana) groups=10(wheel)", "/home", "0022"]
+    assert text.splitlines() == ["uid=1000(ana) gid=1000(ana) groups=10(wheel),1000(ana)", "/home", "0022"]
 
 
 async def test_unknown_user_is_refused_in_dockers_words(lab: Lab) -> None:
