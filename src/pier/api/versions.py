@@ -107,6 +107,10 @@ def _add_virtual_size(answer: dict[str, Any]) -> None:
     answer["VirtualSize"] = answer.get("Size", 0)
 
 
+def _containers_not_counted(answer: dict[str, Any]) -> None:
+    answer["Containers"] = -1
+
+
 def _repeat_actor(event: dict[str, Any]) -> None:
     """`status`, `id` and `from`, of containers' and images' events."""
     if event["Type"] not in ("container", "image"):
@@ -224,6 +228,7 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference("ImageList", "VirtualSize went with 1.44", _add_virtual_size, until=(1, 44)),
     Difference("ImageInspect", "VirtualSize went with 1.44", _add_virtual_size, until=(1, 44)),
+    Difference("ImageList", "Containers are counted since 1.51", _containers_not_counted, until=(1, 51)),
     # requests
     Difference(
         "ContainerCreate",

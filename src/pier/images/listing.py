@@ -22,6 +22,7 @@ class Listed:
 
     image: Image
     size_bytes: int
+    containers: int
 
 
 def created_ns(image: Image) -> int:
@@ -74,7 +75,7 @@ def summary(item: Listed, filters: Filters) -> ImageSummary:
     image = item.image
     return ImageSummary(
         id=str(image.id),
-        containers=-1,  # not counted here, as with Docker: `system df` counts
+        containers=item.containers,
         created=created_ns(image) // SECOND_NS,
         labels=image.labels or None,
         repo_digests=_matching(image.digests, filters),

@@ -41,7 +41,7 @@ def bar(current: int, total: int) -> str:
     if total <= 0:
         return f"{size(current):>8}"
     filled = min(BAR_WIDTH, BAR_WIDTH * current // total)
-    return f"[{'=' * filled}>{' ' * (BAR_WIDTH - filled)}]  {size(current)}/{size(total)}"
+    return f"[{'=' * filled}>{' ' * (BAR_WIDTH - filled)}] {size(current):>8}/{size(total)}"
 
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")

@@ -123,7 +123,8 @@ class ImageService:
         catalog = await self._current()
         images = builtins.list(catalog.images.values())
         sizes = await asyncio.to_thread(lambda: [self._size(image) for image in images])
-        listed = map(Listed, images, sizes)
+        users = [len(self.users_of(image.id)) for image in images]
+        listed = map(Listed, images, sizes, users)
         return summaries(listed, filters or Filters(), catalog.get)
 
     async def inspect(self, ref: str) -> ImageInspect:
