@@ -85,6 +85,7 @@ def _become_container(request: StartRequest, report: Report, stdio: Stdio) -> No
     for warning in cgroup.apply(linux.get("resources") or {}):
         report.warn(warning)
     join_cgroup(cgroup)
+    process.join_session_keyring(keyring_name(cgroup.path))
     host_link = NetlinkSocket() if request.interfaces else None
     enter_namespaces(linux.get("namespaces", []))
     if is_new(linux, "network"):
@@ -130,6 +131,11 @@ def join_cgroup(cgroup: Cgroup) -> None:
         os.close(fd)
 
 
+def keyring_name(cgroup_path: str) -> str:
+    """A container's session keyring: the daemon's own, with the host's keys, must not be inherited."""
+    return f"_ses.{os.path.basename(cgroup_path)}"
+
+
 def enter_namespaces(wanted: list[dict[str, str]]) -> None:
     """Join the namespaces given by path, then make the new ones; pid and user are the monitor's business."""
     new = 0
@@ -151,16 +157,20 @@ def is_new(linux: dict[str, Any], kind: str) -> bool:
 
 
 def _mount_root(request: StartRequest, linux: dict[str, Any]) -> int:
-    """Mount the root file system in this mount namespace only; returns a descriptor of its root."""
+    """Mount the root file system in this mount namespace only; returns a descriptor of its root.
+
+    Nothing may travel back to the host's mounts. With `shared` they have to stay our peers until the bind mounts are
+    made; the root itself is private even then, and it is what the container's is attached to.
+    """
     propagation = mounts.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
-    mounts.mount(None, "/", None, propagation)
-    if propagation & mounts.MS_SHARED:
-        mounts.mount(None, "/", None, mounts.MS_PRIVATE)
+    if not propagation & mounts.MS_SHARED:
+        mounts.mount(None, "/", None, propagation | mounts.MS_REC)
+    mounts.mount(None, "/", None, mounts.MS_PRIVATE)
     root = request.root
     fd = mounts.mount_overlay(root.lower, root.upper, root.work)
-    # pivot_root wants a mount point; the container's own folder is one that nobody else needs here.
-    with closing(os.open(request.exec_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
-        mounts.move_mount(fd, place, request.exec_dir)
+    # pivot_root wants a mount point. What is mounted over `/` hides nothing from a process whose root is below it.
+    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
+        mounts.move_mount(fd, place, "/")
     return fd
 
 
@@ -187,8 +197,11 @@ def _enter_root(root_fd: int, *, read_only: bool) -> None:
     """Make the container's root the only one, and leave no way back (pivot_root(2), the `.`, `.` form)."""
     if read_only:
         mounts.mount_setattr(root_fd, set=mounts.MOUNT_ATTR_RDONLY)
-    os.fchdir(root_fd)
-    mounts.pivot_root(".", ".")
+    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as old_root:
+        os.fchdir(root_fd)
+        mounts.pivot_root(".", ".")
+        # Mounts that are still the host's peers would be unmounted there too.
+        mounts.mount_setattr(old_root, propagation=mounts.MS_SLAVE, recursive=True)
     mounts.umount(".", mounts.MNT_DETACH)
     os.chdir("/")
 

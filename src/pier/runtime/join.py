@@ -12,7 +12,7 @@ from pier.kernel.cgroups import Cgroup
 from pier.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root, require_fs
 from pier.runtime import program
-from pier.runtime.init import Report, Stdio, join_cgroup, set_oom_score, start_program, use_stdio
+from pier.runtime.init import Report, Stdio, join_cgroup, keyring_name, set_oom_score, start_program, use_stdio
 from pier.runtime.request import ExecRequest
 from pier.runtime.rootfs import DEVPTS_SUPER_MAGIC
 
@@ -30,6 +30,7 @@ def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup_path: str, in
         bpf = program.read_filter(request.seccomp_bpf)
         set_oom_score(request.process.get("oomScoreAdj"), set(), report)
         join_cgroup(Cgroup(detect(), cgroup_path))
+        process.join_session_keyring(keyring_name(cgroup_path))
         namespaces.setns(init_pidfd, JOINED)
         os.close(init_pidfd)
         os.umask(0)

@@ -16,7 +16,6 @@ import signal
 import socket
 import struct
 import time
-import traceback
 from typing import Any, NamedTuple, NoReturn
 
 from pier.errors import PierError
@@ -34,6 +33,7 @@ from pier.runtime.poll import HANGUP, READ, Poller
 from pier.runtime.reaper import exit_code
 from pier.runtime.request import ExecRequest, ExitRecord, Supervision
 from pier.runtime.streams import Streams
+from pier.runtime.trace import describe as describe_error
 
 SOCKET_NAME = "monitor.sock"
 DRAIN_S = 2.0
@@ -185,8 +185,8 @@ class Monitor:
         try:
             self._poller.run_once(timeout_s)
             self._report_execs()
-        except Exception:
-            self._note(traceback.format_exc())
+        except Exception as error:
+            self._note(describe_error(error))
 
     def _note(self, text: str) -> None:
         with (
@@ -440,8 +440,8 @@ def main(
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         Monitor(supervision, request, control, attached).run()
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError), open(f"{supervision.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
-            traceback.print_exc(file=file)
+            file.write(describe_error(error))
         os._exit(1)
     os._exit(0)

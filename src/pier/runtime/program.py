@@ -118,10 +118,10 @@ def become(program: Program) -> None:
     os.setgroups(identity.additional_gids)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
-    capabilities.keep_across_setuid(False)
-    capabilities.apply(sets)
-    # A change of identity clears the death signal, and makes the process dumpable as the file system says.
+    # A change of identity makes the process as dumpable as fs.suid_dumpable says; its full capabilities still keep the
+    # container's other processes out of its memory, what `apply` leaves of them would not.
     prctl(PR_SET_DUMPABLE, 0)
+    capabilities.apply(sets)
     if no_new_privileges:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         if program.seccomp_bpf is not None:

@@ -7,8 +7,17 @@ The zygote reads these from a socket, so they are plain dataclasses over the sta
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """A struct of this module as a dict, not copied any deeper: `dataclasses.asdict` takes 1 ms for a spec."""
+    return {name: getattr(record, name) for name in type(record).__annotations__}
+
+
+def _encode(record: Any) -> str:
+    return json.dumps(record, separators=(",", ":"), default=_fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class StartRequest:
     `process.oomScoreAdj` or `process.rlimits.RLIMIT_NOFILE`: a failure there is an error, elsewhere a warning."""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return _encode(self)
 
     @classmethod
     def from_json(cls, text: str) -> StartRequest:
@@ -122,7 +131,7 @@ class Supervision:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return _fields(self) | {"log": _fields(self.log) if self.log else None}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Supervision:
@@ -145,7 +154,7 @@ class ExecRequest:
     seccomp_bpf: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return _fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +168,10 @@ class ExitRecord:
     oom_killed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return _fields(self)
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        return _encode(self).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> ExitRecord:

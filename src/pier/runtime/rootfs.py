@@ -9,6 +9,7 @@ container, never outside it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -123,11 +124,22 @@ class Tree:
         """An O_PATH descriptor of a mount point, made if it is not there."""
         if path in REAL_DIRECTORIES:
             self._refuse_link(path)
-        fd = paths.mkdir_in_root(self.root_fd, path)
-        try:
+        with paths.closing(paths.mkdir_in_root(self.root_fd, path)) as fd:
+            self._refuse_proc(fd, path)
             yield fd
-        finally:
-            os.close(fd)
+
+    @contextlib.contextmanager
+    def file(self, path: str) -> Iterator[int]:
+        """An O_PATH descriptor of a mount point that is no directory, made if it is not there."""
+        with paths.closing(paths.touch_in_root(self.root_fd, path)) as fd:
+            self._refuse_proc(fd, path)
+            yield fd
+
+    @staticmethod
+    def _refuse_proc(fd: int, path: str) -> None:
+        """A link in the image must not lead a volume onto /proc, whose files masks and checks rely on (attack 5)."""
+        if not path.startswith("/proc/") and paths.fs_magic(fd) == paths.PROC_SUPER_MAGIC:
+            raise OSError(errno.EPERM, f'"{path}" cannot be mounted because it is inside /proc')
 
     def _refuse_link(self, path: str) -> None:
         try:
@@ -191,7 +203,7 @@ class BindMount(NamedTuple):
                 with tree.directory(self.destination) as target:
                     mounts.move_mount(fd, target, self.destination)
             else:
-                with paths.closing(paths.touch_in_root(tree.root_fd, self.destination)) as target:
+                with tree.file(self.destination) as target:
                     mounts.move_mount(fd, target, self.destination)
             if options.set or options.clear:
                 mounts.mount_setattr(fd, set=options.set, clear=options.clear)
@@ -330,13 +342,15 @@ def _attach(tree: Tree, fd: int, destination: str) -> None:
 
 
 def _make_node(dir_fd: int, name: str, mode: int, number: int, *, owner: tuple[int, int] = (0, 0)) -> None:
-    """mknod(2) below a descriptor; a node of that name that is there already is left as it is."""
+    """mknod(2) below a descriptor, the umask being 0; a node of that name that is there already is left as it is.
+
+    No chmod: where the directory is a volume, a neighbour may have put a link in the node's place since, which chmod
+    would follow from the host's root.
+    """
     try:
         os.mknod(name, mode, number, dir_fd=dir_fd)
     except FileExistsError:
         return
-    # The umask of the zygote is not the device's business.
-    os.chmod(name, stat.S_IMODE(mode), dir_fd=dir_fd)
     if owner != (0, 0):
         os.chown(name, *owner, dir_fd=dir_fd, follow_symlinks=False)
 
@@ -390,7 +404,8 @@ def plan(spec: dict[str, Any], hierarchies: list[tuple[str, str]], own_namespace
         else:
             operations.append(MountFilesystem(fstype, destination, options, mount.get("source")))
         if destination == "/dev":
-            operations.append(MakeDevices(linux.get("devices", [])))
+            if not options.bind:  # else it is the host's own, or what the user keeps there: not ours to fill
+                operations.append(MakeDevices(linux.get("devices", [])))
             devices_made = True
     if not devices_made:
         operations.append(MakeDevices(linux.get("devices", [])))

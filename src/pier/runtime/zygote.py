@@ -80,7 +80,7 @@ def fill_holes() -> list[bytes]:
 def main() -> None:
     """`zygote FD`: serve the daemon's socket, inherited as descriptor FD."""
     sock = socket.socket(fileno=int(sys.argv[1]))
-    sock.set_inheritable(False)
+    os.set_inheritable(sock.fileno(), False)
     process.close_all_but([sock.fileno()])
     process.set_name("pier-zygote")
     os.setsid()
