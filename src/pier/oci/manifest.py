@@ -157,7 +157,7 @@ def _kind(probe: _Probe, *, stated: str, what: str) -> str:
     own = probe.media_type or ""
     if {own, stated} & SCHEMA1_TYPES or (probe.fs_layers is not None and probe.schema_version == 1):
         raise SchemaOneManifest(what=what)
-    if (image_fields and index_fields) or probe.fs_layers is not None:
+    if probe.fs_layers is not None:
         raise AmbiguousManifest(what=what, reason="has the fields of more than one kind of manifest")
     if own in known and stated in known and own != stated:
         raise AmbiguousManifest(what=what, reason=f"mediaType is {own}, but it was given as {stated}")
