@@ -118,6 +118,11 @@ class Cgroup:
             raise
         return fds
 
+    def create_unified(self) -> None:
+        """The part of `create` that a process born in this cgroup needs; it can do the rest itself. Raises OSError."""
+        if self.layout.unified is not None:
+            cgroup_files.make(self.layout.unified, self.layout.unified + self.path)
+
     def open_unified(self) -> int | None:
         """The directory in the cgroup2 hierarchy, for CLONE_INTO_CGROUP; None where there is none. Raises OSError."""
         if self.layout.unified is None:

@@ -11,12 +11,11 @@ import resource
 import struct
 import termios
 
-from pier.kernel.syscalls import SYS, libc, prototype, raise_errno
+from pier.kernel.syscalls import SYS, libc, prototype, raise_errno, syscall
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
-PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -44,8 +43,11 @@ def prctl(option: int, value: int) -> None:
 
 def set_name(name: str) -> None:
     """The process's name in ps (15 bytes)."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, name.encode()[:15])
+    finally:
+        os.close(fd)
 
 
 def close_range(first: int, last: int) -> None:
@@ -92,6 +94,28 @@ def setdomainname(name: str) -> None:
 def set_window_size(tty_fd: int, height: int, width: int) -> None:
     """Rows and columns of a terminal (ioctl_tty(2), TIOCSWINSZ)."""
     fcntl.ioctl(tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+
+KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_SETPERM = 5
+KEY_POS_ALL = 0x3F000000
+KEY_USR_VIEW_READ_SEARCH_LINK = 0x001B0000
+
+
+def join_session_keyring(name: str) -> bool:
+    """Leave the inherited session keyring for the one called `name`, made if it is not there (keyctl(2)).
+
+    False where the kernel has no keys, or a filter around all of us forbids them: to the container's programs as well.
+    """
+    try:
+        keyring = syscall(SYS.keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.encode(), name="keyctl")
+        # Search permission lets a later process of the same user find it by name.
+        syscall(SYS.keyctl, KEYCTL_SETPERM, keyring, KEY_POS_ALL | KEY_USR_VIEW_READ_SEARCH_LINK, name="keyctl")
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return False
+        raise
+    return True
 
 
 TIOCGPTPEER = 0x5441

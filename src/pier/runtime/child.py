@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pier.kernel import namespaces
 from pier.runtime import wire
 from pier.runtime.init import Stdio
 from pier.runtime.streams import STDERR, STDOUT, Streams
@@ -40,10 +39,10 @@ def make_stdio(*, terminal: bool, open_stdin: bool) -> tuple[Stdio, Outer]:
 
 
 def close_fds(fds: Iterable[int]) -> None:
+    """Close what there is to close: all are open, or -1."""
     for fd in fds:
         if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            os.close(fd)
 
 
 class Starting:
@@ -115,7 +114,7 @@ class Child:
 
     def __init__(self, started: Starting, streams: Streams) -> None:
         self.pid = started.pid
-        self.pidfd = namespaces.pidfd_open(started.pid)
+        self.pidfd = os.pidfd_open(started.pid)
         self.streams = streams
         self.exit_code: int | None = None
         self.finished_at_ns = 0

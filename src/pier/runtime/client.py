@@ -296,11 +296,11 @@ class Runtime:
         ours, theirs = wire.pair()
         message = {
             "supervision": Supervision.of(request).to_dict(),
-            "request": request.to_json(),
             "ends": [[end.stdin, end.stdout, end.stderr] for end in ends],
         }
         try:
-            await self._send(message, [theirs.fileno(), *[end.fd for end in ends]])
+            with closing(wire.sealed(request.to_json().encode())) as order:
+                await self._send(message, [theirs.fileno(), order, *[end.fd for end in ends]])
         except BaseException:
             ours.close()
             raise

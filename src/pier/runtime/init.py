@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from pier.errors import PierError
 from pier.kernel import mounts, namespaces, process
-from pier.kernel.cgroup_layout import Layout, detect
+from pier.kernel.cgroup_layout import Layout
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
@@ -58,30 +58,30 @@ class Stdio(NamedTuple):
     stderr: int
 
 
-def run(request: str, report: Report, stdio: Stdio) -> NoReturn:
-    """Be the first process of the container that `request` (a StartRequest as JSON) asks for.
+def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoReturn:
+    """Be the first process of the container that the StartRequest behind `request_fd` asks for.
 
     Never returns; every failure is reported.
     """
     try:
-        process.close_all_but([report.fileno(), *stdio])
+        process.close_all_but([report.fileno(), request_fd, *stdio])
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         process.prctl(process.PR_SET_DUMPABLE, 0)
-        _become_container(StartRequest.from_json(request), report, stdio)
+        cgroup.create()
+        request = StartRequest.from_json(wire.read_sealed(request_fd).decode())
+        _become_container(request, cgroup, report, stdio)
     except BaseException as error:
         report.fail(error)
     os._exit(1)
 
 
-def _become_container(request: StartRequest, report: Report, stdio: Stdio) -> None:
+def _become_container(request: StartRequest, cgroup: Cgroup, report: Report, stdio: Stdio) -> None:
     spec = request.spec
     linux: dict[str, Any] = spec.get("linux", {})
     own = {item["type"] for item in linux.get("namespaces", [])}
     bpf = program.read_filter(request.seccomp_bpf)
-    layout = detect()
-    operations = rootfs.plan(spec, _v1_hierarchies(layout), own)
+    operations = rootfs.plan(spec, _v1_hierarchies(cgroup.layout), own)
     set_oom_score(spec["process"].get("oomScoreAdj"), set(request.requested), report)
-    cgroup = Cgroup(layout, linux["cgroupsPath"])
     for warning in cgroup.apply(linux.get("resources") or {}):
         report.warn(warning)
     join_cgroup(cgroup)
@@ -160,12 +160,13 @@ def _mount_root(request: StartRequest, linux: dict[str, Any]) -> int:
     """Mount the root file system in this mount namespace only; returns a descriptor of its root.
 
     Nothing may travel back to the host's mounts. With `shared` they have to stay our peers until the bind mounts are
-    made; the root itself is private even then, and it is what the container's is attached to.
+    made; `/` itself, which the container's root is attached to, is private even then.
     """
     propagation = mounts.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
-    if not propagation & mounts.MS_SHARED:
+    if propagation & mounts.MS_SHARED:
+        mounts.mount(None, "/", None, mounts.MS_PRIVATE)
+    else:
         mounts.mount(None, "/", None, propagation | mounts.MS_REC)
-    mounts.mount(None, "/", None, mounts.MS_PRIVATE)
     root = request.root
     fd = mounts.mount_overlay(root.lower, root.upper, root.work)
     # pivot_root wants a mount point. What is mounted over `/` hides nothing from a process whose root is below it.

@@ -7,7 +7,6 @@ import signal
 from typing import NoReturn
 
 from pier.kernel import namespaces, process
-from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root, require_fs
@@ -20,7 +19,7 @@ JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGR
 """The pid namespace is not among them: the monitor's children are born in it."""
 
 
-def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup_path: str, init_pidfd: int) -> NoReturn:
+def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: Cgroup, init_pidfd: int) -> NoReturn:
     """Be the new process. Never returns; every failure is reported."""
     try:
         process.close_all_but([report.fileno(), init_pidfd, *stdio])
@@ -29,8 +28,8 @@ def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup_path: str, in
         process.prctl(process.PR_SET_DUMPABLE, 0)
         bpf = program.read_filter(request.seccomp_bpf)
         set_oom_score(request.process.get("oomScoreAdj"), set(), report)
-        join_cgroup(Cgroup(detect(), cgroup_path))
-        process.join_session_keyring(keyring_name(cgroup_path))
+        join_cgroup(cgroup)
+        process.join_session_keyring(keyring_name(cgroup.path))
         namespaces.setns(init_pidfd, JOINED)
         os.close(init_pidfd)
         os.umask(0)

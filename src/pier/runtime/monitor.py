@@ -66,12 +66,13 @@ class Monitor:
     def __init__(
         self,
         supervision: Supervision,
-        request: str,
+        request_fd: int,
         control: socket.socket,
         attached: list[Attached],
     ) -> None:
         self._supervision = supervision
-        self._request = request
+        self._cgroup = Cgroup(detect(), supervision.cgroup_path)
+        self._request_fd = request_fd
         self._poller = Poller()
         self._controls: dict[int, socket.socket] = {control.fileno(): control}
         self._attached = attached
@@ -110,12 +111,12 @@ class Monitor:
         inner, outer = make_stdio(terminal=terminal, open_stdin=supervision.open_stdin)
         mine, theirs = wire.pair()
         _prepare_pid_namespace(supervision.pid_namespace)
-        pid = self._fork(create_cgroup=True)
+        self._cgroup.create_unified()
+        pid = self._fork()
         if pid == 0:
-            run_init(self._request, Report(theirs), inner)
+            run_init(self._request_fd, Report(theirs), inner, self._cgroup)
         theirs.close()
-        close_fds(inner)
-        self._request = ""
+        close_fds((*inner, self._request_fd))
         starting = Starting(pid, mine, outer, terminal=terminal)
         self._await_start(starting)
         self._started_at_ns = time.time_ns()
@@ -127,12 +128,9 @@ class Monitor:
         self._attached = []
         self._watch_child(self._init)
 
-    def _fork(self, *, create_cgroup: bool = False) -> int:
+    def _fork(self) -> int:
         """Fork a process that is in the container's cgroup2, where the machine has that."""
-        cgroup = Cgroup(detect(), self._supervision.cgroup_path)
-        if create_cgroup:
-            cgroup.create()
-        fd = cgroup.open_unified()
+        fd = self._cgroup.open_unified()
         try:
             return fork_into_cgroup(fd)
         finally:
@@ -152,9 +150,8 @@ class Monitor:
     def _abandon(self) -> None:
         """Undo a start that failed."""
         with contextlib.suppress(OSError, PierError):
-            cgroup = Cgroup(detect(), self._supervision.cgroup_path)
-            cgroup.kill()
-            cgroup.remove()
+            self._cgroup.kill()
+            self._cgroup.remove()
         self._unlisten()
 
     def _streams(self, starting: Starting, log: JsonFileLog | None, *, close_stdin: bool) -> Streams:
@@ -326,7 +323,7 @@ class Monitor:
         mine, theirs = wire.pair()
         pid = self._fork()
         if pid == 0:
-            run_exec(request, Report(theirs), inner, self._supervision.cgroup_path, self._init.pidfd)
+            run_exec(request, Report(theirs), inner, self._cgroup, self._init.pidfd)
         theirs.close()
         close_fds(inner)
         starting = Starting(pid, mine, outer, terminal=terminal)
@@ -388,16 +385,15 @@ class Monitor:
     def _finish(self) -> None:
         init = self._init
         assert init is not None
-        cgroup = Cgroup(detect(), self._supervision.cgroup_path)
-        oom_killed = cgroup.oom_kills() > 0
-        cgroup.kill()
+        oom_killed = self._cgroup.oom_kills() > 0
+        self._cgroup.kill()
         deadline = time.monotonic() + DRAIN_S
         while (init.streams.open or self._execs) and (left := deadline - time.monotonic()) > 0:
             self._round(left)
         init.streams.finish()
         self._unlisten()
         with contextlib.suppress(OSError, PierError):
-            cgroup.remove()
+            self._cgroup.remove()
         record = ExitRecord(init.exit_code or 0, init.finished_at_ns, oom_killed)
         write_exit_file(self._supervision.exit_file, record)
         self._broadcast({"ended": record.to_dict()})
@@ -428,7 +424,7 @@ def _prepare_pid_namespace(path: str | None) -> None:
 
 def main(
     supervision: Supervision,
-    request: str,
+    request_fd: int,
     control: socket.socket,
     attached: list[Attached],
 ) -> NoReturn:
@@ -439,7 +435,7 @@ def main(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        Monitor(supervision, request, control, attached).run()
+        Monitor(supervision, request_fd, control, attached).run()
     except BaseException as error:
         with contextlib.suppress(OSError), open(f"{supervision.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
             file.write(describe_error(error))

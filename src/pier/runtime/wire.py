@@ -37,15 +37,25 @@ def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None
     if len(data) <= PACKET_MAX:
         _sendmsg(sock, data, fds)
         return
+    memfd = sealed(data)
+    try:
+        _sendmsg(sock, _MEMFD_MARK, (memfd, *fds))
+    finally:
+        os.close(memfd)
+
+
+def sealed(data: bytes) -> int:
+    """A descriptor that holds `data` for good (memfd_create(2)), close-on-exec: for `read_sealed`."""
     memfd = os.memfd_create("pier-message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(memfd, view) :]
         fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _SEALS)
-        _sendmsg(sock, _MEMFD_MARK, (memfd, *fds))
-    finally:
+    except BaseException:
         os.close(memfd)
+        raise
+    return memfd
 
 
 def _sendmsg(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
@@ -86,7 +96,7 @@ def decode(packet: Packet) -> tuple[Message, list[int]]:
     data, fds = packet[0], packet_fds(packet)
     try:
         if data == _MEMFD_MARK:
-            data = _read_memfd(fds.pop(0))
+            data = read_sealed(fds.pop(0))
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ValueError("a message is a JSON object")
@@ -97,7 +107,8 @@ def decode(packet: Packet) -> tuple[Message, list[int]]:
     return message, fds
 
 
-def _read_memfd(fd: int) -> bytes:
+def read_sealed(fd: int) -> bytes:
+    """What `sealed` was given; `fd` is closed. Raises ValueError, OSError."""
     try:
         size = os.fstat(fd).st_size
         if size > MESSAGE_MAX:

@@ -25,10 +25,10 @@ from pier.runtime.request import Supervision
 def serve(sock: socket.socket) -> None:
     """Fork a monitor for each request until the daemon closes its end.
 
-    A message is `{"supervision": Supervision, "request": text, "ends": [[stdin, stdout, stderr], …]}` with the
-    monitor's first control connection and then each client's socket as descriptors. The monitor reads it, not this
-    process, and the request stays text until the container's first process reads it: a page that is written here
-    between two forks is a page the two monitors do not share.
+    A message is `{"supervision": Supervision, "ends": [[stdin, stdout, stderr], …]}`; its descriptors are the
+    monitor's first control connection, the StartRequest (`wire.sealed`), then each client's socket. The monitor reads
+    the message, not this process, and the container's first process the request, not the monitor: a page that is
+    written between two forks is one that monitors do not share.
     """
     while (packet := wire.receive_packet(sock))[0]:
         if os.fork() == 0:
@@ -45,13 +45,13 @@ def _become_monitor(packet: wire.Packet) -> NoReturn:
         control = socket.socket(fileno=fds[0])
         supervision = Supervision.from_dict(message["supervision"])
         attached = [
-            Attached(socket.socket(fileno=fd), *flags) for fd, flags in zip(fds[1:], message["ends"], strict=True)
+            Attached(socket.socket(fileno=fd), *flags) for fd, flags in zip(fds[2:], message["ends"], strict=True)
         ]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         if control is not None:
             wire.send(control, {"error": f"malformed start request: {error}", "exit_code": 128})
         os._exit(1)
-    monitor.main(supervision, message["request"], control, attached)
+    monitor.main(supervision, fds[1], control, attached)
 
 
 POOL_BYTES = 16 * 1024
