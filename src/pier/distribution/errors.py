@@ -108,6 +108,12 @@ class AccessDenied(RegistryError):
     remedy = "asked {host} as {user} for {scope}; `docker login {host}` with an account that may"
 
 
+class LoginRefused(AccessDenied):
+    """{method} "{url}": {detail}"""
+
+    status = 401
+
+
 class ManifestUnknown(RegistryError):
     """manifest for {name} not found: {detail}"""
 

@@ -22,6 +22,7 @@ from pier.distribution.errors import (
     BlobUnknown,
     ContentRefused,
     LoginFailed,
+    LoginRefused,
     ManifestUnknown,
     PlainHttpAnswer,
     RegistryError,
@@ -31,7 +32,7 @@ from pier.distribution.errors import (
     TooManyRequests,
     describe_refusal,
 )
-from pier.distribution.transport import Transport, host_of, read_bounded
+from pier.distribution.transport import Transport, host_of, read_bounded, shown
 from pier.oci import Descriptor, Digest, InvalidDigest, Reference
 from pier.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, SCHEMA1_TYPES
 from pier.storage.content import ContentStore
@@ -39,6 +40,8 @@ from pier.storage.errors import ContentMismatch
 
 # Schema 1 is asked for too, so that a registry which has nothing else says so instead of "not found".
 ACCEPT_MANIFESTS: Final = ", ".join([*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES), *sorted(SCHEMA1_TYPES)])
+DENIED: Final = "denied: requested access to the resource is denied"
+"""Docker's words, for an answer that has none."""
 MAX_ERROR_BYTES: Final = 64 << 10
 MAX_FOREIGN_URLS: Final = 4
 
@@ -202,7 +205,8 @@ class Repository:
         try:
             authorization = await self._authenticator.answer(endpoint, challenges, self.scope)
         except LoginFailed as error:
-            raise self._denied(endpoint, error.message) from error
+            said = self._denial(endpoint, error.message)
+            raise LoginRefused(method=method.capitalize(), url=shown(url), **said) from error
         sent = {**headers, "Authorization": authorization}
         async with self._transport.get(url, endpoint=endpoint, headers=sent, method=method) as response:
             await self._check(response, endpoint, path)
@@ -216,8 +220,8 @@ class Repository:
         code, detail = describe_refusal(response.status, response.reason or "", body)
         host, kind = host_of(response.url), path.partition("/")[0]
         if response.status in (401, 403) or code in ("DENIED", "UNAUTHORIZED"):
-            default = "denied: requested access to the resource is denied"
-            raise self._denied(endpoint, detail if code else default)
+            default = "unauthorized: authentication required" if response.status == 401 else DENIED
+            raise AccessDenied(**self._denial(endpoint, detail if code else default))
         if response.status == 404 and kind == "manifests":
             raise ManifestUnknown(name=self.reference.familiar, detail=detail)
         if response.status == 404:
@@ -228,14 +232,15 @@ class Repository:
             raise TooManyRequests(what=host, detail=detail, host=host)
         raise (ServerFailed if response.status >= 500 else RequestRefused)(what=host, detail=detail)
 
-    def _denied(self, endpoint: Endpoint, detail: str) -> AccessDenied:
-        return AccessDenied(
-            name=self.reference.familiar_name,
-            detail=detail,
-            host=endpoint.host if endpoint.mirror else self.reference.domain,
-            user=self._authenticator.credentials_for(endpoint).who,
-            scope=self.scope,
-        )
+    def _denial(self, endpoint: Endpoint, detail: str) -> dict[str, str]:
+        """What T25 tells: registry, user and scope."""
+        return {
+            "name": self.reference.familiar_name,
+            "detail": detail,
+            "host": endpoint.host if endpoint.mirror else self.reference.domain,
+            "user": self._authenticator.credentials_for(endpoint).who,
+            "scope": self.scope,
+        }
 
 
 def describe_head(headers: Mapping[str, str]) -> Descriptor | None:
