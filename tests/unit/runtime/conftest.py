@@ -147,6 +147,14 @@ class Lab:
             record = await container.running.wait()
             return record, unframe(await container.read())
 
+    async def end(self) -> None:
+        """Kill what still runs."""
+        for container in self.containers:
+            if container.client is not None:
+                container.client.close()
+            if container.monitor is not None:
+                await _end(container.monitor)
+
 
 def unframe(data: bytes) -> str:
     text = b""
@@ -185,11 +193,7 @@ async def lab(tmp_path: Path, busybox_root: Path) -> AsyncIterator[Lab]:
     try:
         yield laboratory
     finally:
-        for container in laboratory.containers:
-            if container.client is not None:
-                container.client.close()
-            if container.monitor is not None:
-                await _end(container.monitor)
+        await laboratory.end()
         await runtime.close()
 
 

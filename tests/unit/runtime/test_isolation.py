@@ -70,15 +70,13 @@ def test_trap_10_the_hosts_mounts_stay_as_they_are_whatever_a_volume_shares(
                 {"destination": "/volume", "type": "bind", "source": str(volume), "options": options}
             )
             container = await lab.start(request)
-            await container.read_until(b" /volume/below ")
-            assert Path("/proc/thread-self/mountinfo").read_text() == before
-            line = next(line for line in container.output.decode().splitlines() if " /volume " in line)
-            assert {"": "", "slave": "master:", "shared": "shared:"}[propagation] in line
-            await container.running.signal(9)
-            await container.running.wait()
-            assert container.client is not None
-            container.client.close()
-            container.running.close()
+            try:
+                await container.read_until(b" /volume/below ")
+                assert Path("/proc/thread-self/mountinfo").read_text() == before
+                line = next(line for line in container.output.decode().splitlines() if " /volume " in line)
+                assert {"": "", "slave": "master:", "shared": "shared:"}[propagation] in line
+            finally:
+                await lab.end()
             assert Path("/proc/thread-self/mountinfo").read_text() == before
         finally:
             await runtime.close()
