@@ -214,29 +214,39 @@ def require_fs(fd: int, magic: int, what: str) -> None:
         raise OSError(errno.EXDEV, f"{what} is on a file system of type {found:#x}, not {magic:#x}: refused")
 
 
-def mkdir_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
+def mkdir_in_root(root_fd: int, path: str, mode: int = 0o755, *, links: int = 0) -> int:
     """Make `path` and its parents below `root_fd`; returns an O_PATH descriptor of the directory.
 
-    Existing links are followed inside the root, as `mkdir -p` run there would. Raises OSError ENOTDIR, ELOOP, ….
+    Existing links are followed inside the root, as `mkdir -p` run there would; `links` counts those that led to nothing
+    yet. Raises OSError ENOTDIR, ELOOP, ….
     """
     flags = os.O_PATH | os.O_DIRECTORY
-    with contextlib.suppress(FileNotFoundError):
-        return open_in_root(root_fd, path, flags)
-    parent, name = split(path)
-    if not name:
-        return open_in_root(root_fd, "/", flags)
-    parent_fd = mkdir_in_root(root_fd, parent, mode)
-    try:
+    place, missing = path, list[str]()
+    while True:
         try:
-            os.mkdir(name, mode, dir_fd=parent_fd)
-        except FileExistsError:
-            link = _dangling_target(parent_fd, name)
-            if link is not None:
-                return mkdir_in_root(root_fd, os.path.join("/" + parent, link), mode)
-        # What stands at `name` now may be a link put there since; it is resolved inside the root like any other.
-        return open_in_root(root_fd, path, flags)
-    finally:
-        os.close(parent_fd)
+            fd = open_in_root(root_fd, place or "/", flags)
+            break
+        except FileNotFoundError:
+            place, name = split(place)
+            if not name:
+                raise
+            missing.append(name)
+    while missing:
+        with closing(fd):
+            name = missing.pop()
+            try:
+                os.mkdir(name, mode, dir_fd=fd)
+            except FileExistsError:
+                target = _dangling_target(fd, name)
+                if target is not None:
+                    if links == SYMLINKS_MAX:
+                        raise_errno("mkdir", path, number=errno.ELOOP)
+                    os.close(mkdir_in_root(root_fd, os.path.join("/" + place, target), mode, links=links + 1))
+            # What stands at `name` now may be a link put there since; it is resolved inside the root like any other.
+            place = f"{place}/{name}"
+            below = open_in_root(root_fd, place, flags)
+        fd = below
+    return fd
 
 
 def _dangling_target(parent_fd: int, name: str) -> str | None:
