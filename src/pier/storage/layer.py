@@ -43,6 +43,11 @@ NAME_MAX: Final = 255
 DEPTH_MAX: Final = 1024
 """Components of one name; a path of PATH_MAX bytes has hardly more."""
 OPEN_DIRECTORIES: Final = 64
+ENTRY_ERRORS: Final = frozenset(
+    getattr(errno, name)
+    for name in "EINVAL ELOOP ENAMETOOLONG ENOTDIR EISDIR EXDEV EMLINK ERANGE E2BIG EOVERFLOW".split()
+)
+"""What the kernel says of a name, link or attribute that cannot be: the archive's fault, not the disk's."""
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -74,7 +79,12 @@ def unpack(stream: Reader, root_fd: int, limits: LayerLimits = LayerLimits()) ->
     archive = TarReader(stream, limits.tar)
     with _Extractor(root_fd, archive, limits) as extractor:
         for entry in archive:
-            extractor.extract(entry)
+            try:
+                extractor.extract(entry)
+            except OSError as error:
+                if error.errno not in ENTRY_ERRORS:
+                    raise
+                raise HostileEntry(name=entry.shown, reason=os.strerror(error.errno).lower()) from error
         extractor.finish()
         return Unpacked(extractor.size_bytes, archive.entries, frozenset(extractor.top_names))
 
