@@ -11,25 +11,18 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from .client import Client, Done
+
 BIN = Path(os.environ.get("PIER_BIN") or sysconfig.get_path("scripts"))
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 START_S = 20.0
 COMMAND_S = 60.0
-
-
-@dataclass
-class Done:
-    """A command that has ended."""
-
-    status: int
-    out: str
-    err: str
 
 
 def poll(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
@@ -189,3 +182,45 @@ def own_daemon() -> Iterator[Daemon]:
     """A daemon of the test's own, not started, without images: to be configured, stopped and killed."""
     with made_daemon(2) as fresh:
         yield fresh
+
+
+def client_of(environment: Mapping[str, str], image: str) -> Iterator[Client]:
+    """Docker's command line against a daemon; containers and images it has made are removed afterwards."""
+    if shutil.which("docker") is None:
+        pytest.skip("Docker's command line is not installed")
+    client = Client(environment, image)
+    containers, images = client.ids(), client.names()
+    try:
+        yield client
+    finally:
+        client.close()
+        if left := client.ids() - containers:
+            client("rm", "--force", *left)
+        if left := client.names() - images:
+            client("rmi", "--force", *left)
+
+
+@pytest.fixture
+def docker(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Docker's command line against the session's daemon.
+
+    PIER_SCENARIO_HOST (with PIER_SCENARIO_IMAGE, a busybox there) puts any other Docker Engine in its place: what the
+    tests say of Pier must be true of Docker too.
+    """
+    if host := os.environ.get("PIER_SCENARIO_HOST"):
+        yield from client_of({**os.environ, "DOCKER_HOST": host}, os.environ["PIER_SCENARIO_IMAGE"])
+    else:
+        daemon: Daemon = request.getfixturevalue("daemon")
+        yield from client_of(daemon.environment, "busybox")
+
+
+@pytest.fixture
+def own_docker(own_daemon: Daemon, starter_images: list[Path]) -> Iterator[Client]:
+    """Docker's command line against a daemon of the test's own, started, with the image `busybox`."""
+    own_daemon.start()
+    assert own_daemon.pier("import", "--change", 'CMD ["sh"]', str(starter_images[0]), "busybox:latest").status == 0
+    client = Client(own_daemon.environment, "busybox")
+    try:
+        yield client
+    finally:
+        client.close()

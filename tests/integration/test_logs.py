@@ -1,0 +1,99 @@
+"""`docker logs`: all of it, some of it, and what is still to come."""
+
+import re
+
+import pytest
+
+from .client import Client
+from .conftest import poll
+
+pytestmark = pytest.mark.root
+
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
+
+
+def test_streams_stay_apart(docker: Client) -> None:
+    docker("run", "--name", "t-log", docker.image, "sh", "-c", "echo out; echo err >&2")
+    done = docker("logs", "t-log")
+    assert (done.out, done.err, done.status) == ("out\n", "err\n", 0)
+
+
+def test_follow_ends_with_the_container(docker: Client) -> None:
+    script = "echo one; while ! [ -e /go ]; do sleep 0.02; done; echo two; exit 3"
+    docker.run(docker.image, "sh", "-c", script, name="t-follow")
+    session = docker.start("logs", "-f", "t-follow")
+    session.read_until("one\n")
+    docker.ok("exec", "t-follow", "touch", "/go")
+    done = session.wait()
+    assert (done.out, done.status) == ("two\n", 0)
+
+
+def test_follow_goes_on_over_a_restart(docker: Client) -> None:
+    docker.run(docker.image, "sh", "-c", "echo begun; exec sleep 1000", name="t-again")
+    session = docker.start("logs", "-f", "t-again")
+    session.read_until("begun\n")
+    docker.ok("rm", "-f", "t-again")
+    assert session.wait().status == 0
+
+
+def test_tail_since_and_until(docker: Client) -> None:
+    docker("run", "--name", "t-some", docker.image, "sh", "-c", "for n in 1 2 3 4 5; do echo $n; sleep 0.02; done")
+    assert docker.ok("logs", "--tail", "2", "t-some") == "4\n5"
+    assert docker.ok("logs", "-n", "0", "t-some") == ""
+    stamped = docker.ok("logs", "-t", "t-some").splitlines()
+    assert all(re.fullmatch(rf"{STAMP} \d", line) for line in stamped)
+    third = stamped[2].split()[0]
+    assert docker.ok("logs", "--since", third, "t-some") == "3\n4\n5"
+    assert docker.ok("logs", "--until", third, "t-some").startswith("1\n2")
+    assert docker.ok("logs", "--since", third, "--tail", "1", "t-some") == "5"
+
+
+def test_bytes_are_kept_as_they_are(docker: Client) -> None:
+    """U+2028, \\x85 and \\r are no ends of lines; a last line needs none."""
+    text = 'a\u2028b\x85c\rd \t<&>\\"\u00e9\u4e16\nlast'
+    docker("run", "-i", "--name", "t-bytes", docker.image, "cat", stdin=text.encode())
+    assert docker("logs", "t-bytes").out == text
+
+
+def test_a_line_longer_than_a_record(docker: Client) -> None:
+    docker("run", "--name", "t-long", docker.image, "sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo y")
+    assert docker("logs", "t-long").out == "x" * 100_000 + "\ny\n"
+    assert docker.ok("logs", "--tail", "1", "t-long") == "y"
+
+
+def test_a_terminals_log(docker: Client) -> None:
+    docker("run", "-t", "--name", "t-tty", docker.image, "echo", "x")
+    assert docker("logs", "t-tty").out == "x\r\n"
+
+
+def test_rotation_keeps_the_newest(docker: Client) -> None:
+    options = ["--log-opt", "max-size=10k", "--log-opt", "max-file=2"]
+    script = "n=0; while [ $n -lt 1000 ]; do n=$((n+1)); echo line $n; done"
+    docker("run", "--name", "t-rotate", *options, docker.image, "sh", "-c", script)
+    lines = docker.ok("logs", "t-rotate").splitlines()
+    assert lines == [f"line {number}" for number in range(1001 - len(lines), 1001)]
+    assert 50 < len(lines) < 1000
+
+
+def test_follow_crosses_a_rotation(docker: Client) -> None:
+    options = ["--log-opt", "max-size=4k", "--log-opt", "max-file=3"]
+    script = (
+        "while ! [ -e /go ]; do sleep 0.02; done; n=0; while [ $n -lt 300 ]; do n=$((n+1)); echo $n; sleep 0.002; done"
+    )
+    docker.run(*options, docker.image, "sh", "-c", f"echo ready; {script}", name="t-cross")
+    session = docker.start("logs", "-f", "t-cross")
+    session.read_until("ready\n")
+    docker.ok("exec", "t-cross", "touch", "/go")
+    assert session.wait().out.split() == [str(number) for number in range(1, 301)]
+
+
+def test_no_log(docker: Client) -> None:
+    docker("run", "--name", "t-none", "--log-driver", "none", docker.image, "echo", "x")
+    done = docker("logs", "t-none")
+    message = "Error response from daemon: configured logging driver does not support reading\n"
+    assert (done.out, done.err, done.status) == ("", message, 1)
+
+
+def test_while_it_is_written(docker: Client) -> None:
+    docker.run(docker.image, "sh", "-c", "while :; do echo tick; done", name="t-flood")
+    poll(lambda: docker.ok("logs", "--tail", "100", "t-flood").splitlines() == ["tick"] * 100, "a hundred lines")
