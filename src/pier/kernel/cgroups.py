@@ -41,6 +41,9 @@ _ENOTSUPP = 524
 """The kernel's own "not supported", which it lets out for `memory.kmem.limit_in_bytes`; errno.h has no name for it."""
 
 
+_NOT_PLAIN = frozenset({"", ".", ".."})
+
+
 class CgroupError(PierError):
     """{deed} cgroup {path}: {reason}"""
 
@@ -58,15 +61,18 @@ class ResourceRefused(InvalidParameter):
 class Cgroup:
     """The cgroup `path` (`/pier/<id>`) of one container, in every hierarchy of `layout`."""
 
-    __slots__ = ("_directories", "layout", "path")
+    __slots__ = ("layout", "path")
 
     def __init__(self, layout: Layout, path: str) -> None:
-        names = path.split("/")
-        if not path.startswith("/") or any(name in {"", ".", ".."} for name in names[1:]):
+        first, *names = path.split("/")
+        if first or not names or not _NOT_PLAIN.isdisjoint(names):
             raise CgroupError(deed="name", path=path, reason="not an absolute path of plain names")
         self.layout = layout
         self.path = path
-        self._directories = [mount + path for mount in layout.hierarchies]
+
+    @property
+    def _directories(self) -> list[str]:
+        return [mount + self.path for mount in self.layout.hierarchies]
 
     def directory(self, controller: str) -> str | None:
         """The directory that holds a controller's files, None where the kernel has no such controller."""

@@ -294,10 +294,7 @@ class Runtime:
         Raises StartFailed (nothing is left), ZygoteLost.
         """
         ours, theirs = wire.pair()
-        message = {
-            "supervision": Supervision.of(request).to_dict(),
-            "ends": [[end.stdin, end.stdout, end.stderr] for end in ends],
-        }
+        message = {"order": [Supervision.of(request), [[end.stdin, end.stdout, end.stderr] for end in ends]]}
         try:
             with closing(wire.sealed(request.to_json().encode())) as order:
                 await self._send(message, [theirs.fileno(), order, *[end.fd for end in ends]])

@@ -60,19 +60,31 @@ class Attached(NamedTuple):
     stderr: bool
 
 
+class Order(NamedTuple):
+    """What the daemon hands to the zygote for one container."""
+
+    supervision: Supervision
+    request_fd: int
+    """The StartRequest, `wire.sealed`."""
+    control: socket.socket
+    attached: list[Attached]
+
+    @classmethod
+    def decode(cls, packet: wire.Packet) -> Order:
+        """Raises KeyError, IndexError, TypeError, ValueError, OSError for what is no order."""
+        message, (control, request, *clients) = wire.decode(packet)
+        supervision, ends = message["order"]
+        attached = [Attached(socket.socket(fileno=fd), *wants) for fd, wants in zip(clients, ends, strict=True)]
+        return cls(Supervision.from_list(supervision), request, socket.socket(fileno=control), attached)
+
+
 class Monitor:
     """The state of one running container."""
 
-    def __init__(
-        self,
-        supervision: Supervision,
-        request_fd: int,
-        control: socket.socket,
-        attached: list[Attached],
-    ) -> None:
+    def __init__(self, order: Order) -> None:
+        supervision, self._request_fd, control, attached = order
         self._supervision = supervision
         self._cgroup = Cgroup(detect(), supervision.cgroup_path)
-        self._request_fd = request_fd
         self._poller = Poller()
         self._controls: dict[int, socket.socket] = {control.fileno(): control}
         self._attached = attached
@@ -111,8 +123,7 @@ class Monitor:
         inner, outer = make_stdio(terminal=terminal, open_stdin=supervision.open_stdin)
         mine, theirs = wire.pair()
         _prepare_pid_namespace(supervision.pid_namespace)
-        self._cgroup.create_unified()
-        pid = self._fork()
+        pid = self._fork_first()
         if pid == 0:
             run_init(self._request_fd, Report(theirs), inner, self._cgroup)
         theirs.close()
@@ -127,6 +138,10 @@ class Monitor:
             self._init.streams.attach(client.sock, stdin=client.stdin, stdout=client.stdout, stderr=client.stderr)
         self._attached = []
         self._watch_child(self._init)
+
+    def _fork_first(self) -> int:
+        self._cgroup.create_unified()
+        return self._fork()
 
     def _fork(self) -> int:
         """Fork a process that is in the container's cgroup2, where the machine has that."""
@@ -422,22 +437,18 @@ def _prepare_pid_namespace(path: str | None) -> None:
         namespaces.unshare(namespaces.CLONE_NEWPID)
 
 
-def main(
-    supervision: Supervision,
-    request_fd: int,
-    control: socket.socket,
-    attached: list[Attached],
-) -> NoReturn:
+def main(order: Order) -> NoReturn:
     """Be the monitor of one container; the process ends here."""
     try:
         os.setsid()
         process.set_name("pier-monitor")
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        Monitor(supervision, request_fd, control, attached).run()
+        Monitor(order).run()
     except BaseException as error:
-        with contextlib.suppress(OSError), open(f"{supervision.exec_dir}/monitor.err", "a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(f"{order.supervision.exec_dir}/monitor.err", "a", encoding="utf-8") as file,
+        ):
             file.write(describe_error(error))
         os._exit(1)
     os._exit(0)

@@ -75,11 +75,11 @@ def receive_packet(sock: socket.socket) -> Packet:
 
 def packet_fds(packet: Packet) -> list[int]:
     """The descriptors that came with a packet."""
-    fds = array.array("i")
+    fds: list[int] = []
     for level, kind, payload in packet[1]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    return list(fds)
+            fds += memoryview(payload).cast("i")
+    return fds
 
 
 def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:

@@ -18,14 +18,13 @@ from pier.kernel import process
 from pier.kernel.capabilities import last_cap
 from pier.kernel.cgroup_layout import detect
 from pier.runtime import monitor, wire
-from pier.runtime.monitor import Attached
-from pier.runtime.request import Supervision
+from pier.runtime.rehearsal import rehearse
 
 
 def serve(sock: socket.socket) -> None:
     """Fork a monitor for each request until the daemon closes its end.
 
-    A message is `{"supervision": Supervision, "ends": [[stdin, stdout, stderr], …]}`; its descriptors are the
+    A message is `{"order": [Supervision, [[stdin, stdout, stderr], …]]}`, an end a client; its descriptors are the
     monitor's first control connection, the StartRequest (`wire.sealed`), then each client's socket. The monitor reads
     the message, not this process, and the container's first process the request, not the monitor: a page that is
     written between two forks is one that monitors do not share.
@@ -39,23 +38,16 @@ def serve(sock: socket.socket) -> None:
 
 
 def _become_monitor(packet: wire.Packet) -> NoReturn:
-    control: socket.socket | None = None
     try:
-        message, fds = wire.decode(packet)
-        control = socket.socket(fileno=fds[0])
-        supervision = Supervision.from_dict(message["supervision"])
-        attached = [
-            Attached(socket.socket(fileno=fd), *flags) for fd, flags in zip(fds[2:], message["ends"], strict=True)
-        ]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        if control is not None:
-            wire.send(control, {"error": f"malformed start request: {error}", "exit_code": 128})
-        os._exit(1)
-    monitor.main(supervision, fds[1], control, attached)
+        order = monitor.Order.decode(packet)
+    except (KeyError, IndexError, TypeError, ValueError, OSError):
+        os._exit(1)  # what the daemon hears of its end of file
+    monitor.main(order)
 
 
 POOL_BYTES = 16 * 1024
-"""Objects of one size class share pools of this size (CPython's obmalloc)."""
+"""Objects of one size class share pools of this size (CPython's obmalloc); a pool's first bytes say what is free."""
+POOL_HEADER = 48
 BLOCK_STEP, BLOCK_MAX = 16, 512
 BYTES_OVERHEAD = sys.getsizeof(b"")
 
@@ -63,17 +55,15 @@ BYTES_OVERHEAD = sys.getsizeof(b"")
 def fill_holes() -> list[bytes]:
     """Occupy the free blocks between the objects loaded so far; what is returned must be kept.
 
-    A monitor's own small objects then lie together in fresh pools. Scattered over the holes of the zygote's heap each
-    of them would cost the monitor a page of its own, copied on write.
+    A monitor's own small objects then lie together in fresh pools, beside the pools' headers. Scattered over the holes
+    of the zygote's heap each of them would cost the monitor a page of its own, copied on write.
     """
     kept: list[bytes] = []
     for size in range(BLOCK_STEP * 3, BLOCK_MAX + 1, BLOCK_STEP):
-        in_a_row, last = 0, 0
-        while in_a_row * size < POOL_BYTES // 2:
-            block = bytes(size - BYTES_OVERHEAD)
-            in_a_row = in_a_row + 1 if id(block) - last == size else 0
-            last = id(block)
+        block = bytes(size - BYTES_OVERHEAD)
+        while id(block) % POOL_BYTES != POOL_HEADER:  # until it is the first of a pool: every other is full
             kept.append(block)
+            block = bytes(size - BYTES_OVERHEAD)
     return kept
 
 
@@ -86,8 +76,12 @@ def main() -> None:
     os.setsid()
     os.chdir("/")
     os.umask(0o022)
-    # Ctrl-C at the daemon's terminal is the daemon's; SIG_IGN on SIGCHLD lets the kernel bury ended monitors.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+    gc.collect()
+    gc.freeze()
+    rehearse()
+    # Monitors inherit this: what is meant for the daemon is not for them, and none ends but with its container. This
+    # process ends with the daemon's socket. SIG_IGN on SIGCHLD lets the kernel bury ended monitors.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)
     # What is loaded now is shared by all monitors for ever; a collection would touch, and so copy, every page of it.
     detect()
