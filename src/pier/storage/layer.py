@@ -84,7 +84,7 @@ def unpack(stream: Reader, root_fd: int, limits: LayerLimits = LayerLimits()) ->
             except OSError as error:
                 if error.errno not in ENTRY_ERRORS:
                     raise
-                raise HostileEntry(name=entry.shown, reason=os.strerror(error.errno).lower()) from error
+                raise HostileEntry(name=entry.shown, reason=(error.strerror or str(error)).lower()) from error
         extractor.finish()
         return Unpacked(extractor.size_bytes, archive.entries, frozenset(extractor.top_names))
 
