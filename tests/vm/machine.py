@@ -1,0 +1,144 @@
+"""Boot a distribution's kernel in qemu, without KVM, on a root file system of our own, and run tests in it.
+
+    .venv/bin/python tests/vm/machine.py [PYTEST ARGUMENTS]     # from the checkout's folder; shows what the guest says
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import initramfs
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+QEMU = "qemu-system-x86_64"
+MEMORY_MIB = 1024
+TIMEOUT_S = 120
+MODULES = ("overlay", "veth", "bridge", "nf_tables", "virtio_pci", "virtio_blk")
+"""What Pier needs of the kernel that distributions build as modules, and the disk's driver."""
+
+
+class Unavailable(Exception):
+    """The machine cannot be had here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one test in the guest went."""
+
+    test: str
+    when: str
+    outcome: str
+    seconds: float
+    text: str
+
+
+@dataclass
+class Session:
+    """What a machine said from its start to its end."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """`kernel`, `uptime` (seconds from boot to Python), `ended` (pytest's exit status; missing when it did not end)."""
+    console: str = ""
+    seconds: float = 0
+
+    def of(self, test: str) -> list[Outcome]:
+        """Outcomes of one test function, all its parameters included."""
+        return [outcome for outcome in self.outcomes if outcome.test.partition("[")[0] == test]
+
+
+def run(kernel_package: Path, arguments: Sequence[str]) -> Session:
+    """Boot, run pytest with `arguments` in the checkout's folder, and power off."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pier-vm-") as name:
+        folder = Path(name)
+        kernel, modules = unpack_kernel(kernel_package, folder)
+        initramfs.build(
+            folder / "initrd",
+            checkout=CHECKOUT,
+            modules=modules,
+            wanted_modules=MODULES,
+            arguments=json.dumps(list(arguments)),
+        )
+        session = boot(kernel, folder / "initrd", folder)
+    session.seconds = time.monotonic() - began
+    return session
+
+
+def unpack_kernel(package: Path, folder: Path) -> tuple[Path, Path]:
+    """Extract a kernel package; returns the kernel and its folder of modules."""
+    subprocess.run(["dpkg-deb", "-x", str(package), str(folder / "kernel")], check=True, timeout=60)
+    (kernel,) = folder.glob("kernel/boot/vmlinuz-*")
+    (modules,) = [*folder.glob("kernel/lib/modules/*"), *folder.glob("kernel/usr/lib/modules/*")]
+    return kernel, modules
+
+
+def boot(kernel: Path, initrd: Path, folder: Path) -> Session:
+    """Run the machine until it powers itself off or its time is over."""
+    console, results = folder / "console", folder / "results"
+    command = [
+        QEMU,
+        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB)),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-net", "none"),
+        *("-blockdev", "driver=null-co,node-name=disk,size=16777216,read-zeroes=on"),
+        *("-device", "virtio-blk-pci,drive=disk"),
+        *("-kernel", str(kernel), "-initrd", str(initrd)),
+        *("-append", "console=ttyS0 panic=-1 loglevel=4 mitigations=off random.trust_cpu=on"),
+        *("-serial", f"file:{console}", "-serial", f"file:{results}"),
+    ]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=False
+        )
+        if ended.returncode:
+            raise RuntimeError(f"{QEMU}: {ended.stderr}")
+    return parse(results.read_text(errors="replace"), console.read_text(errors="replace"))
+
+
+def parse(results: str, console: str) -> Session:
+    """Read the guest's lines of JSON; the last may be cut off when it was killed."""
+    session = Session(console=console)
+    for line in results.splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if "test" in message:
+            session.outcomes.append(Outcome(**message))
+        else:
+            session.facts |= message
+    return session
+
+
+def kernel_package() -> Path:
+    """The cached kernel package. Raises Unavailable."""
+    if shutil.which(QEMU) is None:
+        raise Unavailable(f"{QEMU} is not installed")
+    if not initramfs.BUSYBOX.exists():
+        raise Unavailable("busybox-static is not installed")
+    found = subprocess.run(
+        [CHECKOUT / "tools/cloud-kernel"], capture_output=True, text=True, timeout=300, check=False
+    )
+    if found.returncode:
+        raise Unavailable(found.stderr.strip().splitlines()[-1])
+    return Path(found.stdout.strip())
+
+
+if __name__ == "__main__":
+    session = run(kernel_package(), sys.argv[1:])
+    print(session.console)
+    for outcome in session.outcomes:
+        print(f"{outcome.outcome:8}{outcome.seconds:6.2f} s  {outcome.test}", outcome.text, sep="\n" * bool(outcome.text))
+    print(session.facts, f"{session.seconds:.1f} s in all")
