@@ -18,7 +18,7 @@ from pier.kernel import mounts
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
-from pier.runtime import wire
+from pier.runtime import stand_ins, wire, zygote
 from pier.runtime.monitor import SOCKET_NAME
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest, Supervision
 from pier.runtime.users import UserError
@@ -51,10 +51,6 @@ class ExecFailed(PierError):
     def __init__(self, reason: str, exit_code: int = 126) -> None:
         super().__init__(reason=reason)
         self.exit_code = exit_code
-
-
-class ExecUserUnknown(PierError):
-    """{reason}"""
 
 
 class MonitorError(PierError):
@@ -201,7 +197,7 @@ class Monitor:
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         """Run one more process; returns its pid on the host once the program itself runs.
 
-        `end.fd` is duplicated as in `attach`. Raises ExecFailed, ExecUserUnknown, MonitorLost.
+        `end.fd` is duplicated as in `attach`. Raises ExecFailed, MonitorLost.
         """
         wants = {} if end is None else {"stdin": end.stdin, "stdout": end.stdout, "stderr": end.stderr}
         fds = [] if end is None else [end.fd]
@@ -209,8 +205,6 @@ class Monitor:
         reply = await self._ask("exec", fds=fds, request=request.to_dict(), **wants)
         if "error" in reply:
             self._execs.pop(request.exec_id, None)
-            if reply["error"].startswith(UserError.BEGINNINGS):
-                raise ExecUserUnknown(reason=reply["error"])
             raise ExecFailed(reply["error"], reply.get("exit_code", 126))
         return int(reply["pid"])
 
@@ -354,9 +348,10 @@ def spawn_zygote(python: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """
     ours, theirs = wire.pair()
     source = os.path.dirname(os.path.dirname(os.path.realpath(pier.__file__)))
+    # This process has imported what the zygote will, so it is compiled: a compiler's memory would stay with the zygote.
     boot = (
-        f"import sys; sys.path.insert(0, {source!r}); from pier.runtime import stand_ins; stand_ins.install(); "
-        "from pier.runtime.zygote import main; main()"
+        f"import sys; sys.path.insert(0, {source!r}); from {stand_ins.__name__} import install; install(); "
+        f"from {zygote.__name__} import main; main()"
     )
     binary = mounts.open_tree(mounts.AT_FDCWD, os.path.realpath(python), clone=True)
     try:

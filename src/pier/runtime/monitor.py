@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from pier.errors import PierError
@@ -25,7 +26,7 @@ from pier.kernel.cgroups import Cgroup
 from pier.kernel.namespaces import fork_into_cgroup
 from pier.runtime import wire
 from pier.runtime.child import Child, Starting, close_fds, make_stdio
-from pier.runtime.init import Report
+from pier.runtime.init import Report, Stdio
 from pier.runtime.init import run as run_init
 from pier.runtime.join import run as run_exec
 from pier.runtime.logfile import JsonFileLog
@@ -81,10 +82,13 @@ class Order(NamedTuple):
 class Monitor:
     """The state of one running container."""
 
-    def __init__(self, order: Order) -> None:
-        supervision, self._request_fd, control, attached = order
-        self._supervision = supervision
-        self._cgroup = Cgroup(detect(), supervision.cgroup_path)
+    def __init__(
+        self, order: Order, cgroup: Cgroup, run_first: Callable[[int, Report, Stdio, Cgroup], NoReturn]
+    ) -> None:
+        """`run_first` becomes the container's first process (`init.run`)."""
+        self._supervision, self._request_fd, control, attached = order
+        self._cgroup = cgroup
+        self._run_first = run_first
         self._poller = Poller()
         self._controls: dict[int, socket.socket] = {control.fileno(): control}
         self._attached = attached
@@ -102,7 +106,7 @@ class Monitor:
         """Start the container, serve it until it has ended, leave nothing behind."""
         (control,) = self._controls.values()
         try:
-            self._start()
+            self.start()
         except (StartError, PierError, OSError, ValueError, KeyError, struct.error) as error:
             self._abandon()
             code = error.exit_code if isinstance(error, StartError) else 128
@@ -110,22 +114,29 @@ class Monitor:
             with contextlib.suppress(OSError):
                 wire.send(control, {"error": text, "exit_code": code})
             return
-        self._watch_control(control)
-        self._tell(control, {"started": self._describe()})
-        while not self._container_ended():
-            self._round(None)
+        self.serve()
         self._finish()
 
-    def _start(self) -> None:
+    def serve(self) -> None:
+        """Tell the daemon, and serve it and every other client until the container's first process has ended."""
+        for control in list(self._controls.values()):
+            self._watch_control(control)
+            self._tell(control, {"started": self._describe()})
+        while not self._container_ended():
+            self._round(None)
+
+    def start(self) -> None:
+        """Raises StartError, and what else `run` catches."""
         supervision = self._supervision
         terminal = supervision.terminal
         self._listen()
         inner, outer = make_stdio(terminal=terminal, open_stdin=supervision.open_stdin)
         mine, theirs = wire.pair()
         _prepare_pid_namespace(supervision.pid_namespace)
-        pid = self._fork_first()
+        self._cgroup.create_unified()
+        pid = self._fork()
         if pid == 0:
-            run_init(self._request_fd, Report(theirs), inner, self._cgroup)
+            self._run_first(self._request_fd, Report(theirs), inner, self._cgroup)
         theirs.close()
         close_fds((*inner, self._request_fd))
         starting = Starting(pid, mine, outer, terminal=terminal)
@@ -138,10 +149,6 @@ class Monitor:
             self._init.streams.attach(client.sock, stdin=client.stdin, stdout=client.stdout, stderr=client.stderr)
         self._attached = []
         self._watch_child(self._init)
-
-    def _fork_first(self) -> int:
-        self._cgroup.create_unified()
-        return self._fork()
 
     def _fork(self) -> int:
         """Fork a process that is in the container's cgroup2, where the machine has that."""
@@ -397,6 +404,18 @@ class Monitor:
 
     # end
 
+    def hang_up(self) -> None:
+        """Let go of what this process holds of a container that has ended."""
+        assert self._init is not None
+        while self._init.streams.open:
+            self._round(None)
+        self._init.streams.finish()
+        os.close(self._init.pidfd)
+        self._unlisten()
+        for control in list(self._controls.values()):
+            self._drop_control(control)
+        self._poller.close()
+
     def _finish(self) -> None:
         init = self._init
         assert init is not None
@@ -443,7 +462,7 @@ def main(order: Order) -> NoReturn:
         os.setsid()
         process.set_name("pier-monitor")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        Monitor(order).run()
+        Monitor(order, Cgroup(detect(), order.supervision.cgroup_path), run_init).run()
     except BaseException as error:
         with (
             contextlib.suppress(OSError),

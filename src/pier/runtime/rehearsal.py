@@ -9,57 +9,53 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from typing import NoReturn
 
+from pier.kernel import mounts, process
+from pier.kernel.cgroup_layout import Layout
+from pier.kernel.cgroups import Cgroup
 from pier.runtime import wire
+from pier.runtime.init import Report, Stdio
 from pier.runtime.monitor import Monitor, Order
 from pier.runtime.request import LogFile, Supervision
 
 ROUNDS = 24
-"""The interpreter adapts a function after 8 calls, and an instruction that it could not adapt again 16 later."""
-
-
-class _Rehearsal(Monitor):
-    """A monitor whose container ends at once, and has neither a cgroup nor a folder."""
-
-    def _listen(self) -> None: ...
-
-    def _fork_first(self) -> int:
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        return pid
-
-    def _finish(self) -> None:
-        assert self._init is not None
-        while self._init.streams.open:
-            self._round(None)
-        self._init.streams.finish()
-        os.close(self._init.pidfd)
-        for sock in list(self._controls.values()):
-            self._drop_control(sock)
-        self._poller.close()
+"""The interpreter adapts a function after 8 calls, and what it could not adapt once more 16 calls later."""
 
 
 def rehearse() -> None:
-    """Needs SIGCHLD's default disposition: the children are waited for."""
-    supervision = Supervision("", "/", "/", "/rehearsal", False, False, False, LogFile("/dev/null"), None)
+    """Needs SIGCHLD's default disposition: the children are waited for. What a round has left is collected at once."""
+    cgroup = Cgroup(Layout("v1", {}, ()), "/rehearsal")
     daemon, zygote = wire.pair()
+    folder = mounts.mount_filesystem("tmpfs", [])  # no path leads to it, and it goes when it is closed
+    supervision = Supervision(
+        "", f"/proc/self/fd/{folder}", "/", cgroup.path, False, False, False, LogFile("/dev/null"), None
+    )
     for _ in range(ROUNDS):
-        _play(supervision, daemon, zygote)
+        process.set_name("pier-zygote")
+        _play(supervision, cgroup, daemon, zygote)
         gc.collect()
+    os.close(folder)
     daemon.close()
     zygote.close()
 
 
-def _play(supervision: Supervision, daemon: socket.socket, zygote: socket.socket) -> None:
+def _play(supervision: Supervision, cgroup: Cgroup, daemon: socket.socket, zygote: socket.socket) -> None:
+    """One start of a container that ends at once, with one client."""
     mine, control = wire.pair()
     client, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    order = os.open("/", os.O_PATH | os.O_CLOEXEC)
-    message = {"order": [supervision, [[False, True, True]]]}
-    wire.send(daemon, message, [control.fileno(), order, end.fileno()])
-    os.close(order)
+    request = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    wire.send(daemon, {"order": [supervision, [[False, True, True]]]}, [control.fileno(), request, end.fileno()])
+    os.close(request)
     control.close()
     end.close()
-    _Rehearsal(Order.decode(wire.receive_packet(zygote))).run()
+    monitor = Monitor(Order.decode(wire.receive_packet(zygote)), cgroup, _end_at_once)
+    monitor.start()
+    monitor.serve()
+    monitor.hang_up()
     mine.close()
     client.close()
+
+
+def _end_at_once(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoReturn:
+    os._exit(0)
