@@ -9,7 +9,6 @@ from aiohttp import web
 from pier.containers.attach import Attachment
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
 from pier.model.exec import ExecConfig, ExecCreateResponse, ExecStartConfig
-from pier.runtime.client import ExecUserUnknown
 
 from . import detach
 from .call import Call, empty
@@ -50,7 +49,7 @@ async def start(call: Call) -> web.StreamResponse:
     keys = detach.parse_keys((await containers.exec_inspect(call.id)).detach_keys)
     try:
         attachment = await containers.exec_start(call.id, detach=False, tty=body.tty, console_size=size)
-    except (NotFound, Conflict, ExecUserUnknown):
+    except (NotFound, Conflict):
         raise
     except PierError as error:
         attachment = _message_only(error, tty=body.tty)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass, field
@@ -12,10 +13,12 @@ from pier.containers.attach import Attachment, make_ends
 from pier.containers.start import NotRunning
 from pier.containers.validate import check_user
 from pier.containers.world import Container, World
-from pier.errors import Conflict, InvalidParameter, NotFound
+from pier.errors import Conflict, InvalidParameter, NotFound, PierError
+from pier.kernel.paths import closing
 from pier.model.exec import ExecConfig, ExecInspectResponse, ProcessConfig
 from pier.runtime.client import ExecFailed, Monitor, MonitorLost
 from pier.runtime.request import ExecRequest
+from pier.runtime.users import UserError, identify
 
 KEPT_S = 300.0
 """How long an exec that has ended can be inspected, as with Docker."""
@@ -31,6 +34,10 @@ class ExecPaused(Conflict):
 
 class ExecStarted(Conflict):
     """Error: Exec command {id} is already running"""
+
+
+class NoSuchUser(PierError):
+    """{reason}"""
 
 
 class ExecOver(Conflict):
@@ -62,8 +69,8 @@ class Execs:
         self._world = world
         self._execs: dict[str, Exec] = {}
 
-    def create(self, container: Container, config: ExecConfig) -> str:
-        """Remember what is to be run; returns its id. Raises NotRunning, ExecPaused, InvalidParameter."""
+    async def create(self, container: Container, config: ExecConfig) -> str:
+        """Remember what is to be run; returns its id. Raises NotRunning, ExecPaused, InvalidParameter, NoSuchUser."""
         _require_running(container)
         if not config.cmd or not config.cmd[0]:
             raise InvalidParameter("No exec command specified")
@@ -72,6 +79,8 @@ class Execs:
         if config.working_dir and not config.working_dir.startswith("/"):
             raise InvalidParameter("OCI runtime exec failed: exec failed: Cwd must be an absolute path")
         check_user(config.user)
+        if config.user and not config.user[0].isdigit():
+            await asyncio.to_thread(_require_user, container, config.user)
         self._forget_old()
         exec_ = Exec(names.make_id(), container, config)
         self._execs[exec_.id] = exec_
@@ -202,6 +211,20 @@ def _require_running(container: Container) -> Monitor:
     if container.monitor is None:
         raise NotRunning(id=container.id)
     return container.monitor
+
+
+def _require_user(container: Container, user: str) -> None:
+    """Tell of a user that the container does not have now, as Docker does, and not when it is started. Blocking.
+
+    Only files below the container's root are read; a container that ends meanwhile is found out later.
+    """
+    try:
+        with closing(os.open(f"/proc/{container.record.state.pid}/root", os.O_PATH | os.O_DIRECTORY)) as root:
+            identify(root, user, [])
+    except UserError as error:
+        raise NoSuchUser(reason=str(error)) from error
+    except OSError:
+        return
 
 
 def exec_process(exec_: Exec, console_size: tuple[int, int] | None, world: World) -> dict[str, Any]:

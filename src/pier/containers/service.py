@@ -207,7 +207,7 @@ class ContainerService:
         return stats.stream(self._world, self._find(ref), stream=stream, one_shot=one_shot)
 
     async def exec_create(self, ref: str, config: ExecConfig) -> str:
-        return self._execs.create(self._find(ref), config)
+        return await self._execs.create(self._find(ref), config)
 
     async def exec_start(
         self, id: str, *, detach: bool, tty: bool, console_size: tuple[int, int] | None
