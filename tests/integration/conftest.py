@@ -21,6 +21,8 @@ from .client import Client, Done
 
 BIN = Path(os.environ.get("PIER_BIN") or sysconfig.get_path("scripts"))
 DEMO = Path(__file__).resolve().parents[2] / "demo"
+FIRST = int(os.environ.get("PIER_TEST_NUMBER", "1"))
+"""Number of the session's daemon; another one lets two sessions share a machine."""
 START_S = 20.0
 COMMAND_S = 60.0
 
@@ -170,7 +172,7 @@ def starter_images() -> list[Path]:
 @pytest.fixture(scope="session")
 def daemon(starter_images: list[Path]) -> Iterator[Daemon]:
     """The session's daemon, with the image `busybox`. Tests remove what they make."""
-    with made_daemon(1) as running:
+    with made_daemon(FIRST) as running:
         running.start()
         imported = running.pier("import", "--change", 'CMD ["sh"]', str(starter_images[0]), "busybox:latest")
         assert imported.status == 0, imported.err
@@ -180,7 +182,7 @@ def daemon(starter_images: list[Path]) -> Iterator[Daemon]:
 @pytest.fixture
 def own_daemon() -> Iterator[Daemon]:
     """A daemon of the test's own, not started, without images: to be configured, stopped and killed."""
-    with made_daemon(2) as fresh:
+    with made_daemon(FIRST + 1) as fresh:
         yield fresh
 
 
