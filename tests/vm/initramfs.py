@@ -21,9 +21,7 @@ from typing import BinaryIO
 
 BUSYBOX = Path("/bin/busybox")
 PYTHON = Path(os.path.realpath(sys.executable))
-PACKAGES = tuple(
-    "_pytest pytest pluggy iniconfig packaging pygments py pytest_asyncio typing_extensions".split()
-)
+PACKAGES = tuple("_pytest pytest pluggy iniconfig packaging pygments py pytest_asyncio typing_extensions".split())
 """pytest, its dependencies and the one plug-in the tests are written for."""
 SITE = "/site-packages"
 CODE = "/pier"
@@ -80,9 +78,7 @@ class Archive:
         self._file.write(header + bytes(-len(header) % 4) + data + bytes(-len(data) % 4))
 
 
-def build(
-    target: Path, *, checkout: Path, modules: Path, wanted_modules: Iterable[str], arguments: str
-) -> None:
+def build(target: Path, *, checkout: Path, modules: Path, wanted_modules: Iterable[str], arguments: str) -> None:
     """Write the archive to `target`. `modules` is the kernel's `/lib/modules/VERSION` folder; `arguments` are pytest's."""
     with open(target, "wb") as file:
         archive = Archive(file)

@@ -1,6 +1,6 @@
 """Boot a distribution's kernel in qemu, without KVM, on a root file system of our own, and run tests in it.
 
-    .venv/bin/python tests/vm/machine.py [PYTEST ARGUMENTS]     # from the checkout's folder; shows what the guest says
+.venv/bin/python tests/vm/machine.py [PYTEST ARGUMENTS]     # from the checkout's folder; shows what the guest says
 """
 
 from __future__ import annotations
@@ -128,9 +128,7 @@ def kernel_package() -> Path:
         raise Unavailable(f"{QEMU} is not installed")
     if not initramfs.BUSYBOX.exists():
         raise Unavailable("busybox-static is not installed")
-    found = subprocess.run(
-        [CHECKOUT / "tools/cloud-kernel"], capture_output=True, text=True, timeout=300, check=False
-    )
+    found = subprocess.run([CHECKOUT / "tools/cloud-kernel"], capture_output=True, text=True, timeout=300, check=False)
     if found.returncode:
         raise Unavailable(found.stderr.strip().splitlines()[-1])
     return Path(found.stdout.strip())
@@ -140,5 +138,7 @@ if __name__ == "__main__":
     session = run(kernel_package(), sys.argv[1:])
     print(session.console)
     for outcome in session.outcomes:
-        print(f"{outcome.outcome:8}{outcome.seconds:6.2f} s  {outcome.test}", outcome.text, sep="\n" * bool(outcome.text))
+        print(
+            f"{outcome.outcome:8}{outcome.seconds:6.2f} s  {outcome.test}", outcome.text, sep="\n" * bool(outcome.text)
+        )
     print(session.facts, f"{session.seconds:.1f} s in all")

@@ -87,30 +87,43 @@ def delegate(mount: str, path: str, controllers: Iterable[str]) -> None:
     """Hand v2 controllers down to `path` through `cgroup.subtree_control` of everything above it.
 
     A controller that a level cannot hand on is left out: what then lacks its file says so when it is written.
+    Raises OSError (EBUSY) where a cgroup above has processes of its own, which v2 does not let hand anything on.
     """
     for level in _ancestors(path):
         available = read(f"{mount}{level}/cgroup.controllers").split()
         enabled = read(f"{mount}{level}/cgroup.subtree_control").split()
-        for controller in controllers:
-            if controller in available and controller not in enabled:
-                _enable(f"{mount}{level}", controller, is_mount=not level)
+        missing = [name for name in controllers if name in available and name not in enabled]
+        if missing and not _enable(f"{mount}{level}", missing):
+            # Where the mount shows a cgroup that is not the true root (Pier in a container), its processes make way
+            # into a child, `init`, as Docker's own `dind` script does.
+            if not level:
+                _move_processes(mount, f"{mount}/init")
+            if level or not _enable(mount, missing):
+                reason = f"{level or mount} above it has processes of its own, so cgroup v2 lets it hand nothing down"
+                raise OSError(errno.EBUSY, reason)
 
 
-def _enable(directory: str, controller: str, *, is_mount: bool) -> None:
-    """Enable one controller for a v2 directory's children.
+def _enable(directory: str, controllers: list[str]) -> bool:
+    """Enable controllers for a v2 directory's children; False when its own processes are in the way.
 
-    A cgroup with processes of its own cannot (EBUSY), save the true root. Where the mount shows a cgroup that is not
-    the true root (Pier in a container), its processes are moved to a child, `init`, as Docker's own `dind` script does.
+    All in one write: one by one, those that can divide threads (cpu, cpuset, pids) would be let in beside processes,
+    and make of the cgroup a "threaded" one, in which memory and io cannot be enabled any more (cgroup-v2.rst).
     """
     file = f"{directory}/cgroup.subtree_control"
-    try:
-        write(file, f"+{controller}")
-    except OSError as error:
-        if error.errno == errno.EBUSY and is_mount:
-            _move_processes(directory, f"{directory}/init")
-            write(file, f"+{controller}")
-        elif error.errno not in {errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP}:
-            raise
+    each = [f"+{name}" for name in controllers]
+    together = " ".join(each)
+    for words in (together, *each):
+        try:
+            write(file, words)
+        except OSError as error:
+            if error.errno in {errno.EBUSY, errno.EOPNOTSUPP} and read(f"{directory}/cgroup.procs"):
+                return False
+            if error.errno not in {errno.EBUSY, errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP}:
+                raise
+        else:
+            if words == together:
+                break
+    return True
 
 
 def _move_processes(source: str, destination: str) -> None:

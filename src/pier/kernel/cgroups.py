@@ -12,7 +12,7 @@ import itertools
 import os
 import select
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from operator import itemgetter
 from typing import Any
 
@@ -104,7 +104,15 @@ class Cgroup:
         if self.layout.mode == "v2" and self.layout.unified is not None:
             wanted = self.layout.controllers.keys()
             if not wanted <= set(cgroup_files.read(f"{self.layout.unified}{self.path}/cgroup.controllers").split()):
-                cgroup_files.delegate(self.layout.unified, self.path, wanted)
+                self._delegate(self.layout.unified, wanted)
+
+    def _delegate(self, mount: str, controllers: Iterable[str]) -> None:
+        try:
+            cgroup_files.delegate(mount, self.path, controllers)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise CgroupError(deed="make", path=self.path, reason=error.strerror) from error
 
     def open_entrances(self) -> list[int]:
         """A file for each v1 hierarchy: a process of one thread that writes `0` to it joins. Raises OSError.
@@ -134,6 +142,16 @@ class Cgroup:
         if self.layout.unified is None:
             return None
         return os.open(self.layout.unified + self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open_unified_of(self, pid: int) -> int | None:
+        """As `open_unified`, but where `pid` is now: a container that divided its cgroup takes no process at the top.
+
+        That is v2's rule once its root hands controllers down, as systemd does. Raises OSError.
+        """
+        where = cgroup_files.read(f"/proc/{pid}/cgroup").rpartition("0::")[2].strip()
+        if self.layout.unified is None or not where.startswith(f"{self.path}/"):
+            return self.open_unified()
+        return os.open(self.layout.unified + where, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     # --- limits ------------------------------------------------------------------------------------------------------
 

@@ -136,19 +136,31 @@ def _raise_context(context: int, what: str) -> None:
     raise OSError(number, f"{what}: {detail}")
 
 
+OPTIONS_MAX = os.sysconf("SC_PAGE_SIZE") - 1
+"""What mount(2) reads of its options, in bytes; it drops the rest without a word."""
+
+
 def mount_overlay(lower: list[str], upper: str, work: str, extra: list[tuple[str, str | None]] | None = None) -> int:
-    """A detached overlay mount; `lower` topmost first. Any number of layers where the kernel can (Linux 6.5).
+    """A detached overlay mount; `lower` topmost first. Any number of layers where the kernel can (Linux 6.7).
 
     Before that fsconfig takes strings of 255 bytes at most and mount(2) one page of options: the layers are then named
     by descriptor (`/proc/self/fd/N`), which leaves room for about 200, on a mount made with mount(2) and cloned.
     """
     upper_options: list[tuple[str, str | None]] = [("upperdir", upper), ("workdir", work), *(extra or [])]
-    try:
-        return mount_filesystem("overlay", [("lowerdir+", path) for path in lower] + upper_options)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
+    # An old kernel is not asked: it would complain in its log of every container.
+    if _kernel_version() >= (6, 7):
+        try:
+            return mount_filesystem("overlay", [("lowerdir+", path) for path in lower] + upper_options)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
     return _mount_overlay_by_fds(lower, upper_options)
+
+
+def _kernel_version() -> tuple[int, int]:
+    major, _, rest = os.uname().release.partition(".")
+    minor = rest.partition(".")[0].partition("-")[0]
+    return int(major), int(minor) if minor.isdecimal() else 0
 
 
 def _mount_overlay_by_fds(lower: list[str], upper_options: list[tuple[str, str | None]]) -> int:
@@ -162,6 +174,8 @@ def _mount_overlay_by_fds(lower: list[str], upper_options: list[tuple[str, str |
         options: list[tuple[str, str | None]] = [("lowerdir", ":".join(map(pinned, lower)))]
         options += [(k, pinned(v) if v is not None and k in ("upperdir", "workdir") else v) for k, v in upper_options]
         text = ",".join(key if value is None else f"{key}={value}" for key, value in options)
+        if len(text) > OPTIONS_MAX:
+            raise OSError(errno.E2BIG, f"mount overlay: {len(lower)} layers are more than Linux before 6.7 can stack")
         place = upper_options[0][1]
         assert place is not None
         mount("overlay", place, "overlay", 0, text)

@@ -11,6 +11,7 @@ written, the cgroup gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -152,12 +153,13 @@ class Monitor:
 
     def _fork(self) -> int:
         """Fork a process that is in the container's cgroup2, where the machine has that."""
-        fd = self._cgroup.open_unified()
         try:
-            return fork_into_cgroup(fd)
-        finally:
-            if fd is not None:
-                os.close(fd)
+            return _fork_into(self._cgroup.open_unified())
+        except OSError as error:
+            # A container that divides its cgroup (systemd does) lets no process into the top of it.
+            if error.errno != errno.EBUSY or self._init is None:
+                raise
+            return _fork_into(self._cgroup.open_unified_of(self._init.pid))
 
     def _await_start(self, starting: Starting) -> None:
         """Wait until the first process is the program. Raises StartError with what it reported."""
@@ -343,7 +345,11 @@ class Monitor:
         terminal = bool(request.process.get("terminal"))
         inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
         mine, theirs = wire.pair()
-        pid = self._fork()
+        try:
+            pid = self._fork()
+        except OSError:
+            close_fds((*inner, *outer))
+            raise
         if pid == 0:
             run_exec(request, Report(theirs), inner, self._cgroup, self._init.pidfd)
         theirs.close()
@@ -442,6 +448,14 @@ def write_exit_file(path: str, record: ExitRecord) -> None:
     with open(temporary, "wb") as file:
         file.write(record.to_json())
     os.rename(temporary, path)
+
+
+def _fork_into(cgroup_fd: int | None) -> int:
+    try:
+        return fork_into_cgroup(cgroup_fd)
+    finally:
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)
 
 
 def _prepare_pid_namespace(path: str | None) -> None:

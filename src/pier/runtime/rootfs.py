@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from pier.kernel import mounts, paths
+from pier.kernel.cgroup_layout import detect
 from pier.kernel.paths import open_in_root
 
 ATTRIBUTES = {
@@ -222,6 +223,8 @@ class MountCgroups(NamedTuple):
     options: Options
     hierarchies: list[tuple[str, str]]
     """(directory name, options of the v1 hierarchy such as `memory` or `none,name=systemd`); empty on v2."""
+    private: bool = True
+    """Whether the container has a cgroup namespace of its own."""
 
     def describe(self) -> str:
         return f"mount cgroups on {self.destination}: {', '.join(name for name, _ in self.hierarchies) or 'v2'}"
@@ -229,7 +232,7 @@ class MountCgroups(NamedTuple):
     def execute(self, tree: Tree) -> None:
         attributes = self.options.set
         if not self.hierarchies:
-            _attach(tree, mounts.mount_filesystem("cgroup2", [], attributes), self.destination)
+            _attach(tree, self._mount_unified(), self.destination)
             return
         # The tmpfs becomes read-only last, when its directories are there.
         top = mounts.mount_filesystem("tmpfs", [("mode", "755")], attributes & ~mounts.MOUNT_ATTR_RDONLY)
@@ -249,6 +252,16 @@ class MountCgroups(NamedTuple):
                 mounts.mount_setattr(top, set=mounts.MOUNT_ATTR_RDONLY)
         finally:
             os.close(top)
+
+    def _mount_unified(self) -> int:
+        if self.private:
+            return mounts.mount_filesystem("cgroup2", [], self.options.set)
+        # A new mount from the host's cgroup namespace would take nsdelegate and the like from the host's own.
+        unified = detect().unified
+        assert unified is not None
+        fd = mounts.open_tree(mounts.AT_FDCWD, unified, clone=True)
+        mounts.mount_setattr(fd, set=self.options.set)
+        return fd
 
 
 class MakeDevices(NamedTuple):
@@ -400,7 +413,7 @@ def plan(spec: dict[str, Any], hierarchies: list[tuple[str, str]], own_namespace
         if options.bind:
             operations.append(BindMount(mount["source"], destination, options))
         elif fstype in ("cgroup", "cgroup2"):
-            operations.append(MountCgroups(destination, options, hierarchies))
+            operations.append(MountCgroups(destination, options, hierarchies, "cgroup" in own_namespaces))
         else:
             operations.append(MountFilesystem(fstype, destination, options, mount.get("source")))
         if destination == "/dev":
