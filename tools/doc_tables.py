@@ -1,7 +1,7 @@
-"""Writes the tables of docs/ that the code decides: options of the daemon, fields of a create request, what answers 501.
+"""Writes the tables of docs/ that the code decides: the daemon's options, fields of a create request, what answers 501.
 
-Each stands in its page between `<!-- table: NAME -->` and `<!-- end of table -->`. `python tools/doc_tables.py` rewrites
-them in place; `--check` fails when a page does not say what the code says.
+Each stands in its page between `<!-- table: NAME -->` and `<!-- end of table -->`. `python tools/doc_tables.py`
+rewrites them in place; `--check` fails when a page does not say what the code says.
 """
 
 from __future__ import annotations
