@@ -1,0 +1,59 @@
+"""`make bench`: measure Pier and its peer in turn, print the figures, write RESULTS.md.
+
+The peer is the Docker Engine that PEER_DOCKER_HOST names, else the reference engine beside the checkout, else none.
+BENCH_ROUNDS (20) says how often each thing is done; a word on the command line picks benches by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import bench_daemon
+import bench_exec
+import bench_memory
+import bench_parallel
+import bench_run
+import bench_runtime
+import engines
+import report
+from samples import Row
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def main() -> None:
+    if os.geteuid() != 0:
+        sys.exit("the benchmark starts a daemon: run it as root (sudo make bench)")
+    if not engines.has_docker():
+        sys.exit("the benchmark drives both engines with the docker client, which is not installed")
+    rounds = int(os.environ.get("BENCH_ROUNDS", "20"))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pier-bench-", dir="/var/tmp")))
+        archive = engines.busybox(folder)
+        pier = stack.enter_context(engines.pier(folder / "pier"))
+        compared = [pier, *([peer] if (peer := engines.peer()) else [])]
+        for engine in compared:
+            stack.enter_context(engines.image(engine, archive))
+        benches: dict[str, Callable[[], list[Row]]] = {
+            "run": lambda: bench_run.measure(compared, rounds),
+            "exec": lambda: bench_exec.measure(compared, rounds),
+            "parallel": lambda: bench_parallel.measure(compared, rounds),
+            "memory": lambda: bench_memory.measure(compared),
+            "daemon": lambda: bench_daemon.measure(compared, rounds),
+            "runtime": lambda: bench_runtime.measure(compared, rounds, archive),
+        }
+        wanted = sys.argv[1:] or list(benches)
+        rows = [row for name in wanted for row in benches[name]()]
+        text = report.markdown(compared, rows, rounds)
+    print(text)
+    if wanted == list(benches):
+        RESULTS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
