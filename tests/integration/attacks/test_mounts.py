@@ -142,7 +142,14 @@ def test_attack_07_a_destination_swapped_by_a_neighbour(
     (source / "file").write_text("mounted")
     (volume / "link").symlink_to("../" * 40 + str(canary).lstrip("/"))
     before = host_mounts()
-    swap = "echo swapping; while :; do mv place real; mv link place; mv place link; mv real place; done"
+    swap = """
+    echo swapping
+    while :; do
+      mv -T place real
+      mv -T link place || { rm -rf place; mv -T link place; }  # the other one has just made it
+      mv -T place link; mv -T real place
+    done
+    """
     swapper = pier.start(
         "run", "--rm", "--name", "attack-07", "-v", f"{volume}:/v", "-w", "/v", "busybox", "sh", "-c", swap
     )
