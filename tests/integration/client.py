@@ -120,6 +120,8 @@ class Session:
 
     def close(self) -> None:
         """End it, whatever it does."""
+        if self._errors.closed:
+            return
         self._process.kill()
         self._process.wait()
         self._errors.close()
@@ -181,6 +183,11 @@ class Client:
     def ids(self) -> set[str]:
         """All containers there are."""
         return set(self.ok("ps", "-aq", "--no-trunc").split())
+
+    def events(self, *words: str) -> list[str]:
+        """The lines of what has happened by now."""
+        seconds, rest = divmod(time.time_ns(), 10**9)
+        return self.ok("events", "--since", "10m", "--until", f"{seconds}.{rest:09}", *words).splitlines()
 
     def names(self) -> set[str]:
         """All images that have a name."""

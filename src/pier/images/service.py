@@ -232,9 +232,9 @@ class ImageService:
             else:
                 await asyncio.to_thread(self.content.add, loaded.manifest)
             image = await self.get(loaded.id)
-            self._tell("import", image.id, image.id, image)
             if reference is not None:
                 self._tell("tag", image.id, reference.familiar, image)
+            self._tell("import", image.id, image.id, image)
         yield progress.status(str(loaded.id))
 
     async def pull(
@@ -281,7 +281,7 @@ class ImageService:
             if not plan.delete:
                 return deeds
             await asyncio.to_thread(self.content.forget, image.roots)
-            self._events.publish("image", "delete", image.id, {"name": str(image.id)})
+            self._events.publish("image", "delete", str(image.id), {"name": str(image.id)})
             deeds.append(ImageDeleteResponseItem(deleted=str(image.id)))
             self._meta.pop(image.id, None)
             await self._store.write(Delete(META, str(image.id)))

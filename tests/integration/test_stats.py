@@ -1,0 +1,59 @@
+"""`docker stats`, `version` and `info`."""
+
+import json
+import re
+
+import pytest
+
+from .client import Client
+
+pytestmark = pytest.mark.root
+
+
+def test_one_reading(docker: Client) -> None:
+    docker.run("-m", "64m", "--pids-limit", "50", docker.image, "sleep", "1000", name="t-stats")
+    shown = json.loads(docker.ok("stats", "--no-stream", "--format", "json", "t-stats"))
+    assert shown["Name"] == "t-stats"
+    assert re.fullmatch(r"[\d.]+%", shown["CPUPerc"])
+    assert shown["MemUsage"].endswith(" / 64MiB")
+    assert shown["PIDs"] == "1"
+
+
+def test_a_busy_program_shows(docker: Client) -> None:
+    docker.run(docker.image, "sh", "-c", "while :; do :; done", name="t-busy")
+    shown = docker.ok("stats", "--no-stream", "--format", "{{.CPUPerc}}", "t-busy")
+    assert float(shown.rstrip("%")) > 10
+
+
+def test_a_stopped_container_has_none(docker: Client) -> None:
+    docker.ok("create", "--name", "t-off", docker.image)
+    shown = json.loads(docker.ok("stats", "--no-stream", "--format", "json", "t-off"))
+    assert (shown["CPUPerc"], shown["PIDs"]) == ("0.00%", "0")
+
+
+def test_the_stream_goes_on(docker: Client) -> None:
+    docker.run(docker.image, "sleep", "1000", name="t-stream")
+    session = docker.start("stats", "--format", "{{.Name}} {{.PIDs}}", "t-stream")
+    session.read_until("t-stream 1")
+    session.read_until("t-stream 1")
+
+
+def test_version_names_both_sides(docker: Client) -> None:
+    text = docker.ok("version")
+    client, _, server = text.partition("\nServer:")
+    assert client.startswith("Client:")
+    assert "API version:" in server
+    shown = json.loads(docker.ok("version", "--format", "json"))
+    assert shown["Server"]["Os"] == "linux"
+    assert shown["Server"]["ApiVersion"] >= "1.51"
+
+
+def test_info_counts(docker: Client) -> None:
+    before = json.loads(docker.ok("info", "--format", "json"))
+    docker.run(docker.image, "sleep", "1000", name="t-count")
+    docker.ok("create", docker.image)
+    after = json.loads(docker.ok("info", "--format", "json"))
+    for key, more in (("Containers", 2), ("ContainersRunning", 1), ("ContainersStopped", 1), ("Images", 0)):
+        assert after[key] - before[key] == more
+    assert after["Driver"] == "overlay2"
+    assert "Error" not in docker("info").err
