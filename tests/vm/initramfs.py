@@ -79,7 +79,7 @@ class Archive:
 
 
 def build(target: Path, *, checkout: Path, modules: Path, wanted_modules: Iterable[str], arguments: str) -> None:
-    """Write the archive to `target`. `modules` is the kernel's `/lib/modules/VERSION` folder; `arguments` are pytest's."""
+    """Write the archive. `modules` is the kernel's `/lib/modules/VERSION` folder; `arguments` are pytest's."""
     with open(target, "wb") as file:
         archive = Archive(file)
         for name in ("dev", "proc", "sys", "tmp", "run", "newroot"):
@@ -113,7 +113,8 @@ def add_python(archive: Archive) -> None:
         archive.copy(library, str(library))
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.origin is not None, package
+        assert spec is not None, package
+        assert spec.origin is not None, package
         origin = Path(spec.origin)
         if spec.submodule_search_locations:
             add_tree(archive, origin.parent, f"{SITE}/{package}")

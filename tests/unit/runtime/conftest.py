@@ -184,11 +184,17 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def lab(tmp_path: Path, busybox_root: Path) -> AsyncIterator[Lab]:
+async def runtime() -> AsyncIterator[Runtime]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    runtime = Runtime()
-    await runtime.start()
+    started = Runtime()
+    await started.start()
+    yield started
+    await started.close()
+
+
+@pytest.fixture
+async def lab(tmp_path: Path, busybox_root: Path, runtime: Runtime) -> AsyncIterator[Lab]:
     laboratory = Lab(runtime, tmp_path, busybox_root)
     try:
         yield laboratory

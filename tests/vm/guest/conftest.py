@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.unit.runtime.conftest import CGROUP_PARENT, Container, Lab, busybox_r
 
 from pier.kernel import cgroups
 from pier.kernel.cgroups import Cgroup
+from pier.runtime.client import Runtime
 
 __all__ = ["CGROUP_PARENT", "UNIFIED", "Container", "Lab", "busybox_root", "group_of", "lab", "no_cgroup_left"]
 
@@ -26,6 +28,15 @@ def folder_of(container: Container) -> Path:
 
 async def text_of(container: Container) -> str:
     return unframe(await container.read())
+
+
+@pytest.fixture(scope="session")
+def runtime() -> Iterator[Runtime]:
+    """One zygote for all: this machine is slow."""
+    started = Runtime()
+    asyncio.run(started.start())
+    yield started
+    asyncio.run(started.close())
 
 
 @pytest.fixture
