@@ -81,17 +81,29 @@ _pysyscall.restype = ctypes.c_long
 
 
 def fork_into_cgroup(cgroup_fd: int | None) -> int:
-    """fork(2) whose child is born in the cgroup2 directory behind `cgroup_fd` (clone3(2)); os.fork for None.
+    """fork(2) whose child is born in the cgroup2 directory behind `cgroup_fd` (clone3(2)); os.fork for None."""
+    return fork(cgroup_fd=cgroup_fd)
 
-    To be born in a cgroup needs no lock that other forks hold; to move there does. Only for a process of one thread:
-    the interpreter's lock is kept across the call, glibc's own fork handlers do not run.
+
+CLONE_PARENT = 0x00008000
+
+
+def fork(flags: int = 0, *, cgroup_fd: int | None = None) -> int:
+    """fork(2) whose child is born in new namespaces (CLONE_NEW*) and a cgroup2 directory (clone3(2)).
+
+    To be born in a cgroup needs no lock that other forks hold; to move there does. With CLONE_NEWUSER among them the
+    other namespaces belong to the new user namespace. With CLONE_PARENT the child is the caller's sibling. Only for a
+    process of one thread: the interpreter's lock is kept across the call, glibc's own fork handlers do not run.
     """
-    if cgroup_fd is None:
+    if cgroup_fd is None and not flags:
         return os.fork()
-    args = clone_args(flags=CLONE_INTO_CGROUP, exit_signal=signal.SIGCHLD, cgroup=cgroup_fd)
+    into = 0 if cgroup_fd is None else CLONE_INTO_CGROUP
+    args = clone_args(
+        flags=flags | into, exit_signal=0 if flags & CLONE_PARENT else signal.SIGCHLD, cgroup=cgroup_fd or 0
+    )
     pid = int(_pysyscall(ctypes.c_long(SYS.clone3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
     if pid < 0:
-        raise_errno("clone3 into cgroup")
+        raise_errno("clone3", hex(flags | into))
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
     return pid

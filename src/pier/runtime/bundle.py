@@ -1,0 +1,467 @@
+"""A bundle: its config.json read and judged before anything is done (runtime-spec 1.2, bundle.md and config.md).
+
+`SPEC` is the configuration's schema; `judge` holds what a schema cannot say. Both refuse with one line that begins with
+the field's path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pier.kernel import mounts
+from pier.kernel.namespaces import OCI_TYPES
+from pier.kernel.process import RLIMIT_NAMES
+from pier.kernel.schedule import IO_CLASSES, POLICIES, SCHED_FLAGS
+from pier.runtime.schema import (
+    INT64,
+    UINT16,
+    UINT32,
+    UINT64,
+    BadField,
+    absolute,
+    array,
+    boolean,
+    integer,
+    mapping,
+    name,
+    one_of,
+    structure,
+    text,
+    without_nulls,
+)
+
+CONFIG_NAME = "config.json"
+SIZE_MAX = 16 * 1024 * 1024
+DEPTH_MAX = 64
+
+VERSION = "1.2.1"
+"""The runtime-spec that Pier implements; any 1.x is taken."""
+
+HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+DEVICE_TYPES = ("a", "b", "c", "u", "p")
+PERSONALITIES = ("LINUX", "LINUX32")
+UNMOVABLE = frozenset({"user", "pid"})
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used, in one sentence."""
+
+
+class Bundle(NamedTuple):
+    path: str
+    """Absolute."""
+    spec: dict[str, Any]
+    """The configuration, judged, without nulls."""
+    rootfs: str
+    """Absolute, symbolic links resolved."""
+
+
+_STRINGS = array(text)
+_CAPABILITIES = dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), _STRINGS)
+_USER = {
+    "uid": integer(UINT32),
+    "gid": integer(UINT32),
+    "umask": integer(range(0o1000)),
+    "additionalGids": array(integer(UINT32)),
+    "username": text,
+}
+_RLIMIT = structure(
+    {"type": one_of(RLIMIT_NAMES, "resource limit"), "soft": integer(UINT64), "hard": integer(UINT64)},
+    required=("type", "soft", "hard"),
+)
+_SCHEDULER = structure(
+    {
+        "policy": one_of(POLICIES, "scheduling policy"),
+        "nice": integer(range(-20, 20)),
+        "priority": integer(range(100)),
+        "flags": array(one_of(SCHED_FLAGS, "scheduler flag")),
+        "runtime": integer(UINT64),
+        "deadline": integer(UINT64),
+        "period": integer(UINT64),
+    },
+    required=("policy",),
+)
+PROCESS = structure(
+    {
+        "terminal": boolean,
+        "consoleSize": structure({"height": integer(UINT16), "width": integer(UINT16)}),
+        "cwd": absolute,
+        "env": _STRINGS,
+        "args": array(text),
+        "rlimits": array(_RLIMIT),
+        "apparmorProfile": text,
+        "selinuxLabel": text,
+        "capabilities": structure(_CAPABILITIES),
+        "noNewPrivileges": boolean,
+        "oomScoreAdj": integer(range(-1000, 1001)),
+        "scheduler": _SCHEDULER,
+        "ioPriority": structure(
+            {"class": one_of(IO_CLASSES, "I/O priority class"), "priority": integer(range(8))}, required=("class",)
+        ),
+        "execCPUAffinity": structure({"initial": text, "final": text}),
+        "user": structure(_USER),
+    },
+    required=("cwd",),
+)
+"""config.md, "Process"; `exec --process` reads the same."""
+
+_ID_MAPPINGS = array(
+    structure(
+        {"containerID": integer(UINT32), "hostID": integer(UINT32), "size": integer(UINT32)},
+        required=("containerID", "hostID", "size"),
+    ),
+    most=340,
+)
+"""340 lines is what the kernel takes in a uid_map (user_namespaces(7))."""
+_MOUNT = structure(
+    {
+        "destination": absolute,
+        "type": text,
+        "source": text,
+        "options": _STRINGS,
+        "uidMappings": _ID_MAPPINGS,
+        "gidMappings": _ID_MAPPINGS,
+    },
+    required=("destination",),
+)
+_HOOK = structure(
+    {"path": absolute, "args": _STRINGS, "env": _STRINGS, "timeout": integer(range(1, 2**31))}, required=("path",)
+)
+_NAMESPACE = structure({"type": one_of(OCI_TYPES, "namespace"), "path": absolute}, required=("type",))
+_DEVICE = structure(
+    {
+        "type": one_of(DEVICE_TYPES, "type of a device"),
+        "path": absolute,
+        "major": integer(INT64),
+        "minor": integer(INT64),
+        "fileMode": integer(UINT32),
+        "uid": integer(UINT32),
+        "gid": integer(UINT32),
+    },
+    required=("type", "path"),
+)
+_NUMBER_OF_DEVICE = {"major": integer(INT64), "minor": integer(INT64)}
+_THROTTLE = array(structure({**_NUMBER_OF_DEVICE, "rate": integer(UINT64)}, required=("major", "minor", "rate")))
+RESOURCES = structure(
+    {
+        "devices": array(
+            structure(
+                {
+                    **_NUMBER_OF_DEVICE,
+                    "allow": boolean,
+                    "type": one_of(DEVICE_TYPES, "type of a device"),
+                    "access": text,
+                },
+                required=("allow",),
+            )
+        ),
+        "memory": structure(
+            {
+                **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), integer(INT64)),
+                "swappiness": integer(range(101)),
+                "disableOOMKiller": boolean,
+                "useHierarchy": boolean,
+                "checkBeforeUpdate": boolean,
+            }
+        ),
+        "cpu": structure(
+            {
+                **dict.fromkeys(("shares", "burst", "period", "realtimePeriod"), integer(UINT64)),
+                **dict.fromkeys(("quota", "realtimeRuntime", "idle"), integer(INT64)),
+                "cpus": text,
+                "mems": text,
+            }
+        ),
+        "pids": structure({"limit": integer(INT64)}),
+        "blockIO": structure(
+            {
+                "weight": integer(UINT16),
+                "leafWeight": integer(UINT16),
+                "weightDevice": array(
+                    structure(
+                        {**_NUMBER_OF_DEVICE, "weight": integer(UINT16), "leafWeight": integer(UINT16)},
+                        required=("major", "minor"),
+                    )
+                ),
+                "throttleReadBpsDevice": _THROTTLE,
+                "throttleWriteBpsDevice": _THROTTLE,
+                "throttleReadIOPSDevice": _THROTTLE,
+                "throttleWriteIOPSDevice": _THROTTLE,
+            }
+        ),
+        "hugepageLimits": array(
+            structure({"pageSize": name, "limit": integer(UINT64)}, required=("pageSize", "limit"))
+        ),
+        "network": structure(
+            {
+                "classID": integer(UINT32),
+                "priorities": array(
+                    structure({"name": name, "priority": integer(UINT32)}, required=("name", "priority"))
+                ),
+            }
+        ),
+        "rdma": mapping(structure({"hcaHandles": integer(UINT32), "hcaObjects": integer(UINT32)})),
+        "unified": mapping(text),
+    }
+)
+"""config-linux.md, "Control groups"; `update --resources` reads the same."""
+_SECCOMP = structure(
+    {
+        "defaultAction": name,
+        "defaultErrnoRet": integer(UINT32),
+        "architectures": _STRINGS,
+        "flags": _STRINGS,
+        "listenerPath": absolute,
+        "listenerMetadata": text,
+        "syscalls": array(
+            structure(
+                {
+                    "names": array(name),
+                    "action": name,
+                    "errnoRet": integer(UINT32),
+                    "args": array(
+                        structure(
+                            {
+                                "index": integer(range(6)),
+                                "value": integer(UINT64),
+                                "valueTwo": integer(UINT64),
+                                "op": name,
+                            },
+                            required=("index", "op"),
+                        )
+                    ),
+                },
+                required=("names", "action"),
+            )
+        ),
+    },
+    required=("defaultAction",),
+)
+_OFFSET = structure({"secs": integer(INT64), "nanosecs": integer(range(1_000_000_000))})
+_LINUX = structure(
+    {
+        "namespaces": array(_NAMESPACE),
+        "uidMappings": _ID_MAPPINGS,
+        "gidMappings": _ID_MAPPINGS,
+        "timeOffsets": structure({"monotonic": _OFFSET, "boottime": _OFFSET}),
+        "devices": array(_DEVICE),
+        "cgroupsPath": text,
+        "rootfsPropagation": one_of(mounts.PROPAGATION, "kind of mount propagation"),
+        "mountLabel": text,
+        "maskedPaths": array(absolute),
+        "readonlyPaths": array(absolute),
+        "resources": RESOURCES,
+        "sysctl": mapping(text),
+        "seccomp": _SECCOMP,
+        "personality": structure({"domain": one_of(PERSONALITIES, "personality"), "flags": _STRINGS}),
+    }
+)
+SPEC = structure(
+    {
+        "ociVersion": name,
+        "process": PROCESS,
+        "root": structure({"path": name, "readonly": boolean}, required=("path",)),
+        "hostname": text,
+        "domainname": text,
+        "mounts": array(_MOUNT),
+        "hooks": structure(dict.fromkeys(HOOK_KINDS, array(_HOOK))),
+        "annotations": mapping(text),
+        "linux": _LINUX,
+    },
+    required=("ociVersion", "process", "root"),
+)
+"""config.md and config-linux.md; what Pier does not do (`intelRdt`, other platforms) is passed over."""
+
+
+def load(path: str) -> Bundle:
+    """The bundle at `path`. Raises BundleError, BadField, OSError."""
+    try:
+        folder = os.path.realpath(path, strict=True)
+    except OSError as error:
+        raise BundleError(f"chdir {path}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        spec = read_json(os.path.join(folder, CONFIG_NAME))
+    except FileNotFoundError:
+        raise BundleError(f"JSON specification file {CONFIG_NAME} not found") from None
+    SPEC(spec, "")
+    spec = without_nulls(spec)
+    judge(spec)
+    return Bundle(folder, spec, find_rootfs(folder, spec["root"]["path"]))
+
+
+def read_json(path: str) -> Any:
+    """A JSON document of bounded size and depth. Raises BundleError, OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        data = file.read(SIZE_MAX + 1)
+    return parse_json(data, os.path.basename(path))
+
+
+def parse_json(data: bytes, what: str) -> Any:
+    """`data` as JSON; `what` names it in errors. Raises BundleError."""
+    if len(data) > SIZE_MAX:
+        raise BundleError(f"{what} is larger than {SIZE_MAX} bytes")
+    try:
+        value = json.loads(data.decode())
+    except RecursionError:
+        raise BundleError(f"{what} is nested deeper than {DEPTH_MAX} levels") from None
+    except ValueError as error:
+        raise BundleError(f"{what} is not JSON: {error}") from None
+    if _deeper_than(value, DEPTH_MAX):
+        raise BundleError(f"{what} is nested deeper than {DEPTH_MAX} levels")
+    return value
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels):
+        below = [entry for item in layer if isinstance(item, (dict, list)) for entry in _entries(item)]
+        if not below:
+            return False
+        layer = below
+    return True
+
+
+def _entries(item: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(item.values()) if isinstance(item, dict) else item
+
+
+def find_rootfs(folder: str, path: str) -> str:
+    """`root.path`, which is relative to the bundle. Raises BundleError."""
+    place = os.path.join(folder, path)
+    try:
+        rootfs = os.path.realpath(place, strict=True)
+    except OSError as error:
+        raise BundleError(f"root.path: stat {place}: {(error.strerror or str(error)).lower()}") from None
+    if not os.path.isdir(rootfs):
+        raise BundleError(f"root.path: {place} is not a directory")
+    if rootfs == "/":
+        raise BundleError("root.path: the host's own root is no container's root")
+    return rootfs
+
+
+def judge(spec: dict[str, Any]) -> None:
+    """What a configuration's fields must be to each other. `spec` fits SPEC and has no nulls. Raises BadField."""
+    for rule in _RULES:
+        rule(spec)
+
+
+def namespace_types(spec: dict[str, Any]) -> set[str]:
+    """The OCI names of the namespaces that are new or joined by path."""
+    return {item["type"] for item in spec.get("linux", {}).get("namespaces", [])}
+
+
+def _version(spec: dict[str, Any]) -> None:
+    major, dot, _ = spec["ociVersion"].partition(".")
+    if major != "1" or not dot:
+        raise BadField("ociVersion", f"{spec['ociVersion']!r} is not supported, {VERSION} is")
+
+
+def _args(spec: dict[str, Any]) -> None:
+    args = spec["process"].get("args") or []
+    if not args:
+        raise BadField("process.args", "must not be empty")
+
+
+def _namespaces(spec: dict[str, Any]) -> None:
+    seen: set[str] = set()
+    for index, item in enumerate(spec.get("linux", {}).get("namespaces", [])):
+        if item["type"] in seen:
+            raise BadField(f"linux.namespaces[{index}].type", f"the {item['type']} namespace is named twice")
+        seen.add(item["type"])
+    if "mount" not in seen:
+        raise BadField("linux.namespaces", "a mount namespace is needed: Pier mounts nothing in the host's")
+
+
+def _names(spec: dict[str, Any]) -> None:
+    own = namespace_types(spec)
+    for key in ("hostname", "domainname"):
+        if spec.get(key) and "uts" not in own:
+            raise BadField(key, f"cannot be set without a uts namespace in linux.namespaces: {spec[key]!r}")
+        if len(spec.get(key, "").encode()) > 64:
+            raise BadField(key, "is longer than 64 bytes")
+
+
+def _users(spec: dict[str, Any]) -> None:
+    linux = spec.get("linux", {})
+    item = next((item for item in linux.get("namespaces", []) if item["type"] == "user"), None)
+    for key in ("uidMappings", "gidMappings"):
+        mapped = bool(linux.get(key))
+        if item is None and mapped:
+            raise BadField(f"linux.{key}", "needs a user namespace in linux.namespaces")
+        if item is not None and not item.get("path") and not mapped:
+            raise BadField(f"linux.{key}", "must not be empty with a new user namespace")
+        overlap = overlapping(linux.get(key, []))
+        if overlap is not None:
+            raise BadField(f"linux.{key}[{overlap}]", "overlaps with an earlier mapping")
+
+
+def overlapping(maps: list[dict[str, int]]) -> int | None:
+    """The index of the first mapping that shares a container's id with an earlier one."""
+    for index, item in enumerate(maps):
+        first, end = item["containerID"], item["containerID"] + item["size"]
+        for earlier in maps[:index]:
+            if first < earlier["containerID"] + earlier["size"] and earlier["containerID"] < end:
+                return index
+    return None
+
+
+def _offsets(spec: dict[str, Any]) -> None:
+    if spec.get("linux", {}).get("timeOffsets") and "time" not in namespace_types(spec):
+        raise BadField("linux.timeOffsets", "needs a time namespace in linux.namespaces")
+
+
+def _mounts(spec: dict[str, Any]) -> None:
+    for index, mount in enumerate(spec.get("mounts", [])):
+        path = f"mounts[{index}]"
+        words = mount.get("options", [])
+        binds = "bind" in words or "rbind" in words
+        if mount["destination"] == "/":
+            raise BadField(f"{path}.destination", "the root itself is no place for a mount")
+        if binds and not mount.get("source"):
+            raise BadField(f"{path}.source", "must not be empty for a bind mount")
+        if not binds and not mount.get("type"):
+            raise BadField(f"{path}.type", "must not be empty")
+        mapped = [key for key in ("uidMappings", "gidMappings") if mount.get(key)]
+        if mapped and not binds:
+            raise BadField(f"{path}.{mapped[0]}", "only a bind mount can have mappings of its own")
+        if len(mapped) == 1:
+            raise BadField(f"{path}.{mapped[0]}", "uidMappings and gidMappings come together")
+
+
+def _devices(spec: dict[str, Any]) -> None:
+    for index, device in enumerate(spec.get("linux", {}).get("devices", [])):
+        if device["type"] != "p" and ("major" not in device or "minor" not in device):
+            raise BadField(f"linux.devices[{index}].major", "major and minor must be given")
+
+
+def _limits(spec: dict[str, Any]) -> None:
+    seen: set[str] = set()
+    for index, limit in enumerate(spec["process"].get("rlimits", [])):
+        if limit["type"] in seen:
+            raise BadField(f"process.rlimits[{index}].type", f"{limit['type']} is named twice")
+        if limit["soft"] > limit["hard"]:
+            raise BadField(f"process.rlimits[{index}].soft", f"is above the hard limit of {limit['hard']}")
+        seen.add(limit["type"])
+
+
+def _personality(spec: dict[str, Any]) -> None:
+    if spec.get("linux", {}).get("personality", {}).get("flags"):
+        raise BadField("linux.personality.flags", "no flags are defined for a personality")
+
+
+_RULES: tuple[Callable[[dict[str, Any]], None], ...] = (
+    _version,
+    _args,
+    _namespaces,
+    _names,
+    _users,
+    _offsets,
+    _mounts,
+    _devices,
+    _limits,
+    _personality,
+)

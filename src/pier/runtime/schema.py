@@ -1,0 +1,156 @@
+"""Checks of JSON that someone else wrote: each names the field it refuses by its path, in one line.
+
+A check is a function of a value and its path that raises BadField. Structures are built of checks, so that a document's
+schema is data (`bundle.SPEC`). `null` counts as absent, and unknown keys are passed over, as runtime-spec wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+Check = Callable[[Any, str], None]
+"""(value, path such as `process.args[0]`)"""
+
+TEXT_MAX = 128 * 1024
+"""MAX_ARG_STRLEN: execve(2) takes no longer string, and no path or option is as long."""
+ITEMS_MAX = 65536
+
+INT64 = range(-(2**63), 2**63)
+UINT16 = range(2**16)
+UINT32 = range(2**32)
+UINT64 = range(2**64)
+
+
+class BadField(ValueError):
+    """`path`: what it should be."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+def kind_of(value: Any) -> str:
+    """A value's kind in JSON's words, for messages."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, (int, float)):
+        return "a number"
+    return {str: "a string", list: "an array", dict: "an object"}[type(value)]
+
+
+def boolean(value: Any, path: str) -> None:
+    if not isinstance(value, bool):
+        raise BadField(path, f"must be a boolean, is {kind_of(value)}")
+
+
+def text(value: Any, path: str) -> None:
+    """A string that the kernel can take: without NUL, and not absurdly long."""
+    if not isinstance(value, str):
+        raise BadField(path, f"must be a string, is {kind_of(value)}")
+    if len(value) > TEXT_MAX:
+        raise BadField(path, f"is longer than {TEXT_MAX} characters")
+    if "\0" in value:
+        raise BadField(path, "must not contain a NUL character")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise BadField(path, "is not valid Unicode") from None
+
+
+def name(value: Any, path: str) -> None:
+    """A string with something in it."""
+    text(value, path)
+    if not value:
+        raise BadField(path, "must not be empty")
+
+
+def absolute(value: Any, path: str) -> None:
+    """An absolute path without `..`."""
+    name(value, path)
+    if not value.startswith("/"):
+        raise BadField(path, f"must be an absolute path, is {value!r}")
+    if ".." in value.split("/"):
+        raise BadField(path, f"must not contain `..`: {value!r}")
+
+
+def one_of(words: Collection[str], what: str) -> Check:
+    """One of a set of words; `what` names the set in the error."""
+
+    def check(value: Any, path: str) -> None:
+        text(value, path)
+        if value not in words:
+            raise BadField(path, f"{value!r} is no {what}")
+
+    return check
+
+
+def integer(allowed: range) -> Check:
+    def check(value: Any, path: str) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise BadField(path, f"must be an integer, is {kind_of(value)}")
+        if value not in allowed:
+            raise BadField(path, f"must be from {allowed.start} to {allowed.stop - 1}, is {_short(value)}")
+
+    return check
+
+
+def _short(number: int) -> str:
+    return str(number) if abs(number) < 10**30 else "a number of more than 30 digits"
+
+
+def array(item: Check, *, most: int = ITEMS_MAX) -> Check:
+    def check(value: Any, path: str) -> None:
+        if not isinstance(value, list):
+            raise BadField(path, f"must be an array, is {kind_of(value)}")
+        if len(value) > most:
+            raise BadField(path, f"has {len(value)} entries, {most} are allowed")
+        for index, entry in enumerate(value):
+            item(entry, f"{path}[{index}]")
+
+    return check
+
+
+def mapping(item: Check, *, most: int = ITEMS_MAX) -> Check:
+    """An object whose keys are data: annotations, sysctls."""
+
+    def check(value: Any, path: str) -> None:
+        require_object(value, path)
+        if len(value) > most:
+            raise BadField(path, f"has {len(value)} entries, {most} are allowed")
+        for key, entry in value.items():
+            name(key, f"{path}, a key")
+            item(entry, f"{path}.{key}")
+
+    return check
+
+
+def structure(fields: Mapping[str, Check], *, required: Collection[str] = ()) -> Check:
+    """An object whose keys are fields; those not in `fields` are passed over."""
+
+    def check(value: Any, path: str) -> None:
+        require_object(value, path)
+        for key in required:
+            if value.get(key) is None:
+                raise BadField(f"{path}.{key}" if path else key, "must not be empty")
+        for key, entry in value.items():
+            if entry is not None and key in fields:
+                fields[key](entry, f"{path}.{key}" if path else key)
+
+    return check
+
+
+def require_object(value: Any, path: str) -> None:
+    if not isinstance(value, dict):
+        raise BadField(path or "the document", f"must be an object, is {kind_of(value)}")
+
+
+def without_nulls(value: Any) -> Any:
+    """A copy in which absent and `null` are one: no key of an object has the value None."""
+    if isinstance(value, dict):
+        return {key: without_nulls(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [without_nulls(entry) for entry in value]
+    return value
