@@ -222,8 +222,8 @@ async def test_import_makes_an_image_of_one_layer(lab: Lab) -> None:
     assert shown["Config"]["Cmd"] == ["sh"]
     assert shown["Config"]["ExposedPorts"] == {"80/tcp": {}}
     assert [(event.action, event.actor.attributes["name"]) for event in await lab.events()] == [
-        ("import", id),
         ("tag", "a:1"),
+        ("import", id),
     ]
 
 
