@@ -10,16 +10,18 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV      ?= uv
 TESTS   ?=
 
-.PHONY: demo test unit integration lint bench start stop venv dev install uninstall locks clean
+.PHONY: demo test unit integration vm lint bench start stop venv dev install uninstall locks clean
 .NOTPARALLEL:
 
 demo: venv ; @$(BIN)/python demo/tour.py
 
-test: dev lint unit integration
+test: dev lint unit integration vm
 
 unit: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/unit $(TESTS)
 
 integration: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/integration $(TESTS)
+
+vm: dev ; @$(BIN)/python -m pytest tests/vm $(TESTS)
 
 lint: dev
 	@$(BIN)/ruff check .
@@ -52,6 +54,7 @@ $(VENV)/.runtime: $(VENV)/.system requirements.lock tools/launchers.py
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@tools/system-packages test
+	@tools/cloud-kernel >/dev/null || true
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements-dev.lock
 	@touch $@
 
