@@ -7,6 +7,7 @@ error arrives as a message, success as end of file when execve closes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -14,14 +15,15 @@ from typing import Any, NamedTuple, NoReturn
 
 from pier.errors import PierError
 from pier.kernel import mounts, namespaces, process
-from pier.kernel.cgroup_layout import Layout
+from pier.kernel.cgroup_layout import Layout, detect
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
+from pier.kernel.schedule import set_personality
 from pier.runtime import network, program, rootfs, wire
 from pier.runtime.failure import OTHER, ProgramError
 from pier.runtime.reaper import run_reaper
-from pier.runtime.request import StartRequest
+from pier.runtime.request import BindRoot, StartRequest
 
 
 class Report:
@@ -58,6 +60,49 @@ class Stdio(NamedTuple):
     stderr: int
 
 
+class Stage:
+    """The turns of a start where a container of the command line's (`first.BundleStage`) differs from a monitor's."""
+
+    die_with_parent: int = signal.SIGKILL
+    """The signal that comes when the parent is gone; 0 for none."""
+    keep_fds: int = 0
+    """How many descriptors from 3 on the program inherits."""
+
+    def read_filter(self, request: StartRequest) -> program.Filter | None:
+        """The seccomp filter, while the host's files can be read."""
+        return program.read_filter(request.seccomp_bpf)
+
+    def confine(self, request: StartRequest, report: Report) -> None:
+        """Set limits and join the cgroup, before anything else happens."""
+
+    def prepared_sources(self) -> dict[int, int]:
+        """Detached mounts for entries of the configuration's `mounts`: index -> descriptor."""
+        return {}
+
+    def rooted(self) -> None:
+        """The namespaces are there, and the root, with nothing in it yet."""
+
+    def furnished(self) -> None:
+        """Everything is mounted; the host's root is still there."""
+
+    def ready(self) -> None:
+        """Nothing but execve remains."""
+
+
+class MonitoredStage(Stage):
+    """A container whose monitor waits for it: the first process limits itself."""
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self._cgroup = cgroup
+
+    def confine(self, request: StartRequest, report: Report) -> None:
+        set_oom_score(request.spec["process"].get("oomScoreAdj"), set(request.requested), report)
+        for warning in self._cgroup.apply(request.spec.get("linux", {}).get("resources") or {}):
+            report.warn(warning)
+        join_cgroup(self._cgroup)
+        process.join_session_keyring(keyring_name(self._cgroup.path))
+
+
 def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoReturn:
     """Be the first process of the container that the StartRequest behind `request_fd` asks for.
 
@@ -69,23 +114,21 @@ def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoRetu
         process.prctl(process.PR_SET_DUMPABLE, 0)
         cgroup.create()
         request = StartRequest.from_json(wire.read_sealed(request_fd).decode())
-        _become_container(request, cgroup, report, stdio)
+        become_container(request, report, stdio, MonitoredStage(cgroup))
     except BaseException as error:
         report.fail(error)
     os._exit(1)
 
 
-def _become_container(request: StartRequest, cgroup: Cgroup, report: Report, stdio: Stdio) -> None:
+def become_container(request: StartRequest, report: Report, stdio: Stdio, stage: Stage) -> None:
+    """Make the container around this process and become its program. Returns only by an exception."""
     spec = request.spec
     linux: dict[str, Any] = spec.get("linux", {})
     own = {item["type"] for item in linux.get("namespaces", [])}
-    bpf = program.read_filter(request.seccomp_bpf)
-    operations = rootfs.plan(spec, _v1_hierarchies(cgroup.layout), own)
-    set_oom_score(spec["process"].get("oomScoreAdj"), set(request.requested), report)
-    for warning in cgroup.apply(linux.get("resources") or {}):
-        report.warn(warning)
-    join_cgroup(cgroup)
-    process.join_session_keyring(keyring_name(cgroup.path))
+    bpf = stage.read_filter(request)
+    labels = program.open_labels(spec["process"])
+    operations = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources())
+    stage.confine(request, report)
     host_link = NetlinkSocket() if request.interfaces else None
     enter_namespaces(linux.get("namespaces", []))
     if is_new(linux, "network"):
@@ -100,6 +143,7 @@ def _become_container(request: StartRequest, cgroup: Cgroup, report: Report, std
     os.umask(0)
     with contextlib.ExitStack() as stack:
         root_fd = stack.enter_context(closing(_mount_root(request, linux)))
+        stage.rooted()
         null_fd = stack.enter_context(closing(rootfs.open_null()))
         tree = rootfs.Tree(root_fd, null_fd)
         for operation in operations:
@@ -107,17 +151,23 @@ def _become_container(request: StartRequest, cgroup: Cgroup, report: Report, std
                 operation.execute(tree)
             except OSError as error:
                 raise OSError(error.errno, f"{operation.describe()}: {error.strerror or error}") from error
-        ready = program.prepare(spec["process"], request.user, request.group_add, bpf, root_fd)
+        ready = program.prepare(
+            spec["process"], request.user, request.group_add, filter=bpf, root_fd=root_fd, labels=labels
+        )
         if spec["process"].get("terminal"):
             stdio = _open_terminal(spec["process"], tree, report)
-        _enter_root(root_fd, read_only=spec.get("root", {}).get("readonly", False))
+        stage.furnished()
+        pivot = not isinstance(request.root, BindRoot) or request.root.pivot
+        _enter_root(root_fd, read_only=spec.get("root", {}).get("readonly", False), pivot=pivot)
         for fd in (tree.dev_fd, tree.pts_fd):
             if fd is not None:
                 os.close(fd)
     use_stdio(stdio)
     if not spec["process"].get("terminal"):
         os.setsid()
-    start_program(ready, report, set(request.requested), make_cwd=True, with_reaper=request.init)
+    if linux.get("personality"):
+        set_personality(linux["personality"]["domain"])
+    start_program(ready, report, set(request.requested), stage, make_cwd=True, with_reaper=request.init)
 
 
 def _v1_hierarchies(layout: Layout) -> list[tuple[str, str]]:
@@ -134,6 +184,13 @@ def join_cgroup(cgroup: Cgroup) -> None:
 def keyring_name(cgroup_path: str) -> str:
     """A container's session keyring: the daemon's own, with the host's keys, must not be inherited."""
     return f"_ses.{os.path.basename(cgroup_path)}"
+
+
+def become_root() -> None:
+    """Take on root of the user namespace this process is in; as the host's root it is nobody there."""
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    process.prctl(process.PR_SET_DUMPABLE, 0)
 
 
 def enter_namespaces(wanted: list[dict[str, str]]) -> None:
@@ -168,11 +225,33 @@ def _mount_root(request: StartRequest, linux: dict[str, Any]) -> int:
     else:
         mounts.mount(None, "/", None, propagation | mounts.MS_REC)
     root = request.root
-    fd = mounts.mount_overlay(root.lower, root.upper, root.work)
+    place = "/"
+    if isinstance(root, BindRoot):
+        fd = mounts.open_tree(mounts.AT_FDCWD, root.path, clone=True, recursive=True)
+        mounts.mount_setattr(fd, propagation=mounts.MS_SLAVE, recursive=True)
+        if root.at_home:
+            _make_mount_private(root.path)
+            place = root.path
+    else:
+        fd = mounts.mount_overlay(root.lower, root.upper, root.work)
     # pivot_root wants a mount point. What is mounted over `/` hides nothing from a process whose root is below it.
-    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
-        mounts.move_mount(fd, place, "/")
+    with closing(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place_fd:
+        mounts.move_mount(fd, place_fd, place)
     return fd
+
+
+def _make_mount_private(path: str) -> None:
+    """Make the mount that holds `path` private: what is mounted below it must not show in the host's peers."""
+    while True:
+        with closing(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
+            try:
+                mounts.mount_setattr(fd, propagation=mounts.MS_PRIVATE)
+            except OSError as error:
+                if error.errno != errno.EINVAL or path == "/":
+                    raise
+            else:
+                return
+        path = os.path.dirname(path)
 
 
 def _open_terminal(process_spec: dict[str, Any], tree: rootfs.Tree, report: Report) -> Stdio:
@@ -194,16 +273,28 @@ def _open_terminal(process_spec: dict[str, Any], tree: rootfs.Tree, report: Repo
     return Stdio(slave, slave, slave)
 
 
-def _enter_root(root_fd: int, *, read_only: bool) -> None:
+def _enter_root(root_fd: int, *, read_only: bool, pivot: bool = True) -> None:
     """Make the container's root the only one, and leave no way back (pivot_root(2), the `.`, `.` form)."""
     if read_only:
         mounts.mount_setattr(root_fd, set=mounts.MOUNT_ATTR_RDONLY)
+    if not pivot:
+        _move_root(root_fd)
+        return
     with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as old_root:
         os.fchdir(root_fd)
         mounts.pivot_root(".", ".")
         # Mounts that are still the host's peers would be unmounted there too.
         mounts.mount_setattr(old_root, propagation=mounts.MS_SLAVE, recursive=True)
     mounts.umount(".", mounts.MNT_DETACH)
+    os.chdir("/")
+
+
+def _move_root(root_fd: int) -> None:
+    """Move the container's root over `/`: where that is a ramdisk, nothing can be pivoted away from it."""
+    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
+        mounts.move_mount(root_fd, place, "/")
+    os.fchdir(root_fd)
+    os.chroot(".")
     os.chdir("/")
 
 
@@ -226,7 +317,13 @@ def reset_signals() -> None:
 
 
 def start_program(
-    ready: program.Program, report: Report, requested: set[str], *, make_cwd: bool = False, with_reaper: bool = False
+    ready: program.Program,
+    report: Report,
+    requested: set[str],
+    stage: Stage,
+    *,
+    make_cwd: bool = False,
+    with_reaper: bool = False,
 ) -> NoReturn:
     """Become the program. Never returns; raises what `Report.fail` reports."""
     reset_signals()
@@ -236,7 +333,7 @@ def start_program(
     if with_reaper:
         run_reaper(report.fileno())
     program.set_limits(ready.process.get("rlimits", []), requested, report.warn)
-    program.execute(ready, die_with_parent=signal.SIGKILL)
+    program.execute(ready, stage.ready, die_with_parent=stage.die_with_parent, keep_fds=stage.keep_fds)
 
 
 def set_oom_score(value: int | None, requested: set[str], report: Report) -> None:

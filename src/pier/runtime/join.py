@@ -8,10 +8,27 @@ from typing import NoReturn
 
 from pier.kernel import namespaces, process
 from pier.kernel.cgroups import Cgroup
-from pier.kernel.namespaces import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS
+from pier.kernel.namespaces import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root, require_fs
 from pier.runtime import program
-from pier.runtime.init import Report, Stdio, join_cgroup, keyring_name, set_oom_score, start_program, use_stdio
+from pier.runtime.init import (
+    Report,
+    Stage,
+    Stdio,
+    become_root,
+    join_cgroup,
+    keyring_name,
+    set_oom_score,
+    start_program,
+    use_stdio,
+)
 from pier.runtime.request import ExecRequest
 from pier.runtime.rootfs import DEVPTS_SUPER_MAGIC
 
@@ -24,25 +41,44 @@ def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: Cgroup, init
     try:
         process.close_all_but([report.fileno(), init_pidfd, *stdio])
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
-        # Until execve this is a root process of the host's Python inside the container: none may look into it.
-        process.prctl(process.PR_SET_DUMPABLE, 0)
-        bpf = program.read_filter(request.seccomp_bpf)
-        set_oom_score(request.process.get("oomScoreAdj"), set(), report)
-        join_cgroup(cgroup)
-        process.join_session_keyring(keyring_name(cgroup.path))
-        namespaces.setns(init_pidfd, JOINED)
-        os.close(init_pidfd)
-        os.umask(0)
-        with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root_fd:
-            ready = program.prepare(request.process, request.user, request.group_add, bpf, root_fd)
-            if request.process.get("terminal"):
-                stdio = _open_terminal(request, root_fd, report)
-        use_stdio(stdio)
-        if not request.process.get("terminal"):
-            os.setsid()
-        start_program(ready, report, set())
+        enter(request, report, stdio, cgroup=cgroup, init_pidfd=init_pidfd, stage=Stage())
     except BaseException as error:
         report.fail(error)
+
+
+def enter(
+    request: ExecRequest,
+    report: Report,
+    stdio: Stdio,
+    *,
+    cgroup: Cgroup,
+    init_pidfd: int,
+    stage: Stage,
+    joined: int = JOINED,
+) -> NoReturn:
+    """Join the container of the process behind `init_pidfd` (its `joined` namespaces) and become the program."""
+    # Until execve this is a root process of the host's Python inside the container: none may look into it.
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+    bpf = program.read_filter(request.seccomp_bpf)
+    labels = program.open_labels(request.process)
+    set_oom_score(request.process.get("oomScoreAdj"), set(), report)
+    join_cgroup(cgroup)
+    process.join_session_keyring(keyring_name(cgroup.path))
+    namespaces.setns(init_pidfd, joined)
+    os.close(init_pidfd)
+    if joined & CLONE_NEWUSER:
+        become_root()
+    os.umask(0)
+    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root_fd:
+        ready = program.prepare(
+            request.process, request.user, request.group_add, filter=bpf, root_fd=root_fd, labels=labels
+        )
+        if request.process.get("terminal"):
+            stdio = _open_terminal(request, root_fd, report)
+    use_stdio(stdio)
+    if not request.process.get("terminal"):
+        os.setsid()
+    start_program(ready, report, set(), stage)
 
 
 def _open_terminal(request: ExecRequest, root_fd: int, report: Report) -> Stdio:

@@ -13,7 +13,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from pier.kernel import capabilities, seccomp
-from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, closing, mkdir_in_root, open_in_root
+from pier.kernel.paths import (
+    PROC_SUPER_MAGIC,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    closing,
+    mkdir_in_root,
+    open_in_root,
+    require_fs,
+)
 from pier.kernel.process import (
     PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
@@ -21,11 +29,28 @@ from pier.kernel.process import (
     prctl,
     set_rlimit,
 )
+from pier.kernel.schedule import set_affinity, set_io_priority, set_scheduler
 from pier.runtime import failure
 from pier.runtime.users import Identity, identify
 
 NULL_DEVICE = os.makedev(1, 3)
 HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
+
+class Filter:
+    """A compiled seccomp filter and how to install it."""
+
+    def __init__(self, bpf: bytes, flags: int = seccomp.DEFAULT_FLAGS) -> None:
+        self.bpf = bpf
+        self.flags = flags
+
+    def install(self) -> None:
+        """Confine this process, for good. Raises OSError."""
+        seccomp.install(self.bpf, self.flags)
+
+
+Labels = list[tuple[int, bytes]]
+"""Descriptors of this process's attr files, and what is to be written there before execve."""
 
 
 class Program(NamedTuple):
@@ -34,11 +59,18 @@ class Program(NamedTuple):
     process: dict[str, Any]
     identity: Identity
     env: dict[bytes, bytes]
-    seccomp_bpf: bytes | None
+    seccomp: Filter | None
+    labels: Labels
 
 
 def prepare(
-    process: dict[str, Any], user: str, group_add: list[str], seccomp_bpf: bytes | None, root_fd: int
+    process: dict[str, Any],
+    user: str,
+    group_add: list[str],
+    *,
+    filter: Filter | None,
+    root_fd: int,
+    labels: Labels,
 ) -> Program:
     """Look up everything that has to be looked up; `root_fd` is the container's root. Raises UserError, OSError."""
     if user or group_add or "user" not in process:
@@ -50,15 +82,46 @@ def prepare(
         given = process["user"]
         identity = Identity(given["uid"], given["gid"], given.get("additionalGids", []), "")
     home = identity.home or identify(root_fd, str(identity.uid), []).home
-    return Program(process, identity, environment(process.get("env", []), home), seccomp_bpf)
+    return Program(process, identity, environment(process.get("env", []), home), filter, labels)
 
 
-def read_filter(path: str | None) -> bytes | None:
-    """The compiled filter's bytes. It is the daemon's file: read it before the container's root is entered."""
+APPARMOR_ENABLED = "/sys/module/apparmor/parameters/enabled"
+SELINUX_ROOT = "/sys/fs/selinux/enforce"
+
+
+def open_labels(process: dict[str, Any]) -> Labels:
+    """Open what the process's AppArmor profile and SELinux label are written to; while /proc is the host's (attack 5).
+
+    Raises OSError where the kernel has no such security module: to run without the label asked for would be a lie.
+    """
+    labels: Labels = []
+    profile, label = process.get("apparmorProfile"), process.get("selinuxLabel")
+    if profile and profile != "unconfined":
+        if not os.path.exists(APPARMOR_ENABLED):
+            raise OSError(
+                errno.ENOTSUP, f"process.apparmorProfile: {profile!r} is asked for, this kernel has no AppArmor"
+            )
+        own = "/proc/self/attr/apparmor/exec"
+        labels.append((_open_attr(own if os.path.exists(own) else "/proc/self/attr/exec"), f"exec {profile}".encode()))
+    if label:
+        if not os.path.exists(SELINUX_ROOT):
+            raise OSError(errno.ENOTSUP, f"process.selinuxLabel: {label!r} is asked for, this kernel has no SELinux")
+        labels.append((_open_attr("/proc/self/attr/exec"), label.encode()))
+    return labels
+
+
+def _open_attr(path: str) -> int:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    require_fs(fd, PROC_SUPER_MAGIC, path)
+    return fd
+
+
+def read_filter(path: str | None) -> Filter | None:
+    """The compiled filter. It is the daemon's file: read it before the container's root is entered."""
     if path is None:
         return None
     with closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-        return os.read(fd, os.fstat(fd).st_size)
+        return Filter(os.read(fd, os.fstat(fd).st_size))
 
 
 def environment(entries: list[str], home: str) -> dict[bytes, bytes]:
@@ -109,9 +172,10 @@ def become(program: Program) -> None:
     process, identity = program.process, program.identity
     no_new_privileges = process.get("noNewPrivileges", False)
     sets = capabilities.CapabilitySets.from_oci(process.get("capabilities") or {})
-    if program.seccomp_bpf is not None and not no_new_privileges:
+    schedule(process)
+    if program.seccomp is not None and not no_new_privileges:
         # Without no_new_privs a filter takes CAP_SYS_ADMIN, which is about to go.
-        seccomp.install(program.seccomp_bpf)
+        program.seccomp.install()
     os.umask(process.get("user", {}).get("umask", 0o022))
     capabilities.drop_bounding(sets.bounding)
     capabilities.keep_across_setuid(True)
@@ -124,8 +188,19 @@ def become(program: Program) -> None:
     capabilities.apply(sets)
     if no_new_privileges:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
-        if program.seccomp_bpf is not None:
-            seccomp.install(program.seccomp_bpf)
+        if program.seccomp is not None:
+            program.seccomp.install()
+
+
+def schedule(process: dict[str, Any]) -> None:
+    """CPU scheduling, I/O priority and affinity (config.md, "Linux Process"). Raises OSError, ValueError."""
+    if process.get("scheduler"):
+        set_scheduler(process["scheduler"])
+    if process.get("ioPriority"):
+        set_io_priority(process["ioPriority"])
+    affinity = process.get("execCPUAffinity", {})
+    if affinity.get("final") or affinity.get("initial"):
+        set_affinity(affinity.get("final") or affinity["initial"])
 
 
 def set_limits(rlimits: list[dict[str, Any]], requested: set[str], warn: Callable[[str], None]) -> None:
@@ -141,14 +216,22 @@ def set_limits(rlimits: list[dict[str, Any]], requested: set[str], warn: Callabl
             warn(text)
 
 
-def execute(program: Program, *, die_with_parent: int) -> NoReturn:
+def execute(
+    program: Program, before_execve: Callable[[], None], *, die_with_parent: int, keep_fds: int = 0
+) -> NoReturn:
     """Find the program and replace this process by it. Raises ProgramError.
 
-    `die_with_parent` is the signal that comes when the monitor is killed.
+    `before_execve` is called once it is found; `die_with_parent` is the signal that comes when the parent is gone, 0
+    for none; `keep_fds` descriptors from 3 on are inherited.
     """
     args = program.process["args"]
     path = failure.find(args[0], os.fsdecode(program.env.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin")))
     prctl(PR_SET_PDEATHSIG, die_with_parent)
+    before_execve()
+    for fd in range(3, 3 + keep_fds):
+        os.set_inheritable(fd, True)
+    for fd, text in program.labels:
+        os.write(fd, text)
     try:
         os.execve(path, args, program.env)  # noqa: S606
     except OSError as error:

@@ -31,6 +31,18 @@ class OverlayRoot:
 
 
 @dataclass(frozen=True, slots=True)
+class BindRoot:
+    """A root file system that is a directory of the host: a bundle's (`pier-runtime`)."""
+
+    path: str
+    """Absolute, without symbolic links."""
+    pivot: bool = True
+    """False: the root is moved over `/` and entered by chroot, for hosts whose root is a ramdisk (`--no-pivot`)."""
+    at_home: bool = True
+    """Whether the root is mounted at its own path, where hooks look for it, rather than at `/`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """One veth pair: an end in the container's network namespace, the other a port of a host bridge."""
 
@@ -49,12 +61,14 @@ class Interface:
 
 
 class LogFile(NamedTuple):
-    """A json-file log, written by the monitor: `path`, `path.1`, … `path.(max_files-1)`."""
+    """A log, written by the monitor: `path`, `path.1`, … `path.(max_files-1)`."""
 
     path: str
     max_size_bytes: int = 0
     """0: never rotated."""
     max_files: int = 1
+    driver: str = "json-file"
+    """`json-file` or `local`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class StartRequest:
     """64 hexadecimal digits; also the last component of the cgroup path."""
     spec: dict[str, Any]
     """OCI runtime configuration. `root.path` is ignored when `root` is given; `process.user` when `user` is."""
-    root: OverlayRoot
+    root: OverlayRoot | BindRoot
     exec_dir: str
     """The container's folder under the exec root, made by the daemon (0700): `monitor.sock` appears there."""
     exit_file: str

@@ -12,12 +12,13 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from pier.kernel import mounts, paths
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.paths import open_in_root
+from pier.runtime.copyup import copy_tree
 
 ATTRIBUTES = {
     "ro": (mounts.MOUNT_ATTR_RDONLY, 0),
@@ -33,10 +34,17 @@ ATTRIBUTES = {
     "relatime": (mounts.MOUNT_ATTR_RELATIME, mounts.MOUNT_ATTR__ATIME),
     "noatime": (mounts.MOUNT_ATTR_NOATIME, mounts.MOUNT_ATTR__ATIME),
     "strictatime": (mounts.MOUNT_ATTR_STRICTATIME, mounts.MOUNT_ATTR__ATIME),
+    "atime": (0, mounts.MOUNT_ATTR__ATIME),
+    "norelatime": (0, mounts.MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, mounts.MOUNT_ATTR__ATIME),
+    "diratime": (0, mounts.MOUNT_ATTR_NODIRATIME),
+    "symfollow": (0, mounts.MOUNT_ATTR_NOSYMFOLLOW),
 }
 """Words of runtime-spec's mount options: (attributes set, attributes cleared)."""
-RECURSIVE_ATTRIBUTES = {"r" + word: change for word, change in ATTRIBUTES.items() if word not in ("relatime",)}
-PASSED_OVER = frozenset({"defaults", "async", "silent", "loud"})
+RECURSIVE_ATTRIBUTES = {"r" + word: change for word, change in ATTRIBUTES.items()}
+PASSED_OVER = frozenset({"defaults", "async", "silent", "loud", "remount", "noiversion", "nolazytime", "nomand"})
+BIND_WORDS = frozenset({"bind", "rbind", "idmap", "ridmap", "tmpcopyup"})
+"""Words that choose an operation."""
 REAL_DIRECTORIES = frozenset({"/proc", "/sys", "/dev"})
 """Where a symbolic link in the image would make the kernel's own files appear elsewhere; refused."""
 
@@ -72,6 +80,8 @@ class Options(NamedTuple):
     recursive_clear: int
     bind: bool
     recursive_bind: bool
+    copy_up: bool
+    """Runc's `tmpcopyup`: a tmpfs begins with what the image has at its place."""
     propagation: list[int]
     filesystem: list[tuple[str, str | None]]
 
@@ -91,7 +101,7 @@ def parse_options(words: list[str]) -> Options:
             below, cleared_below = below | set_bits, cleared_below | clear_bits
         elif word in mounts.PROPAGATION:
             propagation.append(mounts.PROPAGATION[word])
-        elif word not in PASSED_OVER and word not in ("bind", "rbind"):
+        elif word not in PASSED_OVER and word not in BIND_WORDS:
             filesystem.append(parse_flag(word))
     return Options(
         set=chosen,
@@ -100,6 +110,7 @@ def parse_options(words: list[str]) -> Options:
         recursive_clear=cleared_below,
         bind="bind" in words or "rbind" in words,
         recursive_bind="rbind" in words,
+        copy_up="tmpcopyup" in words,
         propagation=propagation,
         filesystem=filesystem,
     )
@@ -171,11 +182,17 @@ class MountFilesystem(NamedTuple):
         return f"mount {self.fstype} on {self.destination} ({data}) attributes {self.options.set:#x}"
 
     def execute(self, tree: Tree) -> None:
-        fd = mounts.mount_filesystem(self.fstype, self.options.filesystem, self.options.set, source=self.source)
+        options = self.options
+        attributes = options.set if not options.copy_up else options.set & ~mounts.MOUNT_ATTR_RDONLY
+        fd = mounts.mount_filesystem(self.fstype, options.filesystem, attributes, source=self.source)
         keep = False
         try:
             with tree.directory(self.destination) as target:
+                if options.copy_up:
+                    copy_tree(target, fd)
+                    mounts.mount_setattr(fd, set=options.set)
                 mounts.move_mount(fd, target, self.destination)
+            propagate(fd, options)
             if self.destination == "/dev" and self.fstype == "tmpfs":
                 tree.dev_fd, keep = fd, True
             elif self.fstype == "devpts" and self.destination == "/dev/pts":
@@ -191,6 +208,8 @@ class BindMount(NamedTuple):
     source: str
     destination: str
     options: Options
+    prepared: int = -1
+    """A descriptor of the detached mount, where the container's own root could not make it; closed when it is done."""
 
     def describe(self) -> str:
         how = "rbind" if self.options.recursive_bind else "bind"
@@ -198,7 +217,9 @@ class BindMount(NamedTuple):
 
     def execute(self, tree: Tree) -> None:
         options = self.options
-        fd = mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=options.recursive_bind)
+        fd = self.prepared
+        if fd < 0:
+            fd = mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=options.recursive_bind)
         try:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 with tree.directory(self.destination) as target:
@@ -210,10 +231,15 @@ class BindMount(NamedTuple):
                 mounts.mount_setattr(fd, set=options.set, clear=options.clear)
             if options.recursive_set or options.recursive_clear:
                 mounts.mount_setattr(fd, set=options.recursive_set, clear=options.recursive_clear, recursive=True)
-            for flags in options.propagation:
-                mounts.mount_setattr(fd, propagation=flags & ~mounts.MS_REC, recursive=bool(flags & mounts.MS_REC))
+            propagate(fd, options)
         finally:
             os.close(fd)
+
+
+def propagate(fd: int, options: Options) -> None:
+    """Set the propagation that the options ask of the mount behind `fd`, which is attached."""
+    for flags in options.propagation:
+        mounts.mount_setattr(fd, propagation=flags & ~mounts.MS_REC, recursive=bool(flags & mounts.MS_REC))
 
 
 class MountCgroups(NamedTuple):
@@ -241,8 +267,7 @@ class MountCgroups(NamedTuple):
                 mounts.move_mount(top, target, self.destination)
             for name, words in self.hierarchies:
                 os.mkdir(name, 0o755, dir_fd=top)
-                flags = [parse_flag(word) for word in words.split(",")]
-                fd = mounts.mount_filesystem("cgroup", flags, attributes)
+                fd = self._mount_hierarchy(words)
                 with paths.closing(fd), paths.closing(os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=top)) as place:
                     mounts.move_mount(fd, place, f"{self.destination}/{name}")
                 if "," in name:
@@ -253,6 +278,15 @@ class MountCgroups(NamedTuple):
         finally:
             os.close(top)
 
+    def _mount_hierarchy(self, words: str) -> int:
+        if self.private:
+            return mounts.mount_filesystem("cgroup", [parse_flag(word) for word in words.split(",")], self.options.set)
+        # Without a cgroup namespace a new mount would show the groups of the whole host.
+        mount = next(mount for mount, own in detect().v1_options if own == words)
+        fd = mounts.open_tree(mounts.AT_FDCWD, mount + _own_cgroup(words), clone=True)
+        mounts.mount_setattr(fd, set=self.options.set)
+        return fd
+
     def _mount_unified(self) -> int:
         if self.private:
             return mounts.mount_filesystem("cgroup2", [], self.options.set)
@@ -262,6 +296,17 @@ class MountCgroups(NamedTuple):
         fd = mounts.open_tree(mounts.AT_FDCWD, unified, clone=True)
         mounts.mount_setattr(fd, set=self.options.set)
         return fd
+
+
+def _own_cgroup(words: str) -> str:
+    """This process's path in the v1 hierarchy with these mount options (proc_pid_cgroup(5))."""
+    wanted = words.removeprefix("none,")
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            if ",".join(sorted(controllers.split(","))) == wanted:
+                return "" if path == "/" else path
+    raise OSError(errno.ENOENT, f"this process is in no cgroup of the hierarchy {words}")
 
 
 class MakeDevices(NamedTuple):
@@ -278,7 +323,7 @@ class MakeDevices(NamedTuple):
             # On a /dev of our own its descriptor is safer than any path.
             dev_fd = tree.dev_fd if tree.dev_fd is not None else stack.enter_context(tree.directory("/dev"))
             for name, major, minor in DEFAULT_DEVICES:
-                _make_node(dev_fd, name, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+                _make_node(dev_fd, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), of_host=f"/dev/{name}")
             for name, target in DEV_LINKS:
                 with contextlib.suppress(FileExistsError):
                     os.symlink(target, name, dir_fd=dev_fd)
@@ -287,7 +332,8 @@ class MakeDevices(NamedTuple):
             number = os.makedev(device.get("major", 0), device.get("minor", 0))
             mode = DEVICE_KINDS[device["type"]] | device.get("fileMode", 0o666)
             with paths.closing(paths.mkdir_in_root(tree.root_fd, parent)) as parent_fd:
-                _make_node(parent_fd, name, mode, number, owner=(device.get("uid", 0), device.get("gid", 0)))
+                owner = device.get("uid", 0), device.get("gid", 0)
+                _make_node(parent_fd, name, mode, number, owner=owner, of_host=device["path"])
 
 
 class MaskPath(NamedTuple):
@@ -354,7 +400,9 @@ def _attach(tree: Tree, fd: int, destination: str) -> None:
         mounts.move_mount(fd, target, destination)
 
 
-def _make_node(dir_fd: int, name: str, mode: int, number: int, *, owner: tuple[int, int] = (0, 0)) -> None:
+def _make_node(
+    dir_fd: int, name: str, mode: int, number: int, *, owner: tuple[int, int] = (0, 0), of_host: str
+) -> None:
     """mknod(2) below a descriptor, the umask being 0; a node of that name that is there already is left as it is.
 
     No chmod: where the directory is a volume, a neighbour may have put a link in the node's place since, which chmod
@@ -364,8 +412,20 @@ def _make_node(dir_fd: int, name: str, mode: int, number: int, *, owner: tuple[i
         os.mknod(name, mode, number, dir_fd=dir_fd)
     except FileExistsError:
         return
+    except PermissionError:
+        _bind_node(dir_fd, name, number, of_host)
+        return
     if owner != (0, 0):
         os.chown(name, *owner, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def _bind_node(dir_fd: int, name: str, number: int, of_host: str) -> None:
+    """Show the host's node, for a user namespace whose root may make none; only if it is the device asked for."""
+    with paths.closing(mounts.open_tree(mounts.AT_FDCWD, of_host, clone=True)) as copy:
+        if os.fstat(copy).st_rdev != number:
+            raise OSError(errno.EPERM, f"{of_host} of the host is not the device {os.major(number)}:{os.minor(number)}")
+        with paths.closing(paths.touch_in_root(dir_fd, name)) as place:
+            mounts.move_mount(copy, place, of_host)
 
 
 def open_null() -> int:
@@ -377,6 +437,8 @@ def open_null() -> int:
         raise OSError("/dev/null of the host is not the null device (1:3)")
     return fd
 
+
+NOTHING_PREPARED: Mapping[int, int] = {}
 
 NAMESPACED_SYSCTLS = {
     "ipc": ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
@@ -398,20 +460,26 @@ def check_sysctl(key: str, own_namespaces: set[str]) -> None:
     raise ValueError(f"sysctl {key!r} is not in a separate kernel namespace")
 
 
-def plan(spec: dict[str, Any], hierarchies: list[tuple[str, str]], own_namespaces: set[str]) -> list[Operation]:
+def plan(
+    spec: dict[str, Any],
+    hierarchies: list[tuple[str, str]],
+    own_namespaces: set[str],
+    prepared: Mapping[int, int] = NOTHING_PREPARED,
+) -> list[Operation]:
     """The operations that furnish the root of `spec` (runtime-spec configuration), in order.
 
     `hierarchies` are the host's v1 cgroup hierarchies (see MountCgroups); `own_namespaces` the OCI names of the
-    namespaces that are new or joined by path. Raises ValueError for what cannot be asked.
+    namespaces that are new or joined by path; `prepared` has a detached mount for the index of a bind mount. Raises
+    ValueError for what cannot be asked.
     """
     linux = spec.get("linux", {})
     operations: list[Operation] = []
     devices_made = False
-    for mount in spec.get("mounts", []):
+    for index, mount in enumerate(spec.get("mounts", [])):
         options = parse_options(mount.get("options", []))
         fstype, destination = mount.get("type", "none"), mount["destination"]
         if options.bind:
-            operations.append(BindMount(mount["source"], destination, options))
+            operations.append(BindMount(mount["source"], destination, options, prepared.get(index, -1)))
         elif fstype in ("cgroup", "cgroup2"):
             operations.append(MountCgroups(destination, options, hierarchies, "cgroup" in own_namespaces))
         else:
