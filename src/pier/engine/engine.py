@@ -141,6 +141,7 @@ def _take_folders(config: DaemonConfig, stack: AsyncExitStack) -> None:
     for path, mode, what, flag in roots:
         make_root(path, mode, what=what, flag=flag)
         stack.callback(FolderLock.take(path, what=f"the {what}", flag=flag).release)
+    make_root(f"{config.exec_root}/containers", DATA_MODE, what="folder of monitors", flag="--exec-root")
     with open(config.pid_path, "w", encoding="ascii") as file:
         file.write(f"{os.getpid()}\n")
     stack.callback(_remove, config.pid_path)
