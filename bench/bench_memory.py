@@ -9,7 +9,9 @@ from engines import IMAGE, Engine
 from samples import Row, Samples, Target
 
 SETTLE_S = 1.0
-MONITORS = ("pier-monitor", "containerd-shim", "conmon")
+SHIMS = ("containerd-shim", "conmon")
+"""They tell whose they are by the container's id; init is the parent of them all."""
+MONITORS = ("pier-monitor", *SHIMS)
 PORT_KEEPERS = ("docker-proxy", "rootlessport")
 
 
@@ -30,23 +32,27 @@ def measure(engines: list[Engine]) -> list[Row]:
 
 def _weigh(engine: Engine, count: int) -> tuple[list[float], list[float]]:
     """PSS of each monitor, and of each process that keeps a port, of `count` containers with a port each."""
+    others = set(_helpers(engine, []))
     made = [engine.docker("run", "-d", "-p", "127.0.0.1::80", IMAGE, "sleep", "1000") for _ in range(count)]
     try:
         time.sleep(SETTLE_S)
-        kept = [pid for pid in processes.all_pids() if _serves(pid, engine, made)]
-        monitors = [pid for pid in kept if processes.name(pid).startswith(MONITORS)]
-        return [processes.pss_mb(pid) for pid in monitors], [
-            processes.pss_mb(pid) for pid in kept if pid not in monitors
-        ]
+        helpers = [pid for pid in _helpers(engine, made) if pid not in others]
+        monitors = [pid for pid in helpers if processes.name(pid).startswith(MONITORS)]
+        keepers = [pid for pid in helpers if pid not in monitors]
+        return [processes.pss_mb(pid) for pid in monitors], [processes.pss_mb(pid) for pid in keepers]
     finally:
         engine.remove(made)
 
 
-def _serves(pid: int, engine: Engine, containers: list[str]) -> bool:
-    """Whether a process keeps one of these containers: it names it, or it descends from the engine."""
-    if not processes.name(pid).startswith(MONITORS + PORT_KEEPERS):
-        return False
-    above = processes.parent(pid)
-    return not {above, processes.parent(above)}.isdisjoint({engine.pid}) or any(
-        word in containers for word in processes.command_line(pid)
-    )
+def _helpers(engine: Engine, containers: list[str]) -> list[int]:
+    """What names one of `containers` on its command line, and what the daemon or its zygote started."""
+    found = []
+    for pid in processes.all_pids():
+        name, above = processes.name(pid), processes.parent(pid)
+        if name.startswith(SHIMS):
+            wanted = not set(containers).isdisjoint(processes.command_line(pid))
+        else:
+            wanted = name.startswith(MONITORS + PORT_KEEPERS) and engine.pid in (above, processes.parent(above))
+        if wanted:
+            found.append(pid)
+    return found

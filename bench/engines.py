@@ -21,7 +21,6 @@ BIN = CHECKOUT / ".venv" / "bin"
 REFERENCE = CHECKOUT.parent / "shared" / "tools" / "reference-docker"
 """A Docker Engine with runc and crun in a box of its own; used where it is there."""
 IMAGE = "pier-bench-busybox"
-BRIDGE, BRIDGE_ADDRESS = "pierbench0", "10.214.215.1/24"
 START_S = 30.0
 
 
@@ -82,19 +81,28 @@ def pier(folder: Path) -> Iterator[Engine]:
     finally:
         process.terminate()
         process.wait(START_S)
-        subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
+        forget_bridge()
 
 
-def start_pierd(folder: Path) -> subprocess.Popen[bytes]:
-    """Start a daemon on `folder`; returns when it answers."""
+def bridge(number: int) -> str:
+    return f"pierbench{number}"
+
+
+def forget_bridge(number: int = 1) -> None:
+    """A daemon leaves its bridge for the next one."""
+    subprocess.run(["ip", "link", "delete", bridge(number)], check=False, capture_output=True)
+
+
+def start_pierd(folder: Path, number: int = 1) -> subprocess.Popen[bytes]:
+    """Start a daemon on `folder`; returns when it answers. `number` keeps apart what a machine has only one of."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "daemon.json").write_text("{}")
     flags = {
         "--data-root": folder / "data",
         "--exec-root": folder / "run",
-        "--bridge": BRIDGE,
-        "--bip": BRIDGE_ADDRESS,
-        "--cgroup-parent": "/pier-bench",
+        "--bridge": bridge(number),
+        "--bip": f"10.214.{214 + number}.1/24",
+        "--cgroup-parent": f"/pier-bench-{number}",
         "--config-file": folder / "daemon.json",
         "--host": f"unix://{folder}/run/pier.sock",
         "--pidfile": folder / "pier.pid",
