@@ -18,7 +18,7 @@ import msgspec
 
 from pier.api.unimplemented import ONE_PLUGIN, SWARM, UNIMPLEMENTED
 from pier.api.versions import DIFFERENCES, Version, text
-from pier.containers.fields import CONFIG, HOST_CONFIG, Acts, Later, Noted, Refused, Rule, Warned, wire_name
+from pier.containers.fields import CONFIG, HOST_CONFIG, Acts, Answered, Later, Noted, Refused, Rule, Warned, wire_name
 from pier.engine.config import PROXY_KEYS, DaemonConfig, Flag, keys
 from pier.engine.options import INERT
 from pier.model.container import ContainerConfig
@@ -85,6 +85,8 @@ def verdict(rule: Rule) -> list[str]:
     match rule:
         case Acts():
             return ["acts", ""]
+        case Answered(how=how):
+            return ["looked at", how]
         case Noted():
             return ["kept and shown", "nothing for the engine to do"]
         case Later(what=what):

@@ -89,6 +89,16 @@ async def kill(call: Call) -> web.StreamResponse:
     return empty()
 
 
+async def pause(call: Call) -> web.StreamResponse:
+    await call.engine.containers.pause(call.id)
+    return empty()
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    await call.engine.containers.unpause(call.id)
+    return empty()
+
+
 async def rename(call: Call) -> web.StreamResponse:
     name = call.query.text("name")
     if not name:
@@ -200,6 +210,8 @@ ROUTES = (
     Route("POST", "/containers/{id}/stop", "ContainerStop", stop),
     Route("POST", "/containers/{id}/restart", "ContainerRestart", restart),
     Route("POST", "/containers/{id}/kill", "ContainerKill", kill),
+    Route("POST", "/containers/{id}/pause", "ContainerPause", pause),
+    Route("POST", "/containers/{id}/unpause", "ContainerUnpause", unpause),
     Route("POST", "/containers/{id}/rename", "ContainerRename", rename),
     Route("POST", "/containers/{id}/resize", "ContainerResize", resize),
     Route("DELETE", "/containers/{id}", "ContainerDelete", delete),

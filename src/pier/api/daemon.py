@@ -108,6 +108,9 @@ async def serve(config: DaemonConfig) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(
+        signal.SIGHUP, log.warning, "SIGHUP: the configuration is read at start only, restart pierd"
+    )
     engine = await Engine.open(config)
     try:
         with listening(config) as sockets:

@@ -36,8 +36,6 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     ("GET", "/containers/{id}/changes", "ContainerChanges"),
     ("GET", "/containers/{id}/export", "ContainerExport"),
     ("POST", "/containers/{id}/update", "ContainerUpdate"),
-    ("POST", "/containers/{id}/pause", "ContainerPause"),
-    ("POST", "/containers/{id}/unpause", "ContainerUnpause"),
     ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     ("HEAD", "/containers/{id}/archive", "ContainerArchiveInfo"),
     ("GET", "/containers/{id}/archive", "ContainerArchive"),

@@ -18,9 +18,7 @@ from pier.model.host_config import HostConfig
 
 @dataclass(frozen=True, slots=True)
 class Acts:
-    """Honoured; `where` names the module that does it."""
-
-    where: str
+    """Honoured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,13 @@ class Later:
     """Refused with 501 when it is set: a later version of Pier brings it."""
 
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Judged by a module of its own, which refuses it or warns about it; `how` says which."""
+
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,109 +54,109 @@ class Warned:
     text: str
 
 
-Rule = Acts | Noted | Later | Refused | Warned
+Rule = Acts | Answered | Noted | Later | Refused | Warned
 
 CONFIG: dict[str, Rule] = {
-    "hostname": Acts("spec"),
-    "domainname": Acts("spec"),
-    "user": Acts("lifecycle"),
+    "hostname": Acts(),
+    "domainname": Acts(),
+    "user": Acts(),
     "attach_stdin": Noted(),
     "attach_stdout": Noted(),
     "attach_stderr": Noted(),
-    "exposed_ports": Acts("lifecycle"),
-    "tty": Acts("spec"),
-    "open_stdin": Acts("lifecycle"),
-    "stdin_once": Acts("lifecycle"),
-    "env": Acts("spec"),
-    "cmd": Acts("create"),
+    "exposed_ports": Acts(),
+    "tty": Acts(),
+    "open_stdin": Acts(),
+    "stdin_once": Acts(),
+    "env": Acts(),
+    "cmd": Acts(),
     "healthcheck": Warned("Pier does not run health checks yet. The container's health will not be known."),
     "args_escaped": Noted(),
-    "image": Acts("create"),
-    "volumes": Acts("create"),
-    "working_dir": Acts("spec"),
-    "entrypoint": Acts("create"),
-    "network_disabled": Acts("create"),
+    "image": Acts(),
+    "volumes": Answered("warned about: what is written there stays in the container's own layer"),
+    "working_dir": Acts(),
+    "entrypoint": Acts(),
+    "network_disabled": Acts(),
     "on_build": Noted(),
-    "labels": Acts("create"),
-    "stop_signal": Acts("signals"),
-    "stop_timeout": Acts("signals"),
+    "labels": Acts(),
+    "stop_signal": Acts(),
+    "stop_timeout": Acts(),
     "shell": Noted(),
 }
 
 _WINDOWS = Refused("Windows containers only")
 
 HOST_CONFIG: dict[str, Rule] = {
-    "cpu_shares": Acts("spec_resources"),
-    "memory": Acts("spec_resources"),
-    "nano_cpus": Acts("spec_resources"),
-    "cgroup_parent": Acts("lifecycle"),
-    "blkio_weight": Acts("spec_resources"),
-    "blkio_weight_device": Acts("spec_resources"),
-    "blkio_device_read_bps": Acts("spec_resources"),
-    "blkio_device_write_bps": Acts("spec_resources"),
-    "blkio_device_read_iops": Acts("spec_resources"),
-    "blkio_device_write_iops": Acts("spec_resources"),
-    "cpu_period": Acts("spec_resources"),
-    "cpu_quota": Acts("spec_resources"),
-    "cpu_realtime_period": Acts("spec_resources"),
-    "cpu_realtime_runtime": Acts("spec_resources"),
-    "cpuset_cpus": Acts("spec_resources"),
-    "cpuset_mems": Acts("spec_resources"),
-    "devices": Acts("spec_resources"),
-    "device_cgroup_rules": Acts("spec_resources"),
-    "device_requests": Acts("validate"),
+    "cpu_shares": Acts(),
+    "memory": Acts(),
+    "nano_cpus": Acts(),
+    "cgroup_parent": Acts(),
+    "blkio_weight": Acts(),
+    "blkio_weight_device": Acts(),
+    "blkio_device_read_bps": Acts(),
+    "blkio_device_write_bps": Acts(),
+    "blkio_device_read_iops": Acts(),
+    "blkio_device_write_iops": Acts(),
+    "cpu_period": Acts(),
+    "cpu_quota": Acts(),
+    "cpu_realtime_period": Acts(),
+    "cpu_realtime_runtime": Acts(),
+    "cpuset_cpus": Acts(),
+    "cpuset_mems": Acts(),
+    "devices": Acts(),
+    "device_cgroup_rules": Acts(),
+    "device_requests": Answered("refused, with the driver it asks for"),
     "kernel_memory": Warned("Kernel memory limits are deprecated and have no effect: the kernel no longer has them."),
     "kernel_memory_tcp": Warned("Kernel memory TCP limits have no effect with Pier."),
-    "memory_reservation": Acts("spec_resources"),
-    "memory_swap": Acts("spec_resources"),
-    "memory_swappiness": Acts("spec_resources"),
-    "oom_kill_disable": Acts("spec_resources"),
-    "pids_limit": Acts("spec_resources"),
-    "ulimits": Acts("spec_resources"),
+    "memory_reservation": Acts(),
+    "memory_swap": Acts(),
+    "memory_swappiness": Acts(),
+    "oom_kill_disable": Acts(),
+    "pids_limit": Acts(),
+    "ulimits": Acts(),
     "cpu_count": _WINDOWS,
     "cpu_percent": _WINDOWS,
     "io_maximum_iops": _WINDOWS,
     "io_maximum_bandwidth": _WINDOWS,
-    "binds": Acts("spec_mounts"),
+    "binds": Acts(),
     "container_id_file": Noted(),
-    "log_config": Acts("validate"),
-    "network_mode": Acts("lifecycle"),
-    "port_bindings": Acts("lifecycle"),
-    "restart_policy": Acts("lifecycle"),
-    "auto_remove": Acts("lifecycle"),
+    "log_config": Acts(),
+    "network_mode": Acts(),
+    "port_bindings": Acts(),
+    "restart_policy": Acts(),
+    "auto_remove": Acts(),
     "volume_driver": Later("a volume driver (--volume-driver)"),
     "volumes_from": Later("--volumes-from"),
-    "console_size": Acts("spec"),
-    "annotations": Acts("spec"),
-    "cap_add": Acts("spec_security"),
-    "cap_drop": Acts("spec_security"),
-    "cgroupns_mode": Acts("spec"),
-    "dns": Acts("etc_files"),
-    "dns_options": Acts("etc_files"),
-    "dns_search": Acts("etc_files"),
-    "extra_hosts": Acts("etc_files"),
-    "group_add": Acts("lifecycle"),
-    "ipc_mode": Acts("spec"),
+    "console_size": Acts(),
+    "annotations": Acts(),
+    "cap_add": Acts(),
+    "cap_drop": Acts(),
+    "cgroupns_mode": Acts(),
+    "dns": Acts(),
+    "dns_options": Acts(),
+    "dns_search": Acts(),
+    "extra_hosts": Acts(),
+    "group_add": Acts(),
+    "ipc_mode": Acts(),
     "cgroup": Noted(),
     "links": Later("a link to another container (--link)"),
-    "oom_score_adj": Acts("spec"),
-    "pid_mode": Acts("spec"),
-    "privileged": Acts("spec_security"),
-    "publish_all_ports": Acts("lifecycle"),
-    "readonly_rootfs": Acts("spec"),
-    "security_opt": Acts("spec_security"),
+    "oom_score_adj": Acts(),
+    "pid_mode": Acts(),
+    "privileged": Acts(),
+    "publish_all_ports": Acts(),
+    "readonly_rootfs": Acts(),
+    "security_opt": Acts(),
     "storage_opt": Refused("--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
-    "tmpfs": Acts("spec_mounts"),
-    "uts_mode": Acts("spec"),
-    "userns_mode": Acts("validate"),
-    "shm_size": Acts("spec_mounts"),
-    "sysctls": Acts("spec"),
-    "runtime": Acts("validate"),
-    "isolation": Acts("validate"),
-    "mounts": Acts("spec_mounts"),
-    "masked_paths": Acts("spec_security"),
-    "readonly_paths": Acts("spec_security"),
-    "init": Acts("lifecycle"),
+    "tmpfs": Acts(),
+    "uts_mode": Acts(),
+    "userns_mode": Acts(),
+    "shm_size": Acts(),
+    "sysctls": Acts(),
+    "runtime": Acts(),
+    "isolation": Acts(),
+    "mounts": Acts(),
+    "masked_paths": Acts(),
+    "readonly_paths": Acts(),
+    "init": Acts(),
 }
 
 
@@ -161,7 +166,7 @@ def judge(config: ContainerConfig, host: HostConfig) -> list[str]:
     for struct, table in ((config, CONFIG), (host, HOST_CONFIG)):
         for name, rule in table.items():
             value = getattr(struct, name)
-            if isinstance(rule, Acts | Noted) or not is_set(value):
+            if isinstance(rule, Acts | Answered | Noted) or not is_set(value):
                 continue
             if isinstance(rule, Later):
                 raise NotImplementedYet(what=rule.what)

@@ -1,7 +1,7 @@
 """What Pier knows about one container, as it is kept in the state database (kind "container", key: the id).
 
-A change of state is written before the world is changed: a record that says `running` without a pid is a start that may
-or may not have happened, and recovery finds out which.
+A change of state is written before the world is changed: a record that says `running` is of a start that may or may not
+have happened, or of a run that has ended since, and recovery asks the monitor and the exit file which.
 """
 
 from __future__ import annotations

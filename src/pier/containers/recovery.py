@@ -80,16 +80,10 @@ async def _settle_lost(world: World, container: Container, ended: ExitRecord | N
     await asyncio.to_thread(_clean_cgroup, world, record)
     with contextlib.suppress(PierError, OSError):
         await world.networks.release(record.id)
-    if ended is None and record.state.pid == 0 and record.state.started_at_ns == 0:
-        record.state.status = "created"
-        text = f"container {record.name}: its start was never finished"
-    else:
-        ended = ended or ExitRecord(LOST, time.time_ns())
-        mark_ended(record.state, exit_code=ended.exit_code, at_ns=ended.finished_at_ns, oom_killed=ended.oom_killed)
-        how = f"exit code {ended.exit_code}"
-        text = f"container {record.name}: ended while no daemon ran, {how}"
+    ended = ended or ExitRecord(LOST, time.time_ns())
+    mark_ended(record.state, exit_code=ended.exit_code, at_ns=ended.finished_at_ns, oom_killed=ended.oom_killed)
     await world.save(container)
-    return text
+    return f"container {record.name}: ended while no daemon ran, exit code {ended.exit_code}"
 
 
 def read_exit_file(path: str) -> ExitRecord | None:

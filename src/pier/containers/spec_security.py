@@ -53,7 +53,7 @@ class InvalidCapability(InvalidParameter):
 class InvalidSecurityOpt(InvalidParameter):
     """invalid --security-opt: {text!r}"""
 
-    remedy = "known are seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined, writable-cgroups="
+    remedy = "known are seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined"
 
 
 @dataclass(frozen=True, slots=True)

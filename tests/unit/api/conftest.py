@@ -96,6 +96,14 @@ class FakeContainers:
     async def kill(self, ref: str, signal: str) -> None:
         self.calls.append(("kill", signal))
 
+    async def pause(self, ref: str) -> None:
+        self._known(ref)
+        self.calls.append(("pause", ref))
+
+    async def unpause(self, ref: str) -> None:
+        self._known(ref)
+        self.calls.append(("unpause", ref))
+
     def wait(self, ref: str, condition: str) -> Awaitable[ContainerWaitResponse]:
         self._known(ref)
         self.calls.append(("wait", condition))
