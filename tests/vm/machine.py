@@ -130,7 +130,7 @@ def kernel_package() -> Path:
         raise Unavailable("busybox-static is not installed")
     found = subprocess.run([CHECKOUT / "tools/cloud-kernel"], capture_output=True, text=True, timeout=300, check=False)
     if found.returncode:
-        raise Unavailable(found.stderr.strip().splitlines()[-1])
+        raise Unavailable(found.stderr.strip() or f"tools/cloud-kernel ended with {found.returncode}")
     return Path(found.stdout.strip())
 
 

@@ -7,6 +7,8 @@ too. A test function with parameters is one test here.
 from __future__ import annotations
 
 import ast
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import machine
 import pytest
 
 CHECKOUT = machine.CHECKOUT
+RECORDING = CHECKOUT / "tests/fixtures/cgroup_v2_linux_6_1.json"
 CGROUPS = "tests/unit/kernel/test_cgroups.py"
 RUNTIME = "tests/unit/runtime/test_runtime.py"
 BORROWED = (
@@ -68,6 +71,16 @@ def test_in_the_machine(session: machine.Session, test: str) -> None:
     assert not failures, "\n".join(f"{failure.test} ({failure.when}):\n{failure.text}" for failure in failures)
     if all(outcome.outcome == "skipped" for outcome in outcomes):
         pytest.skip(outcomes[0].text)
+
+
+def test_the_recorded_tree_is_this_kernels(session: machine.Session) -> None:
+    """`PIER_RECORD=1 make vm` records it anew."""
+    recording = session.facts["recording"]
+    if os.environ.get("PIER_RECORD"):
+        RECORDING.write_text(json.dumps(recording, indent=1) + "\n")
+    recorded = json.loads(RECORDING.read_text())
+    assert set(recording["leaf"]) >= set(recorded["leaf"])
+    assert set(recording["controllers"].split()) >= set(recorded["controllers"].split())
 
 
 def test_a_cut_off_report_is_read_as_far_as_it_goes() -> None:
