@@ -15,7 +15,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from netlab import Machine, machines, stop
-
 from pier.kernel.netlink import NetlinkSocket
 
 from .client import Client

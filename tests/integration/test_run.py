@@ -2,11 +2,12 @@
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
 from .client import Client
-from .conftest import poll
+from .conftest import Daemon, poll
 
 pytestmark = pytest.mark.root
 
@@ -195,7 +196,7 @@ def test_restart_on_failure_counts(docker: Client) -> None:
     assert docker.ok("logs", id) == "try\ntry\ntry"
 
 
-def test_cidfile(docker: Client, tmp_path) -> None:
+def test_cidfile(docker: Client, tmp_path: Path) -> None:
     file = tmp_path / "cid"
     id = docker.run("--cidfile", str(file), docker.image, "sleep", "1000")
     assert file.read_text() == id
@@ -208,7 +209,7 @@ def test_an_init_reaps(docker: Client) -> None:
     assert (done.out, done.status) == ("reaped\n", 6)
 
 
-def test_bind_mounts(docker: Client, tmp_path) -> None:
+def test_bind_mounts(docker: Client, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the host")
     volumes = ["-v", f"{tmp_path}:/data", "-v", f"{tmp_path}:/closed:ro"]
     script = "cat /data/in; echo back >/data/out; echo no 2>&1 >/closed/out || true"
@@ -221,3 +222,9 @@ def test_bind_mounts(docker: Client, tmp_path) -> None:
 def test_twenty_at_once(docker: Client) -> None:
     sessions = [docker.start("run", "--rm", docker.image, "echo", str(number)) for number in range(20)]
     assert [session.wait().out for session in sessions] == [f"{number}\n" for number in range(20)]
+
+
+def test_the_whole_host_as_a_bind_mount(docker: Client, daemon: Daemon) -> None:
+    """The container's own root must not lie over what it shows of the host."""
+    seen = docker.ok("run", "--rm", "-v", "/:/host:ro", docker.image, "cat", "/host/etc/os-release")
+    assert seen == Path("/etc/os-release").read_text().removesuffix("\n")

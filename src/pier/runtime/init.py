@@ -142,7 +142,9 @@ def become_container(request: StartRequest, report: Report, stdio: Stdio, stage:
             process.setdomainname(spec["domainname"])
     os.umask(0)
     with contextlib.ExitStack() as stack:
-        root_fd = stack.enter_context(closing(_mount_root(request, linux)))
+        _leave_host_mounts(linux)
+        operations = rootfs.copy_host_root(operations)
+        root_fd = stack.enter_context(closing(_mount_root(request)))
         stage.rooted()
         null_fd = stack.enter_context(closing(rootfs.open_null()))
         tree = rootfs.Tree(root_fd, null_fd)
@@ -213,17 +215,21 @@ def is_new(linux: dict[str, Any], kind: str) -> bool:
     return any(item["type"] == kind and not item.get("path") for item in linux.get("namespaces", []))
 
 
-def _mount_root(request: StartRequest, linux: dict[str, Any]) -> int:
-    """Mount the root file system in this mount namespace only; returns a descriptor of its root.
+def _leave_host_mounts(linux: dict[str, Any]) -> None:
+    """Nothing that is mounted from here on may travel back to the host's mounts.
 
-    Nothing may travel back to the host's mounts. With `shared` they have to stay our peers until the bind mounts are
-    made; `/` itself, which the container's root is attached to, is private even then.
+    With `shared` they have to stay our peers until the bind mounts are made; `/` itself, which the container's root is
+    attached to, is private even then.
     """
     propagation = mounts.PROPAGATION[linux.get("rootfsPropagation") or "rslave"]
     if propagation & mounts.MS_SHARED:
         mounts.mount(None, "/", None, mounts.MS_PRIVATE)
     else:
         mounts.mount(None, "/", None, propagation | mounts.MS_REC)
+
+
+def _mount_root(request: StartRequest) -> int:
+    """Mount the root file system in this mount namespace only; returns a descriptor of its root."""
     root = request.root
     place = "/"
     if isinstance(root, BindRoot):

@@ -215,11 +215,13 @@ class BindMount(NamedTuple):
         how = "rbind" if self.options.recursive_bind else "bind"
         return f"{how} {self.source} on {self.destination} set {self.options.set:#x}"
 
+    def copy_source(self) -> int:
+        """A descriptor of a detached copy of what is at `source` now."""
+        return mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=self.options.recursive_bind)
+
     def execute(self, tree: Tree) -> None:
         options = self.options
-        fd = self.prepared
-        if fd < 0:
-            fd = mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=options.recursive_bind)
+        fd = self.prepared if self.prepared >= 0 else self.copy_source()
         try:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 with tree.directory(self.destination) as target:
@@ -234,6 +236,19 @@ class BindMount(NamedTuple):
             propagate(fd, options)
         finally:
             os.close(fd)
+
+
+def copy_host_root(operations: list[Operation]) -> list[Operation]:
+    """The operations, with what bind mounts show of the whole host copied already.
+
+    The container's root is about to be mounted over `/`: a copy of `/` made afterwards would have it on top.
+    """
+    return [
+        operation._replace(prepared=operation.copy_source())
+        if isinstance(operation, BindMount) and operation.prepared < 0 and os.path.realpath(operation.source) == "/"
+        else operation
+        for operation in operations
+    ]
 
 
 def propagate(fd: int, options: Options) -> None:
