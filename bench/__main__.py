@@ -48,7 +48,10 @@ def main() -> None:
             "runtime": lambda: bench_runtime.measure(compared, rounds, archive),
         }
         wanted = sys.argv[1:] or list(benches)
-        rows = [row for name in wanted for row in benches[name]()]
+        rows = []
+        for name in wanted:
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            rows += benches[name]()
         text = report.markdown(compared, rows, rounds)
     print(text)
     if wanted == list(benches):
