@@ -27,7 +27,7 @@ LINE_MAX = 8 * 1024 * 1024
 """A longer line is not one of ours, and is passed over."""
 POLL_S = 0.005
 POLL_MAX_S = 0.1
-"""A follower looks this often while there is output, and ever more rarely (at least every 0.1 s) while there is none."""
+"""A follower looks this often while there is output, ever more rarely (at least each 0.1 s) while there is none."""
 STREAMS = {"stdout": 1, "stderr": 2}
 
 
