@@ -1,0 +1,156 @@
+"""What trips Docker's users up (promises.md), where no other test of a running daemon carries the trap's number."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .attacks.conftest import Entry, archive, entry
+from .client import Client, Done
+from .conftest import Daemon
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def pier(daemon: Daemon) -> Iterator[Client]:
+    client = Client(daemon.environment, "busybox", program="pier")
+    before = client.ids()
+    try:
+        yield client
+    finally:
+        if left := client.ids() - before:
+            client("rm", "--force", *left)
+
+
+# --- 1: storage drivers
+
+
+@pytest.mark.parametrize("driver", ["aufs", "devicemapper", "nosuch"])
+def test_trap_01_a_driver_that_is_not_there_is_refused_with_those_that_are(own_daemon: Daemon, driver: str) -> None:
+    (own_daemon.root / "daemon.json").write_text("{}")
+    ended = subprocess.run(
+        [*own_daemon.command, "--storage-driver", driver], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert ended.returncode == 1
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("pierd: ")]
+    assert driver in line
+    assert "overlay2" in ended.stderr
+
+
+# --- 7 and 8: programs that cannot be executed
+
+
+def elf(machine: int, loader: bytes = b"") -> bytes:
+    """The head of a program for `machine` (elf(5)), with a PT_INTERP when it has a loader."""
+    head = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0x400000, 64, 0, 0, 64, 56, 1 if loader else 0, 0, 0, 0)
+    size = len(loader) + 1
+    return head + (struct.pack("<IIQQQQQQ", 3, 4, 120, 0x400078, 0x400078, size, size, 1) + loader + b"\0")
+
+
+NATIVE = {"x86_64": 62, "aarch64": 183}.get(os.uname().machine, 62)
+FOREIGN, FOREIGN_NAME = (183, "arm64") if NATIVE == 62 else (62, "amd64")
+PROGRAMS: list[Entry] = [
+    entry("musl", mode=0o755, data=elf(NATIVE, b"/lib/ld-musl-x86_64.so.1")),
+    entry("glibc", mode=0o755, data=elf(NATIVE, b"/lib64/ld-linux-x86-64.so.2")),
+    entry("script", mode=0o755, data="#!/opt/perl -w\n"),
+    entry("foreign", mode=0o755, data=elf(FOREIGN)),
+    entry("text", mode=0o755, data="just text\n"),
+]
+
+
+@pytest.fixture(scope="module")
+def programs(daemon: Daemon) -> Iterator[str]:
+    client = Client(daemon.environment, "busybox", program="pier")
+    client.ok("import", "-", "programs", stdin=archive(*PROGRAMS))
+    yield "programs"
+    client("rmi", "--force", "programs")
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("/musl", "its loader /lib/ld-musl-x86_64.so.1 is not in the image (it was built for musl"),
+        ("/glibc", "its loader /lib64/ld-linux-x86-64.so.2 is not in the image (it was built for glibc"),
+        ("/script", "its loader /opt/perl is not in the image"),
+    ],
+)
+def test_trap_07_the_missing_loader_is_named(pier: Client, programs: str, program: str, words: str) -> None:
+    done = pier("run", "--rm", programs, program)
+    assert done.status == 127
+    assert words in done.err
+
+
+def test_trap_08_the_architectures_are_named(pier: Client, programs: str) -> None:
+    if any("enabled" in path.read_text() for path in Path("/proc/sys/fs/binfmt_misc").glob("qemu-*")):
+        pytest.skip("this machine emulates other architectures")
+    done = pier("run", "--rm", programs, "/foreign")
+    assert done.status not in (0, 125)
+    assert f"exec format error: the program is for linux/{FOREIGN_NAME}, this host is linux/" in done.err
+    assert "apt-get install" in done.err
+
+
+def test_trap_08_no_program_at_all(pier: Client, programs: str) -> None:
+    done = pier("run", "--rm", programs, "/text")
+    assert "neither an ELF program nor a script that begins with #!" in done.err
+
+
+# --- 12: no terminal
+
+
+@pytest.mark.parametrize("words", [["run", "--rm", "-it", "busybox", "true"], ["exec", "-it", "trap-12", "true"]])
+def test_trap_12_the_flag_to_drop_is_named(pier: Client, words: list[str]) -> None:
+    pier.run("busybox", "sleep", "1000", name="trap-12")
+    done = pier(*words)
+    assert done.status == 1
+    assert done.err.startswith("the input device is not a TTY\n")
+    assert "drop -t" in done.err
+
+
+# --- 18: cannot connect
+
+
+def version(environment: dict[str, str], *, user: int = 0) -> Done:
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+    # Not the launcher: an unprivileged user may not be able to read this checkout.
+    code = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from pier.cli.main import main; sys.exit(main())"
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    program = [os.path.realpath(sys.executable), "-ISc", code, source, "version"]
+    ended = subprocess.run([*words, *program], env=environment, capture_output=True, text=True, check=False, cwd="/")
+    return Done(ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_trap_18_each_cause_has_its_own_words(own_daemon: Daemon) -> None:
+    own_daemon.start()
+    elsewhere = version({**own_daemon.environment, "DOCKER_HOST": f"unix://{own_daemon.root}/no/pier.sock"})
+    assert elsewhere.status == 1
+    assert f"There is no directory {own_daemon.root}/no" in elsewhere.err
+    assert "unset DOCKER_HOST" in elsewhere.err
+    own_daemon.kill()
+    dead = version(own_daemon.environment)
+    assert dead.status == 1
+    assert "nothing listens on it: the daemon has died" in dead.err
+    own_daemon.start()
+    own_daemon.stop()
+    gone = version(own_daemon.environment)
+    assert gone.status == 1
+    assert f"There is no socket {own_daemon.socket}" in gone.err
+    assert len({elsewhere.err, dead.err, gone.err}) == 3
+
+
+def test_trap_18_no_permission_names_the_group(own_daemon: Daemon) -> None:
+    own_daemon.start()
+    own_daemon.root.chmod(0o755)
+    refused = version(own_daemon.environment, user=65534)
+    if "ModuleNotFoundError" in refused.err:
+        pytest.skip("this checkout cannot be read by other users")
+    assert refused.status == 1
+    assert "permission denied while trying to connect" in refused.err
+    assert f"{own_daemon.socket} is open to root" in refused.err
