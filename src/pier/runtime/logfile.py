@@ -1,96 +1,65 @@
-"""The json-file log as the monitor writes it: Docker's format, a JSON object a line, rotated by size.
-
-`{"log":"text\\n","stream":"stdout","time":"2026-01-02T03:04:05.000000006Z"}`. A line of output longer than 16 KiB is
-several objects, of which only the last ends in a newline.
-"""
+"""A container's log as the monitor writes it: its output cut into lines, encoded for the driver, rotated by size."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from json.encoder import encode_basestring
+from collections.abc import Callable
+from typing import NamedTuple
 
-PARTIAL_MAX = 16 * 1024
-"""Docker's copier splits longer lines here; readers join them again."""
-
-
-def rfc3339(time_ns: int) -> str:
-    """UTC with all nine digits, as Docker's log reader accepts it."""
-    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+from pier.runtime import lines, log_json, log_local
+from pier.runtime.request import LogFile
+from pier.runtime.rotation import Mend, RotatingFile
 
 
-class JsonFileLog:
-    """Appends to `path`; keeps `max_files` files of about `max_size` bytes (0: one file without end)."""
+class Format(NamedTuple):
+    """How a driver writes."""
 
-    def __init__(self, path: str, max_size: int = 0, max_files: int = 1) -> None:
-        self._path = path
-        self._max_size = max_size
-        self._max_files = max(1, max_files)
-        self._partial: dict[str, bytes] = {}
-        self._open()
+    encode: Callable[[str, bytes, int], bytes]
+    """(stream, piece, time_ns) -> the bytes to append."""
+    run_max: int
+    """How many bytes of whole lines are encoded at once."""
+    mend: Mend
 
-    def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        self._size = os.fstat(self._fd).st_size
+
+FORMATS = {
+    "json-file": Format(log_json.encode, log_json.RUN_MAX, log_json.mend),
+    "local": Format(log_local.encode, log_local.RUN_MAX, log_local.mend),
+}
+
+
+class Log:
+    """One open log. Its cost is per chunk of output, not per line: all lines of a chunk bear one time."""
+
+    def __init__(self, kept: LogFile) -> None:
+        self._encode, self._run_max, mend = FORMATS[kept.driver]
+        self._file = RotatingFile(kept.path, kept.max_size_bytes, kept.max_files, mend)
+        self._unfinished: dict[str, bytes] = {}
 
     def write(self, stream: str, data: bytes) -> None:
         """Log what a process wrote to `stream` (`stdout`, `stderr`). Raises OSError (ENOSPC: nothing torn is left)."""
-        held = self._partial.pop(stream, b"")
-        lines = (held + data).split(b"\n")
-        rest = lines.pop()
-        records = [line + b"\n" for line in lines]
-        pieces = [record[at : at + PARTIAL_MAX] for record in records for at in range(0, len(record), PARTIAL_MAX)]
-        while len(rest) >= PARTIAL_MAX:
-            pieces.append(rest[:PARTIAL_MAX])
-            rest = rest[PARTIAL_MAX:]
+        pieces, rest = lines.cut(self._unfinished.pop(stream, b"") + data, self._run_max)
         if rest:
-            self._partial[stream] = rest
-        if pieces:
-            self._append(stream, pieces)
+            self._unfinished[stream] = rest
+        time_ns = time.time_ns()
+        for piece in pieces:
+            self._append(stream, piece, time_ns)
+
+    def _append(self, stream: str, piece: bytes, time_ns: int) -> None:
+        record = self._encode(stream, piece, time_ns)
+        if self._file.fits(len(record)):
+            self._file.append(record)
+            return
+        for line in lines.single(piece):  # the first of them may still fit, and the rest may be more than a file takes
+            self._file.append(self._encode(stream, line, time_ns))
 
     def flush(self) -> None:
         """Write the unfinished last lines, when their streams have ended."""
-        for stream, rest in list(self._partial.items()):
-            self._append(stream, [rest])
-        self._partial.clear()
-
-    def _append(self, stream: str, pieces: list[bytes]) -> None:
-        tail = f',"stream":"{stream}","time":"{rfc3339(time.time_ns())}"}}\n'
-        text = "".join(
-            ['{"log":' + encode_basestring(piece.decode("utf-8", "replace")) + tail for piece in pieces]
-        ).encode()
-        if self._max_size and self._size and self._size + len(text) > self._max_size:
-            self._rotate()
-        self._write_whole(text)
-
-    def _write_whole(self, text: bytes) -> None:
-        start = self._size
-        view = memoryview(text)
-        try:
-            while view:
-                written = os.write(self._fd, view)
-                self._size += written
-                view = view[written:]
-        except OSError:
-            with contextlib.suppress(OSError):  # a torn line would cost the reader the lines around it
-                os.ftruncate(self._fd, start)
-                self._size = start
-            raise
-
-    def _rotate(self) -> None:
-        os.close(self._fd)
-        if self._max_files == 1:
-            os.unlink(self._path)
-        for number in range(self._max_files - 1, 0, -1):
-            older = f"{self._path}.{number}"
-            newer = self._path if number == 1 else f"{self._path}.{number - 1}"
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(newer, older)
-        self._open()
+        unfinished, self._unfinished = self._unfinished, {}
+        for stream, rest in unfinished.items():
+            self._append(stream, rest, time.time_ns())
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.flush()
-        os.close(self._fd)
+        self._file.close()

@@ -30,7 +30,7 @@ from pier.runtime.child import Child, Starting, close_fds, make_stdio
 from pier.runtime.init import Report, Stdio
 from pier.runtime.init import run as run_init
 from pier.runtime.join import run as run_exec
-from pier.runtime.logfile import JsonFileLog
+from pier.runtime.logfile import Log
 from pier.runtime.poll import HANGUP, READ, Poller
 from pier.runtime.reaper import exit_code
 from pier.runtime.request import ExecRequest, ExitRecord, Supervision
@@ -143,8 +143,7 @@ class Monitor:
         starting = Starting(pid, mine, outer, terminal=terminal)
         self._await_start(starting)
         self._started_at_ns = time.time_ns()
-        kept = supervision.log
-        log = JsonFileLog(kept.path, kept.max_size_bytes, kept.max_files) if kept is not None else None
+        log = Log(supervision.log) if supervision.log is not None else None
         self._init = Child(starting, self._streams(starting, log, close_stdin=supervision.stdin_once and not terminal))
         for client in self._attached:
             self._init.streams.attach(client.sock, stdin=client.stdin, stdout=client.stdout, stderr=client.stderr)
@@ -178,7 +177,7 @@ class Monitor:
             self._cgroup.remove()
         self._unlisten()
 
-    def _streams(self, starting: Starting, log: JsonFileLog | None, *, close_stdin: bool) -> Streams:
+    def _streams(self, starting: Starting, log: Log | None, *, close_stdin: bool) -> Streams:
         return Streams(
             self._poller,
             outputs=starting.outputs,

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from pier.runtime.logfile import JsonFileLog
+from pier.runtime.logfile import Log
 from pier.runtime.poll import HANGUP, READ, WRITE, Poller
 
 CHUNK = 64 * 1024
@@ -56,7 +56,7 @@ class Streams:
         stdin: int | None,
         terminal: bool,
         close_stdin_with_client: bool,
-        log: JsonFileLog | None,
+        log: Log | None,
         on_end: Callable[[], None],
     ) -> None:
         """`outputs`: stream number -> descriptor to read (a terminal's master is its stdout); `stdin`: one to write."""

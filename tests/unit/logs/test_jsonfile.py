@@ -11,7 +11,8 @@ import pytest
 
 from pier.logs import Query, read, read_all
 from pier.logs.jsonfile import files_of, frame, render, tail_offset
-from pier.runtime.logfile import JsonFileLog
+from pier.runtime.logfile import Log
+from pier.runtime.request import LogFile
 
 STAMP = "2026-01-02T03:04:{:02d}.000000006Z"
 AT_NS = 1_767_323_040_000_000_006
@@ -116,7 +117,7 @@ async def follow(path: str, running: list[bool], **query: object) -> str:
 
 async def test_follow_reads_through_rotation_to_the_end(tmp_path: Path) -> None:
     path = str(tmp_path / "log")
-    log = JsonFileLog(path, 2000, 1000)
+    log = Log(LogFile(path, 2000, 1000))
     running = [True]
     following = asyncio.create_task(follow(path, running))
     for number in range(500):

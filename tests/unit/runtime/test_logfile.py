@@ -1,4 +1,4 @@
-"""The json-file log as the monitor writes it."""
+"""A log as the monitor writes it: json-file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pier.runtime import logfile
-from pier.runtime.logfile import PARTIAL_MAX, JsonFileLog, rfc3339
+from pier.runtime.lines import PARTIAL_MAX
+from pier.runtime.log_json import rfc3339
+from pier.runtime.logfile import Log
+from pier.runtime.request import LogFile
 
 
 def entries(path: Path) -> list[dict[str, str]]:
@@ -23,7 +25,7 @@ def texts(path: Path) -> list[str]:
 
 
 def test_lines_streams_and_times(tmp_path: Path) -> None:
-    log = JsonFileLog(str(tmp_path / "log"))
+    log = Log(LogFile(str(tmp_path / "log")))
     log.write("stdout", b"one\ntwo\nthr")
     log.write("stderr", b"err\n")
     log.write("stdout", b"ee\nrest")
@@ -40,14 +42,14 @@ def test_lines_streams_and_times(tmp_path: Path) -> None:
 
 def test_only_newline_ends_a_line(tmp_path: Path) -> None:
     odd = "a\u2028b\x85c\x0bd\re\n"
-    log = JsonFileLog(str(tmp_path / "log"))
+    log = Log(LogFile(str(tmp_path / "log")))
     log.write("stdout", odd.encode())
     log.close()
     assert texts(tmp_path / "log") == [odd]
 
 
 def test_long_lines_are_split_at_16_kib_as_docker_does(tmp_path: Path) -> None:
-    log = JsonFileLog(str(tmp_path / "log"))
+    log = Log(LogFile(str(tmp_path / "log")))
     for _ in range(5):
         log.write("stdout", b"x" * 9000)
     log.write("stdout", b"\n")
@@ -57,7 +59,7 @@ def test_long_lines_are_split_at_16_kib_as_docker_does(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_not_utf8_do_not_stop_the_log(tmp_path: Path) -> None:
-    log = JsonFileLog(str(tmp_path / "log"))
+    log = Log(LogFile(str(tmp_path / "log")))
     log.write("stdout", b"\xff\xfe ok\n")
     log.close()
     assert texts(tmp_path / "log") == ["\ufffd\ufffd ok\n"]
@@ -66,7 +68,7 @@ def test_bytes_that_are_not_utf8_do_not_stop_the_log(tmp_path: Path) -> None:
 @given(st.lists(st.binary(max_size=50), max_size=20))
 def test_whatever_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]) -> None:
     path = tmp_path_factory.mktemp("log") / "log"
-    log = JsonFileLog(str(path))
+    log = Log(LogFile(str(path)))
     for chunk in chunks:
         log.write("stdout", chunk)
     log.close()
@@ -78,7 +80,7 @@ def test_whatever_is_written_comes_back(tmp_path_factory: pytest.TempPathFactory
 
 def test_rotation_keeps_the_newest_files(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    log = JsonFileLog(str(path), max_size=1000, max_files=3)
+    log = Log(LogFile(str(path), max_size_bytes=1000, max_files=3))
     for number in range(100):
         log.write("stdout", f"line {number}\n".encode())
     log.close()
@@ -90,7 +92,7 @@ def test_rotation_keeps_the_newest_files(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
-    log = JsonFileLog(str(path))
+    log = Log(LogFile(str(path)))
     log.write("stdout", b"before\n")
     real = os.write
 
@@ -98,7 +100,7 @@ def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.Mon
         real(fd, bytes(data)[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logfile.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space"):
         log.write("stdout", b"lost\n")
     monkeypatch.undo()
