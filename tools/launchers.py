@@ -1,4 +1,4 @@
-"""Write the commands `pier` and `pierd` for one installation.
+"""Write the commands `pier`, `pierd` and `pier-runtime` for one installation.
 
 Not pip's entry points, for two reasons. Speed: an interpreter with `-S` starts in half the time, and `pier` needs no
 third-party package. Safety (attack 27): a privileged program must not run code that PYTHONPATH, the working directory,
@@ -53,13 +53,14 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the commands pier and pierd")
+    parser = argparse.ArgumentParser(description="Write the commands pier, pierd and pier-runtime")
     parser.add_argument("--python", required=True, help="absolute path of the interpreter")
     parser.add_argument("--bin", required=True, type=Path, help="folder the commands go to")
     parser.add_argument("--code", required=True, help="folder that holds the package pier")
     parser.add_argument("--packages", required=True, help="folder that holds the third-party packages")
     given = parser.parse_args()
     write(given.bin / "pier", launcher(given.python, [given.code], "pier.cli.main"))
+    write(given.bin / "pier-runtime", launcher(given.python, [given.code], "pier.runtime.entry"))
     write(given.bin / "pierd", launcher(given.python, [given.code, given.packages], "pier.api.daemon"))
 
 

@@ -23,7 +23,7 @@ BPF_MAXINSNS = 4096
 DEFAULT_FLAGS = SECCOMP_FILTER_FLAG_SPEC_ALLOW
 """As runc: a filter alone does not slow every program down by the speculative-store-bypass mitigation."""
 
-_FLAGS = {
+FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": SECCOMP_FILTER_FLAG_TSYNC,
     "SECCOMP_FILTER_FLAG_LOG": SECCOMP_FILTER_FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": SECCOMP_FILTER_FLAG_SPEC_ALLOW,
@@ -45,9 +45,9 @@ def flags_of(profile: Mapping[str, Any]) -> int:
     """The SECCOMP_FILTER_FLAG_* bits of an OCI profile's `flags`; without any, DEFAULT_FLAGS. Raises BadProfile."""
     names = profile.get("flags") or ()
     for name in names:
-        if name not in _FLAGS:
+        if name not in FLAGS:
             raise BadProfile(reason=f"unknown flag {name!r}")
-    return sum({_FLAGS[name] for name in names}) if names else DEFAULT_FLAGS
+    return sum({FLAGS[name] for name in names}) if names else DEFAULT_FLAGS
 
 
 def install(bpf: bytes, flags: int = DEFAULT_FLAGS) -> int:

@@ -21,7 +21,7 @@ SECCOMP_RET_ALLOW = 0x7FFF0000
 EPERM, ENOSYS, MAX_ERRNO = 1, 38, 4095
 X32_SYSCALL_BIT = 0x40000000
 
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": SECCOMP_RET_KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": SECCOMP_RET_KILL_THREAD,
     "SCMP_ACT_KILL_PROCESS": SECCOMP_RET_KILL_PROCESS,
@@ -35,7 +35,7 @@ _ACTIONS = {
 PERMISSIVE = {SECCOMP_RET_ALLOW, SECCOMP_RET_LOG, SECCOMP_RET_TRACE}
 """Default actions under which a new system call is not answered with ENOSYS: a tracer answers for itself."""
 
-_OPERATORS = {
+OPERATORS = {
     "SCMP_CMP_NE",
     "SCMP_CMP_LT",
     "SCMP_CMP_LE",
@@ -74,6 +74,8 @@ _FOREIGN = set(
     "RISCV64 S390 S390X SH SHEB".split()
 )
 """Architectures of the specification without a table here: no machine that Pier runs on can enter by them."""
+ARCHITECTURES = frozenset(ABIS) | _FOREIGN
+"""What a profile may list, without `SCMP_ARCH_`."""
 
 _SOCKETCALLS = (
     "socket bind connect listen accept getsockname getpeername socketpair send recv sendto recvfrom shutdown "
@@ -136,9 +138,9 @@ def abis_of(architectures: Sequence[str], machine: str) -> list[Abi]:
 
 def answer_of(entry: Mapping[str, Any], key: str, errno_key: str) -> int:
     action = entry.get(key)
-    if not isinstance(action, str) or action not in _ACTIONS:
+    if not isinstance(action, str) or action not in ACTIONS:
         raise BadProfile(reason=f"unknown {key} {action!r}")
-    code = _ACTIONS[action]
+    code = ACTIONS[action]
     if code not in {SECCOMP_RET_ERRNO, SECCOMP_RET_TRACE}:
         return code
     number = entry.get(errno_key)
@@ -166,7 +168,7 @@ def parse_rule(entry: Mapping[str, Any]) -> Iterator[Rule]:
 def _condition(argument: Mapping[str, Any]) -> Condition:
     index, op = argument.get("index", 0), argument.get("op")
     values = [argument.get(key) or 0 for key in ("value", "valueTwo")]
-    if not isinstance(op, str) or op not in _OPERATORS:
+    if not isinstance(op, str) or op not in OPERATORS:
         raise BadProfile(reason=f"unknown operator {op!r}")
     if not isinstance(index, int) or not 0 <= index <= 5:
         raise BadProfile(reason=f"argument index {index!r} is not 0 to 5")

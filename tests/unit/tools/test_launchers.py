@@ -21,8 +21,8 @@ def main():
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A folder with `bin/pier` and `bin/pierd` that call probes in place of Pier."""
-    for module in ("cli/main.py", "api/daemon.py"):
+    """A folder with the commands, that call probes in place of Pier."""
+    for module in ("cli/main.py", "api/daemon.py", "runtime/entry.py"):
         path = tmp_path / "code" / "pier" / module
         path.parent.mkdir(parents=True)
         path.write_text(PROBE)
@@ -40,7 +40,7 @@ def write_launchers(python: str, root: Path) -> None:
     subprocess.run([sys.executable, str(TOOL), "--python", python, *folders], check=True)
 
 
-@pytest.mark.parametrize("command", ["pier", "pierd"])
+@pytest.mark.parametrize("command", ["pier", "pierd", "pier-runtime"])
 def test_attack_27_hostile_surroundings_do_not_run(installed: Path, command: str, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile"
     hostile.mkdir()

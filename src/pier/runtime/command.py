@@ -1,0 +1,112 @@
+"""`pier-runtime`, a drop-in for `runc`: reads the command line, calls the verb's function, says why it failed.
+
+Each verb is a function of (Context, Line) in the module that `command_flags.VERBS` names; it returns the exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NamedTuple
+
+from pier import __version__
+from pier.errors import PierError
+from pier.runtime.bundle import VERSION, BundleError
+from pier.runtime.command_flags import GLOBAL, NOT_YET, VERBS, UsageError, general_help, help_of, parse
+from pier.runtime.command_output import Log
+from pier.runtime.launch import StartError
+from pier.runtime.state import StateError
+
+FAILED, EXEC_FAILED, NO_SUCH_VERB = 1, 255, 3
+DEFAULT_ROOT = "/run/pier-runtime"
+PREFIXES = {
+    "create": "pier-runtime create failed: ",
+    "run": "pier-runtime run failed: ",
+    "exec": "exec failed: ",
+}
+INIT = "unable to start container process: error during container init: "
+
+NO_SYSTEMD = (
+    "systemd cgroup flag passed, but systemd support for managing cgroups is not available: "
+    "use cgroupfs (no --systemd-cgroup)"
+)
+
+
+class Context(NamedTuple):
+    """What every verb needs of the global options."""
+
+    root: str
+    log: Log
+
+
+def run(words: list[str]) -> int:
+    """Run one command line; returns its exit code."""
+    log = Log()
+    name = ""
+    try:
+        general = parse(GLOBAL, words)
+        log = Log(general.text("log"), general.text("log-format"), debug=general.on("debug"))
+        if general.text("log-format") not in ("text", "json"):
+            raise UsageError(f'invalid log-format: "{general.text("log-format")}"')
+        if general.on("version"):
+            sys.stdout.write(version())
+            return 0
+        name, *rest = general.arguments or ["help"]
+        if general.on("help") or name in ("help", "h"):
+            sys.stdout.write(help_of(rest[0]) if rest and rest[0] in VERBS else general_help())
+            return 0
+        if general.on("systemd-cgroup"):
+            raise StateError(NO_SYSTEMD)
+        context = Context(os.path.abspath(general.text("root") or DEFAULT_ROOT), log)
+        return _dispatch(context, name, rest)
+    except UsageError as error:
+        sys.stdout.write(f"Incorrect Usage: {error}\n\n{help_of(name) if name in VERBS else general_help()}\n")
+        log.fatal(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    except (StartError, StateError, BundleError, PierError, OSError, ValueError) as error:
+        log.fatal(PREFIXES.get(name, "") + explain(error))
+        return EXEC_FAILED if name == "exec" else FAILED
+
+
+def _dispatch(context: Context, name: str, words: list[str]) -> int:
+    if name in NOT_YET:
+        raise StateError(f"{name}: checkpoint and restore are not implemented by Pier")
+    if name not in VERBS:
+        context.log.fatal(f"No help topic for '{name}'")
+        return NO_SUCH_VERB
+    verb = VERBS[name]
+    if words and words[0] in ("--help", "-h", "-help"):
+        sys.stdout.write(help_of(name))
+        return 0
+    line = parse(verb.flags, words)
+    least, most = verb.arguments
+    if not least <= len(line.arguments) <= most:
+        how = (
+            f"exactly {least}"
+            if least == most
+            else f"a minimum of {least}"
+            if line.arguments == []
+            else f"at most {most}"
+        )
+        raise UsageError(f'pier-runtime: "{name}" requires {how} argument(s)')
+    module = __import__(f"pier.runtime.{verb.module}", fromlist=[name])
+    code: int = getattr(module, name if name != "list" else "list_")(context, line)
+    sys.stdout.flush()
+    return code
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error."""
+    if isinstance(error, StartError):
+        return INIT + str(error)
+    if isinstance(error, PierError):
+        return error.wire
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def version() -> str:
+    return f"pier-runtime version {__version__}\nspec: {VERSION}\n"

@@ -1,0 +1,220 @@
+"""`exec`: one more process in a running container, forked into all that its first process is in."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Any, NamedTuple, NoReturn
+
+from pier.kernel import namespaces, process
+from pier.kernel.cgroups import Cgroup
+from pier.kernel.paths import closing
+from pier.kernel.schedule import set_personality
+from pier.runtime import wire
+from pier.runtime.bundle import PROCESS, read_json
+from pier.runtime.child import START_TIMEOUT_S, close_fds
+from pier.runtime.command import Context
+from pier.runtime.command_flags import Line
+from pier.runtime.command_start import check_terminal, preserved_fds, tell
+from pier.runtime.foreground import Foreground
+from pier.runtime.init import Report, Stage
+from pier.runtime.join import enter
+from pier.runtime.launch import INHERITED, Started, drop_unknown_capabilities
+from pier.runtime.life import cgroup_of, require
+from pier.runtime.request import ExecRequest
+from pier.runtime.schema import without_nulls
+from pier.runtime.state import Container, Record, StateError
+
+JOINED_KINDS = ("user", "mount", "uts", "ipc", "network", "cgroup", "time")
+"""Joined where they differ from ours; children are born in the pid namespace."""
+
+
+class _ExecStage(Stage):
+    die_with_parent = 0
+
+    def __init__(self, keep_fds: int) -> None:
+        self.keep_fds = keep_fds
+
+
+class _Order(NamedTuple):
+    record: Record
+    request: ExecRequest
+    cgroup: Cgroup
+    personality: str
+    preserved: int
+
+
+def exec(context: Context, line: Line) -> int:
+    """Returns the program's exit code; with --detach 0."""
+    container_id, *args = line.arguments
+    container = Container(context.root, container_id)
+    record = container.load()
+    found = require(container, record, "running", "created", "paused")
+    if found == "paused" and not line.on("ignore-paused"):
+        raise StateError("cannot exec in a paused container (use --ignore-paused to override)")
+    spec = container.load_spec()
+    wanted = process_of(line, spec["process"], args)
+    drop_unknown_capabilities(wanted, context.log.warning)
+    detach = line.on("detach")
+    check_terminal(
+        terminal=wanted["terminal"], detach=detach or bool(line.text("console-socket")),
+        console_socket=line.text("console-socket"),
+    )  # fmt: skip
+    preserved, added = preserved_fds(line.options["preserve-fds"])
+    wanted["env"] = [*wanted.get("env", []), *added]
+    linux = spec.get("linux", {})
+    order = _Order(
+        record,
+        ExecRequest(exec_id="", process=wanted, seccomp_bpf=container.filter if linux.get("seccomp") else None),
+        sub_cgroup(cgroup_of(record), line.options["cgroup"]),
+        linux.get("personality", {}).get("domain", ""),
+        preserved,
+    )
+    foreground = None if detach else Foreground(subreaper=False)
+    started = _fork(container, order)
+    tell(line, started)
+    if foreground is None:
+        return 0
+    return foreground.attend(started.pid, started.terminal if not line.text("console-socket") else -1)
+
+
+def process_of(line: Line, container_process: dict[str, Any], args: list[str]) -> dict[str, Any]:
+    """OCI's `process` for an exec: a file's, or the container's own with what the options change. Raises StateError."""
+    if line.text("process"):
+        document = read_json(line.text("process"))
+        PROCESS(document, "process")
+        wanted: dict[str, Any] = without_nulls(document)
+    else:
+        # The limits of the container's first process are its own; runc gives an exec all but these fields too.
+        wanted = {**container_process, "args": args, "terminal": False}
+        for key in ("consoleSize", "scheduler", "ioPriority"):
+            wanted.pop(key, None)
+    if line.text("cwd"):
+        wanted["cwd"] = line.text("cwd")
+    wanted["env"] = [*wanted.get("env", []), *line.options["env"]]
+    wanted["terminal"] = line.on("tty") or bool(wanted.get("terminal"))
+    wanted["noNewPrivileges"] = line.on("no-new-privs") or bool(wanted.get("noNewPrivileges"))
+    if line.text("apparmor"):
+        wanted["apparmorProfile"] = line.text("apparmor")
+    if line.text("process-label"):
+        wanted["selinuxLabel"] = line.text("process-label")
+    wanted["user"] = {"uid": 0, "gid": 0, **wanted.get("user", {}), **_user(line)}
+    if line.options["cap"]:
+        sets = wanted.get("capabilities", {})
+        kinds = ("bounding", "effective", "permitted")
+        wanted["capabilities"] = sets | {kind: [*sets.get(kind, []), *line.options["cap"]] for kind in kinds}
+    if not wanted.get("args"):
+        raise StateError("exec args cannot be empty")
+    return wanted
+
+
+def _user(line: Line) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if line.text("user"):
+        uid, colon, gid = line.text("user").partition(":")
+        changes["uid"] = _id(uid, "uid")
+        if colon:
+            changes["gid"] = _id(gid, "gid")
+    if line.options["additional-gids"]:
+        changes["additionalGids"] = [_id(text, "gid") for text in line.options["additional-gids"]]
+    return changes
+
+
+def _id(text: str, what: str) -> int:
+    """A number, never a name that is looked up (CVE-2026-30892: `-u 1` is user 1)."""
+    if not text.isascii() or not text.isdigit() or int(text) > 2**31 - 1:
+        raise StateError(f'bad {what}: "{text}" is not a number from 0 to {2**31 - 1}')
+    return int(text)
+
+
+def sub_cgroup(cgroup: Cgroup, wanted: list[str]) -> Cgroup:
+    """The cgroup below the container's that `--cgroup` names, the same in every hierarchy. Raises StateError."""
+    if not wanted:
+        return cgroup
+    if len(wanted) > 1 or ":" in wanted[0]:
+        raise StateError("--cgroup for single controllers is not implemented by Pier; name one sub-cgroup")
+    if ".." in wanted[0].split("/"):
+        raise StateError(f"bad sub cgroup path: {wanted[0]}")
+    return Cgroup(cgroup.layout, f"{cgroup.path}/{wanted[0].strip('/')}".rstrip("/"))
+
+
+def _fork(container: Container, order: _Order) -> Started:
+    """Fork the process; returns when it is the program. Raises StateError, OSError."""
+    with closing(os.pidfd_open(order.record.pid)) as init:
+        if not container.alive(order.record):
+            raise StateError("container not running")
+        namespaces.setns(init, namespaces.CLONE_NEWPID)
+        ours, theirs = wire.pair()
+        pid = _fork_into_cgroup(order)
+        if pid == 0:
+            _become(order, theirs, init)
+        theirs.close()
+    with contextlib.closing(ours):
+        try:
+            return Started(pid, _await(ours))
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+            os.waitpid(pid, 0)
+            raise
+
+
+def _fork_into_cgroup(order: _Order) -> int:
+    for entrance in (order.cgroup.open_unified, lambda: order.cgroup.open_unified_of(order.record.pid)):
+        fd = entrance()
+        try:
+            return namespaces.fork(cgroup_fd=fd)
+        except OSError as error:
+            # A container that divides its cgroup (systemd does) lets no process into the top of it.
+            if error.errno != errno.EBUSY:
+                raise
+        finally:
+            close_fds([-1 if fd is None else fd])
+    raise StateError("the container's cgroup takes no process")
+
+
+def _become(order: _Order, sock: Any, init: int) -> NoReturn:
+    report = Report(sock)
+    try:
+        process.close_all_but([report.fileno(), init, *range(3, 3 + order.preserved)])
+        if order.personality:
+            set_personality(order.personality)
+        enter(
+            order.request,
+            report,
+            INHERITED,
+            cgroup=order.cgroup,
+            init_pidfd=init,
+            stage=_ExecStage(order.preserved),
+            joined=joined_flags(order.record.pid),
+        )
+    except BaseException as error:
+        report.fail(error)
+
+
+def joined_flags(pid: int) -> int:
+    """CLONE_NEW* of the namespaces in which process `pid` is and we are not."""
+    flags = 0
+    for kind in JOINED_KINDS:
+        with contextlib.suppress(FileNotFoundError):  # a kernel without time namespaces
+            theirs = os.stat(namespaces.namespace_path(pid, kind))
+            ours = os.stat(f"/proc/self/ns/{os.path.basename(namespaces.namespace_path(pid, kind))}")
+            if theirs.st_ino != ours.st_ino:
+                flags |= namespaces.OCI_TYPES[kind]
+    return flags
+
+
+def _await(sock: Any) -> int:
+    """Wait until the process is the program; returns its terminal's master, or -1. Raises StateError."""
+    sock.settimeout(START_TIMEOUT_S)
+    terminal = -1
+    while (received := wire.receive(sock)) is not None:
+        message, fds = received
+        if message.get("terminal") and fds:
+            terminal = fds.pop(0)
+        close_fds(fds)
+        if "error" in message:
+            close_fds([terminal])
+            raise StateError(f"unable to start container process: {message['error']}")
+    return terminal

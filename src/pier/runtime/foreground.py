@@ -1,0 +1,92 @@
+"""Stay beside a program until it ends (`run` and `exec` without --detach): signals, terminal, orphans, exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+
+from pier.kernel import namespaces, process
+from pier.runtime import console
+from pier.runtime.reaper import exit_code
+
+NOT_PASSED_ON = frozenset(
+    {signal.SIGCHLD, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGPIPE}
+)
+
+
+class Foreground:
+    """To be made before the program is started, so that no signal is missed."""
+
+    def __init__(self, *, subreaper: bool) -> None:
+        self._reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            with contextlib.suppress(OSError, ValueError):  # libc keeps two for itself
+                signal.signal(number, _noted)
+        if subreaper:
+            process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+
+    def attend(self, pid: int, terminal: int) -> int:
+        """Wait for the end of our child `pid`; returns its exit code as shells count. `terminal`: its master, or -1."""
+        pidfd = os.pidfd_open(pid)
+        try:
+            if terminal < 0:
+                return self._loop(pid, pidfd, -1)
+            console.resize(terminal, 0)
+            with console.RawTerminal(0):
+                return self._loop(pid, pidfd, terminal)
+        finally:
+            os.close(pidfd)
+
+    def _loop(self, pid: int, pidfd: int, terminal: int) -> int:
+        poller = select.poll()
+        for fd in (self._reader, pidfd):
+            poller.register(fd, select.POLLIN)
+        if terminal >= 0:
+            poller.register(terminal, select.POLLIN)
+            poller.register(0, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poller.poll()}
+            if terminal in ready and not console.pump(terminal, 1):
+                poller.unregister(terminal)
+            if terminal >= 0 and 0 in ready and not console.pump(0, terminal):
+                poller.unregister(0)
+            if self._reader in ready:
+                self._take_signals(pidfd, terminal)
+            if pidfd in ready:
+                return self._finish(pid, terminal)
+
+    def _take_signals(self, pidfd: int, terminal: int) -> None:
+        for number in os.read(self._reader, 4096):
+            if number == signal.SIGWINCH and terminal >= 0:
+                console.resize(terminal, 0)
+            elif number not in NOT_PASSED_ON:
+                with contextlib.suppress(ProcessLookupError):
+                    namespaces.pidfd_send_signal(pidfd, number)
+
+    def _finish(self, pid: int, terminal: int) -> int:
+        """Read what the terminal still holds, bury the program, and the orphans that came to us."""
+        if terminal >= 0:
+            os.set_blocking(terminal, False)
+            while select.select([terminal], [], [], 0)[0] and console.pump(terminal, 1):
+                pass
+        code = exit_code(os.waitpid(pid, 0)[1])
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        return code
+
+
+def _noted(number: int, frame: object) -> None:
+    """The wake-up descriptor tells of it."""
+
+
+def require_own_terminal() -> None:
+    """Raises OSError where there is no terminal to show the program's on."""
+    if not os.isatty(0):
+        raise OSError(
+            "open /dev/tty: no such device or address" if not sys.stdin else "standard input is not a terminal"
+        )
