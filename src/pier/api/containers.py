@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from pier.containers.attach import Attachment
 from pier.errors import InvalidParameter
 from pier.model.container import ContainerCreateRequest
 from pier.model.wire import encode
@@ -197,7 +198,11 @@ async def attach(call: Call) -> web.StreamResponse:
     kind = content_type(tty=attachment.tty, upgrade=upgrade, version=call.version)
     answer = head(upgrade=upgrade, content_type=kind, headers={})
     looked_for = keys if attachment.tty and query.flag("stdin") else None
-    if await hijack(request, attachment, answer, looked_for):
+
+    async def streams() -> Attachment:
+        return attachment
+
+    if await hijack(request, streams, answer, looked_for):
         call.engine.containers.detached(call.id)
     return Hijacked()
 

@@ -7,7 +7,7 @@ import socket
 from aiohttp import web
 
 from pier.containers.attach import Attachment
-from pier.errors import Conflict, InvalidParameter, NotFound, PierError
+from pier.errors import InvalidParameter, PierError
 from pier.model.exec import ExecConfig, ExecCreateResponse, ExecStartConfig
 
 from . import detach
@@ -37,8 +37,8 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def start(call: Call) -> web.StreamResponse:
-    """Once the exec is known to exist, a failure to start it is written to its own output, as Docker does: clients
-    have been told `101` by then and take the exit code from inspect."""
+    """The head goes first: its client has read it, and expects the streams, by the time the program runs. A failure to
+    start is therefore written to the exec's own output, as Docker does; the client takes the exit code from inspect."""
     body = await call.body(ExecStartConfig, optional=True)
     size = console_size(body.console_size)
     containers, request = call.engine.containers, call.request
@@ -46,18 +46,21 @@ async def start(call: Call) -> web.StreamResponse:
         await containers.exec_start(call.id, detach=True, tty=body.tty, console_size=size)
         return empty(200)
     hold_input(request)
-    keys = detach.parse_keys((await containers.exec_inspect(call.id)).detach_keys)
-    try:
-        attachment = await containers.exec_start(call.id, detach=False, tty=body.tty, console_size=size)
-    except (NotFound, Conflict):
-        raise
-    except PierError as error:
-        attachment = _message_only(error, tty=body.tty)
-    assert attachment is not None, "an exec that is not detached has streams"
+    exec_ = await containers.exec_inspect(call.id)
+    tty = exec_.process_config.tty
+
+    async def streams() -> Attachment:
+        try:
+            attachment = await containers.exec_start(call.id, detach=False, tty=body.tty, console_size=size)
+        except PierError as error:
+            return _message_only(error, tty=tty)
+        assert attachment is not None, "an exec that is not detached has streams"
+        return attachment
+
     upgrade = wants_upgrade(request)
-    kind = content_type(tty=attachment.tty, upgrade=upgrade, version=call.version)
+    kind = content_type(tty=tty, upgrade=upgrade, version=call.version)
     answer = head(upgrade=upgrade, content_type=kind, headers=call.standard_headers)
-    await hijack(request, attachment, answer, keys if attachment.tty else None)
+    await hijack(request, streams, answer, detach.parse_keys(exec_.detach_keys) if tty else None)
     return Hijacked()
 
 

@@ -8,8 +8,11 @@ buffered beyond the transports' high-water marks), and bytes that the HTTP parse
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
-from collections.abc import AsyncIterator
+import sys
+import termios
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
@@ -28,8 +31,14 @@ MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
 
 LINGER_S = 1.0
 """How long the client may take to close after the container's end: closing first could cost it unread output."""
+HEAD_LOOK_S, HEAD_LOOKS = 0.001, 100
+"""How often, and how many times, it is looked whether the client has read the head."""
 HANGUP_POLL_S = 1.0
 """A client that closed its sending half is looked at this often, to see whether it went away altogether."""
+
+
+Streams = Callable[[], Awaitable[Attachment]]
+"""Opens what the client is connected to."""
 
 
 def head(*, upgrade: bool, content_type: str, headers: dict[str, str]) -> bytes:
@@ -229,23 +238,26 @@ class _Session:
             self._timer.cancel()
 
 
-async def hijack(request: web.Request, attachment: Attachment, answer: bytes, keys: bytes | None) -> bool:
+async def hijack(request: web.Request, streams: Streams, answer: bytes, keys: bytes | None) -> bool:
     """Answer, then carry bytes between the client and the container until one of them is done.
 
-    `answer` is the head, `keys` the detach keys to look for (None: none). Closes `attachment.sock` and the connection.
-    True: the client detached.
+    `answer` is the head, `streams` has what follows it, `keys` are the detach keys to look for (None: none). Closes
+    the attachment's socket and the connection. True: the client detached.
     """
     transport = request.transport
     if transport is None:
-        attachment.sock.close()
+        (await streams()).sock.close()
         return False
     session = _Session()
     container = _ContainerHalf(session)
     client = session.client = _ClientHalf(session, cast(asyncio.Protocol, request.protocol), keys)
     client.other, container.other = container, client
     tail = _take_over(request, transport, client)
+    attachment = None
     try:
         client.write(answer)
+        attachment = await streams()
+        await _head_is_read(transport)
         await _send_prefix(client, attachment.prefix)
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: container, sock=attachment.sock)
@@ -258,7 +270,7 @@ async def hijack(request: web.Request, attachment: Attachment, answer: bytes, ke
     finally:
         session.stop_watching()
         client.close()
-        if container.transport is None:
+        if container.transport is None and attachment is not None:
             attachment.sock.close()
         container.close()
     return session.was_detached
@@ -270,6 +282,23 @@ def _take_over(request: web.Request, transport: asyncio.Transport, client: _Clie
     transport.set_protocol(client)
     client.pause_reading()
     return cast(Connection, request.protocol).take_early()
+
+
+async def _head_is_read(transport: asyncio.Transport) -> None:
+    """Wait, not for long, until the client has taken the head.
+
+    Some clients (docker-py, all that read the head through a buffer and then the bare socket) lose what comes with it.
+    """
+    sock = transport.get_extra_info("socket")
+    for _ in range(HEAD_LOOKS):
+        if transport.is_closing() or not _unread(sock.fileno()):
+            return
+        await asyncio.sleep(HEAD_LOOK_S)
+
+
+def _unread(fd: int) -> int:
+    """How much of what was sent the peer has not received (unix(7), tcp(7): SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 async def _send_prefix(client: _ClientHalf, prefix: AsyncIterator[bytes] | None) -> None:

@@ -394,14 +394,17 @@ class Monitor:
     }
 
     def _report_execs(self) -> None:
-        """Tell of execs that have ended and whose output has been read; a background child does not hold them."""
+        """Tell of execs that have ended and whose output has been read; a background child does not hold them.
+
+        The daemon first: a client that has seen its stream end asks for the exit code.
+        """
         for exec_id, child in list(self._execs.items()):
             if child.ended:
-                child.streams.finish()
                 del self._execs[exec_id]
                 os.close(child.pidfd)
                 record = ExitRecord(child.exit_code or 0, child.finished_at_ns)
                 self._broadcast({"exec_ended": exec_id, "record": record.to_dict()})
+                child.streams.finish()
 
     def _broadcast(self, message: dict[str, Any]) -> None:
         for sock in list(self._controls.values()):
