@@ -33,7 +33,8 @@ def test_stop(docker: Client) -> None:
     format = "{{.Action}} {{.Actor.Attributes.signal}}{{.Actor.Attributes.exitCode}}"
     told = docker.events("-f", "container=t-ev-stop", "-f", "type=container", "--format", format)
     missing = "<no value>"
-    assert [line.replace(missing, "") for line in told] == ["create ", "start ", "kill 15", "kill 9", "die 137", "stop "]
+    expected = ["create ", "start ", "kill 15", "kill 9", "die 137", "stop "]
+    assert [line.replace(missing, "") for line in told] == expected
 
 
 def test_a_line_and_its_attributes(docker: Client) -> None:
