@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 from pier.cli.errors import ApiError, Failure
+from pier.cli.jsontext import loads
 from pier.cli.stream import Session, Signals, Sink, forwarded_signals, signal_name
 from pier.cli.tty import DETACH_KEYS, DetachKeys, Raw, parse_detach_keys, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pier.cli.http import Client, Response
+    from pier.cli.http import Client, Exchange, Response
 
 _SIGWINCH, _SIGTERM, _SIGINT, _SIGHUP, _SIGQUIT = 28, 15, 2, 1, 3
 _ENDING = (_SIGTERM, _SIGINT, _SIGHUP, _SIGQUIT)
@@ -132,6 +133,11 @@ def require_tty(*, stdin: bool, tty: bool) -> None:
 
 def attach(client: Client, target: Target, streams: list[str], *, logs: bool = False) -> Attachment:
     """POST attach; Failure in Docker's words when the daemon does not upgrade the connection."""
+    return Attachment(client, begin_attach(client, target, streams, logs=logs).response(), target)
+
+
+def begin_attach(client: Client, target: Target, streams: list[str], *, logs: bool = False) -> Exchange:
+    """The request alone; its answer makes an `Attachment`."""
     query = {
         "detachKeys": target.detach_keys,
         "logs": logs,
@@ -140,7 +146,7 @@ def attach(client: Client, target: Target, streams: list[str], *, logs: bool = F
         "stdout": "stdout" in streams,
         "stderr": "stderr" in streams,
     }
-    return Attachment(client, upgrade(client, f"{target.path}/attach", query), target)
+    return client.begin("POST", f"{target.path}/attach", query=query, upgrade=True)
 
 
 def upgrade(client: Client, path: str, query: dict[str, object], body: object = None) -> Response:
@@ -150,7 +156,8 @@ def upgrade(client: Client, path: str, query: dict[str, object], body: object = 
 
 def wait_status(response: Response) -> int:
     """The exit status from the answer to a wait request. Failure when the daemon could not tell it."""
-    answer = response.json() or {}
+    # The status is known with the first line; the end of the body would be one more turn of the daemon's.
+    answer = loads(next(response.lines(), b"{}"))
     if error := (answer.get("Error") or {}).get("Message"):
         raise Failure(f"Error waiting for container: {error}", 125)
     return int(answer.get("StatusCode", 0))

@@ -12,6 +12,7 @@ from pier.cli.tty import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pier.cli.flags import Options
@@ -45,8 +46,11 @@ def _check_platform(text: str) -> None:
         )
 
 
-def create(cx: Context, opts: Options, body: dict[str, Any]) -> str:
-    """POST /containers/create -> ID. A missing image is pulled first, unless --pull says otherwise."""
+def create(cx: Context, opts: Options, body: dict[str, Any], *, meanwhile: Callable[[], None] | None = None) -> str:
+    """POST /containers/create -> ID. A missing image is pulled first, unless --pull says otherwise.
+
+    `meanwhile` is called while the daemon is at work.
+    """
     try:
         split(body["Image"].removeprefix("sha256:"))
     except ValueError as error:
@@ -55,7 +59,10 @@ def create(cx: Context, opts: Options, body: dict[str, Any]) -> str:
     if opts["pull"] == "always":
         _pull(cx, opts, body["Image"])
     try:
-        answer = cx.client.request("POST", "/containers/create", query=query, body=body).json()
+        creating = cx.client.begin("POST", "/containers/create", query=query, body=body)
+        if meanwhile is not None:
+            meanwhile()
+        answer = creating.response().json()
     except ApiError as error:
         if error.code != 404 or "o such image" not in error.message or opts["pull"] not in ("", "missing"):
             raise

@@ -237,6 +237,22 @@ class Client:
         `body` is sent as JSON, `stream` as a chunked body. ApiError for a status of 400 or more, Unreachable when no
         daemon answers.
         """
+        return self.begin(
+            method, path, query=query, body=body, stream=stream, headers=headers, upgrade=upgrade
+        ).response()
+
+    def begin(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, Any] | None = None,
+        body: Any = None,
+        stream: Iterable[bytes] | None = None,
+        headers: tuple[str, ...] = (),
+        upgrade: bool = False,
+    ) -> Exchange:
+        """Send a request as `request` does and leave its answer for later: until then the daemon works for us."""
         target = path + query_string(query or {})
         payload = b"" if body is None else dumps(body).encode("utf-8", "surrogateescape")
         lines = list(headers)
@@ -248,15 +264,9 @@ class Client:
             lines += ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]
         elif payload or method == "POST":
             lines.append(f"Content-Length: {len(payload)}")
-        response = self._exchange(method, target, lines, payload, stream)
-        if response.status < 400:
-            return response
-        message = _message(response)
-        if stream is None and response.status == 400 and self._lower_version(message):
-            return self.request(method, path, query=query, body=body, headers=headers, upgrade=upgrade)
-        raise ApiError(response.status, message)
+        return Exchange(self, method, target, lines, payload, stream=stream)
 
-    def _lower_version(self, message: str) -> bool:
+    def lower_version(self, message: str) -> bool:
         """Take the version a daemon says it can do; False when that was not the complaint."""
         marker = "Maximum supported API version is "
         if marker not in message:
@@ -267,32 +277,7 @@ class Client:
         self.version = version
         return True
 
-    def _exchange(
-        self, method: str, target: str, lines: list[str], payload: bytes, stream: Iterable[bytes] | None
-    ) -> Response:
-        """Send and read the head of the answer; an idle connection the daemon has closed is replaced once."""
-        head = "\r\n".join(
-            (
-                f"{method} /v{self.version}{target} HTTP/1.1",
-                f"Host: {self.endpoint.host_header}",
-                "User-Agent: Pier-Client/0.1 (linux)",
-                *lines,
-                "\r\n",
-            )
-        ).encode("latin-1")
-        while True:
-            reused = self.idle is not None
-            connection, self.idle = self.idle or self._connect(), None
-            try:
-                self._send(connection, head + payload, stream)
-                return self._read_head(connection, method)
-            except (OSError, EOFError, ValueError) as error:
-                connection.close()
-                if reused and stream is None and not isinstance(error, ValueError):
-                    continue
-                raise self._broken(error) from None
-
-    def _connect(self) -> Connection:
+    def connect(self) -> Connection:
         try:
             return Connection(self.endpoint.connect())
         except OSError as error:
@@ -300,24 +285,92 @@ class Client:
 
             raise Unreachable(cannot_connect(self.endpoint, error)) from None
 
-    def _broken(self, error: Exception) -> Failure:
+    def broken(self, error: Exception) -> Failure:
         from pier.cli.diagnose import broken_answer  # noqa: PLC0415 - only when the answer is not HTTP
 
         return Unreachable(broken_answer(self.endpoint, error))
 
-    def _send(self, connection: Connection, head: bytes, stream: Iterable[bytes] | None) -> None:
-        connection.send(head)
-        if stream is None:
+
+class Exchange:
+    """One request that was sent, and its answer. An idle connection that the daemon has closed is replaced once."""
+
+    __slots__ = ("_client", "_connection", "_lines", "_method", "_payload", "_reused", "_stream", "_target")
+
+    def __init__(
+        self,
+        client: Client,
+        method: str,
+        target: str,
+        lines: list[str],
+        payload: bytes,
+        *,
+        stream: Iterable[bytes] | None,
+    ) -> None:
+        self._client = client
+        self._method = method
+        self._target = target
+        self._lines = lines
+        self._payload = payload
+        self._stream = stream
+        self._send()
+
+    def response(self) -> Response:
+        """Wait for the head of the answer. ApiError for a status of 400 or more, Unreachable when none comes."""
+        while True:
+            response = self._read()
+            if response.status < 400:
+                return response
+            message = _message(response)
+            if self._stream is not None or response.status != 400 or not self._client.lower_version(message):
+                raise ApiError(response.status, message)
+            self._send()
+
+    def _send(self) -> None:
+        client = self._client
+        head = "\r\n".join(
+            (
+                f"{self._method} /v{client.version}{self._target} HTTP/1.1",
+                f"Host: {client.endpoint.host_header}",
+                "User-Agent: Pier-Client/0.1 (linux)",
+                *self._lines,
+                "\r\n",
+            )
+        ).encode("latin-1")
+        self._reused = client.idle is not None
+        self._connection, client.idle = client.idle or client.connect(), None
+        try:
+            self._write(head + self._payload)
+        except OSError as error:
+            self._again(error)
+
+    def _read(self) -> Response:
+        while True:
+            try:
+                return self._read_head()
+            except (OSError, EOFError, ValueError) as error:
+                self._again(error)
+
+    def _again(self, error: Exception) -> None:
+        """Send once more on a new connection, if an idle one has failed; else raise what is wrong."""
+        self._connection.close()
+        if not self._reused or self._stream is not None or isinstance(error, ValueError):
+            raise self._client.broken(error) from None
+        self._send()
+
+    def _write(self, head: bytes) -> None:
+        self._connection.send(head)
+        if self._stream is None:
             return
         try:
-            for chunk in stream:
+            for chunk in self._stream:
                 if chunk:
-                    connection.send(b"%x\r\n" % len(chunk) + chunk + b"\r\n")
-            connection.send(b"0\r\n\r\n")
+                    self._connection.send(b"%x\r\n" % len(chunk) + chunk + b"\r\n")
+            self._connection.send(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             return  # refused half-way: the answer says why
 
-    def _read_head(self, connection: Connection, method: str) -> Response:
+    def _read_head(self) -> Response:
+        connection = self._connection
         while True:
             protocol, _, rest = connection.line().partition(b" ")
             if not protocol.startswith(b"HTTP/1."):
@@ -328,7 +381,7 @@ class Client:
                 name, _, value = line.partition(b":")
                 headers[name.decode("latin-1").lower()] = value.strip().decode("latin-1")
             if status != 100:
-                return Response(self, connection, status, headers, bodyless=method == "HEAD")
+                return Response(self._client, connection, status, headers, bodyless=self._method == "HEAD")
 
 
 def _message(response: Response) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pier.cli.attached import Attachment
     from pier.cli.flags import Options
-    from pier.cli.http import Response
+    from pier.cli.http import Exchange, Response
     from pier.cli.main import Context
 
 COMMAND = Command(
@@ -47,7 +47,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
         body = prepare(cx, opts, args, detach=opts["detach"])
         if not opts["detach"] and "stdin" in attached_streams(opts, detach=False):
             _require_tty(opts)
-        identifier = create(cx, opts, body)
+        identifier = create(cx, opts, body, meanwhile=None if opts["detach"] else _load_attached)
     except _Plain as plain:
         raise Failure(plain.text, 1) from None
     except Failure as failure:
@@ -55,6 +55,11 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     if opts["detach"]:
         return _detached(cx, opts, identifier)
     return _foreground(cx, opts, identifier)
+
+
+def _load_attached() -> None:
+    """Load what comes next while the daemon creates the container."""
+    import pier.cli.attached  # noqa: F401, PLC0415
 
 
 class _Plain(Failure):
@@ -101,7 +106,7 @@ def _detached(cx: Context, opts: Options, identifier: str) -> int:
     from pier.cli.early_exit import notice, wanted  # noqa: PLC0415 - only with -d
 
     watching = wanted()
-    waiting = _wait(cx, identifier, opts) if watching else None
+    waiting = _begin_wait(cx, identifier, opts).response() if watching else None
     _start(cx, identifier, {"detachKeys": opts["detach-keys"]})
     line(identifier)
     if waiting:
@@ -109,13 +114,13 @@ def _detached(cx: Context, opts: Options, identifier: str) -> int:
     return 0
 
 
-def _wait(cx: Context, identifier: str, opts: Options) -> Response:
+def _begin_wait(cx: Context, identifier: str, opts: Options) -> Exchange:
     condition = "removed" if opts["rm"] else "next-exit"
-    return cx.client.request("POST", f"/containers/{identifier}/wait", query={"condition": condition})
+    return cx.client.begin("POST", f"/containers/{identifier}/wait", query={"condition": condition})
 
 
 def _foreground(cx: Context, opts: Options, identifier: str) -> int:
-    from pier.cli.attached import Detached, Target, attach, wait_status  # noqa: PLC0415
+    from pier.cli.attached import Attachment, Detached, Target, begin_attach, wait_status  # noqa: PLC0415
 
     streams = attached_streams(opts, detach=False)
     target = Target(
@@ -125,8 +130,10 @@ def _foreground(cx: Context, opts: Options, identifier: str) -> int:
         proxy_signals=opts["sig-proxy"] if opts.given("sig-proxy") else True,
         detach_keys=opts["detach-keys"],
     )
-    attachment = attach(cx.client, target, streams)
-    waiting = _wait(cx, identifier, opts)
+    attaching = begin_attach(cx.client, target, streams)
+    begun = _begin_wait(cx, identifier, opts)
+    attachment = Attachment(cx.client, attaching.response(), target)
+    waiting = begun.response()
     _start_attached(cx, opts, identifier, attachment, waiting)
     attachment.resize()
     try:
