@@ -305,7 +305,7 @@ def parse_json(data: bytes, what: str) -> Any:
     if len(data) > SIZE_MAX:
         raise BundleError(f"{what} is larger than {SIZE_MAX} bytes")
     try:
-        value = json.loads(data.decode())
+        value = json.loads(data.decode().strip())
     except RecursionError:
         raise BundleError(f"{what} is nested deeper than {DEPTH_MAX} levels") from None
     except ValueError as error:

@@ -144,7 +144,10 @@ def _fork(container: Container, order: _Order) -> Started:
     with closing(os.pidfd_open(order.record.pid)) as init:
         if not container.alive(order.record):
             raise StateError("container not running")
-        namespaces.setns(init, namespaces.CLONE_NEWPID)
+        try:
+            namespaces.setns(init, namespaces.CLONE_NEWPID)
+        except ProcessLookupError:  # it is ending
+            raise StateError("container not running") from None
         ours, theirs = wire.pair()
         pid = _fork_into_cgroup(order)
         if pid == 0:
