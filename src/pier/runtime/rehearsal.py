@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 from typing import NoReturn
 
-from pier.kernel import mounts, process
-from pier.kernel.cgroup_layout import Layout
+from pier.kernel import mounts, namespaces, process
+from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.runtime import wire
 from pier.runtime.init import Report, Stdio
@@ -25,19 +26,31 @@ ROUNDS = 24
 
 def rehearse() -> None:
     """Needs SIGCHLD's default disposition: the children are waited for. What a round has left is collected at once."""
-    cgroup = Cgroup(Layout("v1", {}, ()), "/rehearsal")
+    cgroup = _own_cgroup()
     daemon, zygote = wire.pair()
     folder = mounts.mount_filesystem("tmpfs", [])  # no path leads to it, and it goes when it is closed
     supervision = Supervision(
-        "", f"/proc/self/fd/{folder}", "/", cgroup.path, False, False, False, LogFile("/dev/null"), None
+        "", f"/proc/self/fd/{folder}", "/", "/", False, False, False, LogFile("/dev/null"), "/proc/self/ns/pid"
     )
     for _ in range(ROUNDS):
         process.set_name("pier-zygote")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        namespaces.unshare(0)
         _play(supervision, cgroup, daemon, zygote)
         gc.collect()
     os.close(folder)
     daemon.close()
     zygote.close()
+
+
+def _own_cgroup() -> Cgroup:
+    """A cgroup that children can be born in with no change to the machine: the one this process is in."""
+    layout = detect()
+    cgroup = Cgroup(layout, "/rehearsal")
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        own = [line.strip().removeprefix("0::") for line in file if line.startswith("0::")]
+    cgroup.path = own[0].rstrip("/") if own else ""
+    return cgroup
 
 
 def _play(supervision: Supervision, cgroup: Cgroup, daemon: socket.socket, zygote: socket.socket) -> None:
