@@ -41,6 +41,7 @@ class SYS:
     bpf = 321
     pidfd_send_signal = 424
     keyctl = 250
+    clone = 56
     mknodat = 259
     execveat = 322
     ioprio_set = 251
@@ -55,6 +56,7 @@ if os.uname().machine == "aarch64":
     SYS.seccomp = 277
     SYS.bpf = 280
     SYS.keyctl = 219
+    SYS.clone = 220
     SYS.mknodat = 33
     SYS.execveat = 281
     SYS.ioprio_set = 30

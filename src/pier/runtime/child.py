@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pier.runtime import wire
 from pier.runtime.init import Stdio
@@ -56,6 +56,7 @@ class Starting:
         self.error: tuple[str, int] | None = None
         self._outer = outer
         self._terminal_fd = -1
+        self._passed_on = False
         self._warnings: list[str] = []
         report.settimeout(START_TIMEOUT_S)
 
@@ -73,13 +74,33 @@ class Starting:
             self._end(None)
             return
         message, fds = received
+        try:
+            self._take(message, fds)
+        except (TypeError, ValueError) as error:
+            self._end((f"malformed report: {error}", 128))
+
+    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        if message.get("terminal") and fds and self._terminal_fd < 0:
+            self._terminal_fd = fds.pop()
+        close_fds(fds)
         if "error" in message:
-            close_fds(fds)
             self._end((str(message["error"]), int(message.get("exit_code", 128))))
         elif "warning" in message:
             self._warnings.append(str(message["warning"]))
-        elif message.get("terminal") and fds:
-            self._terminal_fd = fds[0]
+        elif "pid" in message:
+            self._pass_on(int(message["pid"]))
+
+    def _pass_on(self, pid: int) -> None:
+        """The process ends, and a sibling it has made goes on in its place.
+
+        Who goes on may be in the power of the container's debugger already: only a child of ours is taken, and once.
+        """
+        if self._passed_on:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            os.waitpid(self.pid, 0)
+            self.pid, self._passed_on = pid, True
 
     def _end(self, error: tuple[str, int] | None) -> None:
         self.done = True

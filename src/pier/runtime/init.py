@@ -41,6 +41,10 @@ class Report:
     def terminal(self, master: int) -> None:
         wire.send(self._sock, {"terminal": True}, [master])
 
+    def pass_on(self, pid: int) -> None:
+        """Another child of the monitor's goes on in this one's place."""
+        wire.send(self._sock, {"pid": pid})
+
     def fail(self, error: BaseException) -> NoReturn:
         """Say what went wrong and end. A traceback never leaves: its text goes with the message's class."""
         code = error.exit_code if isinstance(error, ProgramError) else OTHER
@@ -126,6 +130,7 @@ def become_container(request: StartRequest, report: Report, stdio: Stdio, stage:
     linux: dict[str, Any] = spec.get("linux", {})
     own = {item["type"] for item in linux.get("namespaces", [])}
     bpf = stage.read_filter(request)
+    program.check_labels(spec["process"])
     labels = program.open_labels(spec["process"])
     operations = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources())
     stage.confine(request, report)
@@ -332,12 +337,22 @@ def start_program(
     with_reaper: bool = False,
 ) -> NoReturn:
     """Become the program. Never returns; raises what `Report.fail` reports."""
+    become_user(ready, make_cwd=make_cwd)
+    if with_reaper:
+        run_reaper(report.fileno())
+    finish(ready, report, requested, stage)
+
+
+def become_user(ready: program.Program, *, make_cwd: bool = False) -> None:
+    """All that takes privileges, and then their loss."""
     reset_signals()
     program.enter_cwd(ready.process.get("cwd") or "/", make=make_cwd)
     program.own_stdio(ready.identity.uid)
     program.become(ready)
-    if with_reaper:
-        run_reaper(report.fileno())
+
+
+def finish(ready: program.Program, report: Report, requested: set[str], stage: Stage) -> NoReturn:
+    """The last steps: limits, and execve. Never returns; raises what `Report.fail` reports."""
     program.set_limits(ready.process.get("rlimits", []), requested, report.warn)
     program.execute(ready, stage.ready, die_with_parent=stage.die_with_parent, keep_fds=stage.keep_fds)
 

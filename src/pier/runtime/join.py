@@ -1,4 +1,9 @@
-"""One more process in a running container, from fork to execve (`docker exec`)."""
+"""One more process in a running container, from fork to execve (`docker exec`).
+
+Two processes do it. The first stays outside the container's pid namespace, where nothing of the container sees it, as
+long as it has the host's root or privileges; its child, which takes its place, is born inside with the program's own.
+A container with CAP_SYS_PTRACE would else open the host through /proc/PID/root (CVE-2016-9962 and worse).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from pier.kernel.namespaces import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
+    CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
@@ -23,17 +29,17 @@ from pier.runtime.init import (
     Stage,
     Stdio,
     become_root,
+    become_user,
+    finish,
     join_cgroup,
     keyring_name,
     set_oom_score,
-    start_program,
     use_stdio,
 )
 from pier.runtime.request import ExecRequest
 from pier.runtime.rootfs import DEVPTS_SUPER_MAGIC
 
-JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
-"""The pid namespace is not among them: the monitor's children are born in it."""
+JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWPID
 
 
 def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: Cgroup, init_pidfd: int) -> NoReturn:
@@ -57,10 +63,9 @@ def enter(
     joined: int = JOINED,
 ) -> NoReturn:
     """Join the container of the process behind `init_pidfd` (its `joined` namespaces) and become the program."""
-    # Until execve this is a root process of the host's Python inside the container: none may look into it.
     process.prctl(process.PR_SET_DUMPABLE, 0)
     bpf = program.read_filter(request.seccomp_bpf)
-    labels = program.open_labels(request.process)
+    program.check_labels(request.process)
     set_oom_score(request.process.get("oomScoreAdj"), set(), report)
     join_cgroup(cgroup)
     process.join_session_keyring(keyring_name(cgroup.path))
@@ -71,14 +76,31 @@ def enter(
     os.umask(0)
     with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root_fd:
         ready = program.prepare(
-            request.process, request.user, request.group_add, filter=bpf, root_fd=root_fd, labels=labels
+            request.process, request.user, request.group_add, filter=bpf, root_fd=root_fd, labels=[]
         )
         if request.process.get("terminal"):
             stdio = _open_terminal(request, root_fd, report)
     use_stdio(stdio)
-    if not request.process.get("terminal"):
+    become_user(ready)
+    go_on_inside(report)
+    if request.process.get("terminal"):
+        process.make_controlling_terminal(0)
+    else:
         os.setsid()
-    start_program(ready, report, set(), stage)
+    ready = ready._replace(labels=program.open_labels(request.process))
+    finish(ready, report, set(), stage)
+
+
+def go_on_inside(report: Report) -> None:
+    """Return in a sibling of this process, born in the pid namespace that was joined; this one ends."""
+    held, holding = os.pipe2(os.O_CLOEXEC)
+    pid = namespaces.fork_sibling()
+    if pid:
+        report.pass_on(pid)
+        os._exit(0)
+    os.close(holding)
+    os.read(held, 1)  # the end of file says that the monitor has been told
+    os.close(held)
 
 
 def _open_terminal(request: ExecRequest, root_fd: int, report: Report) -> Stdio:
@@ -92,5 +114,4 @@ def _open_terminal(request: ExecRequest, root_fd: int, report: Report) -> Stdio:
         process.set_window_size(master, size["height"], size["width"])
     report.terminal(master)
     os.close(master)
-    process.make_controlling_terminal(slave)
     return Stdio(slave, slave, slave)

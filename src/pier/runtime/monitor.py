@@ -25,6 +25,7 @@ from pier.kernel import namespaces, process
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.namespaces import fork_into_cgroup
+from pier.kernel.paths import closing
 from pier.runtime import wire
 from pier.runtime.child import Child, Starting, close_fds, make_stdio
 from pier.runtime.init import Report, Stdio
@@ -133,11 +134,14 @@ class Monitor:
         self._listen()
         inner, outer = make_stdio(terminal=terminal, open_stdin=supervision.open_stdin)
         mine, theirs = wire.pair()
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         _prepare_pid_namespace(supervision.pid_namespace)
         self._cgroup.create_unified()
         pid = self._fork()
         if pid == 0:
             self._run_first(self._request_fd, Report(theirs), inner, self._cgroup)
+        with closing(own):
+            namespaces.setns(own, namespaces.CLONE_NEWPID)
         theirs.close()
         close_fds((*inner, self._request_fd))
         starting = Starting(pid, mine, outer, terminal=terminal)
@@ -433,11 +437,11 @@ class Monitor:
         while (init.streams.open or self._execs) and (left := deadline - time.monotonic()) > 0:
             self._round(left)
         init.streams.finish()
-        self._unlisten()
         with contextlib.suppress(OSError, PierError):
             self._cgroup.remove()
         record = ExitRecord(init.exit_code or 0, init.finished_at_ns, oom_killed)
         write_exit_file(self._supervision.exit_file, record)
+        self._unlisten()  # a new daemon that cannot connect finds the file
         self._broadcast({"ended": record.to_dict()})
         deadline = time.monotonic() + LINGER_S
         while init.streams.clients and (left := deadline - time.monotonic()) > 0:
@@ -461,7 +465,7 @@ def _fork_into(cgroup_fd: int | None) -> int:
 
 
 def _prepare_pid_namespace(path: str | None) -> None:
-    """Have this process's children born in the container's pid namespace: its first process, and later every exec."""
+    """Have this process's next child born in the container's pid namespace."""
     if path:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple, NoReturn
 from pier.kernel import capabilities, seccomp
 from pier.kernel.paths import (
     PROC_SUPER_MAGIC,
+    RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_XDEV,
     closing,
     mkdir_in_root,
     open_in_root,
@@ -89,31 +91,36 @@ APPARMOR_ENABLED = "/sys/module/apparmor/parameters/enabled"
 SELINUX_ROOT = "/sys/fs/selinux/enforce"
 
 
-def open_labels(process: dict[str, Any]) -> Labels:
-    """Open what the process's AppArmor profile and SELinux label are written to; while /proc is the host's (attack 5).
+def check_labels(process: dict[str, Any]) -> None:
+    """Raise OSError where the kernel lacks the security module of a label: to run without it would be a lie."""
+    profile, label = process.get("apparmorProfile"), process.get("selinuxLabel")
+    if profile and profile != "unconfined" and not os.path.exists(APPARMOR_ENABLED):
+        raise OSError(errno.ENOTSUP, f"process.apparmorProfile: {profile!r} is asked for, this kernel has no AppArmor")
+    if label and not os.path.exists(SELINUX_ROOT):
+        raise OSError(errno.ENOTSUP, f"process.selinuxLabel: {label!r} is asked for, this kernel has no SELinux")
 
-    Raises OSError where the kernel has no such security module: to run without the label asked for would be a lie.
-    """
+
+def open_labels(process: dict[str, Any]) -> Labels:
+    """Open what this process's AppArmor profile and SELinux label are written to. Raises OSError."""
     labels: Labels = []
     profile, label = process.get("apparmorProfile"), process.get("selinuxLabel")
     if profile and profile != "unconfined":
-        if not os.path.exists(APPARMOR_ENABLED):
-            raise OSError(
-                errno.ENOTSUP, f"process.apparmorProfile: {profile!r} is asked for, this kernel has no AppArmor"
-            )
-        own = "/proc/self/attr/apparmor/exec"
-        labels.append((_open_attr(own if os.path.exists(own) else "/proc/self/attr/exec"), f"exec {profile}".encode()))
+        labels.append((_open_attr("apparmor/exec", "exec"), f"exec {profile}".encode()))
     if label:
-        if not os.path.exists(SELINUX_ROOT):
-            raise OSError(errno.ENOTSUP, f"process.selinuxLabel: {label!r} is asked for, this kernel has no SELinux")
-        labels.append((_open_attr("/proc/self/attr/exec"), label.encode()))
+        labels.append((_open_attr("exec"), label.encode()))
     return labels
 
 
-def _open_attr(path: str) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    require_fs(fd, PROC_SUPER_MAGIC, path)
-    return fd
+def _open_attr(*names: str) -> int:
+    """The first that is there of this thread's attributes, in a real procfs with nothing mounted on it (attack 5)."""
+    inside = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
+    with closing(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as proc:
+        require_fs(proc, PROC_SUPER_MAGIC, "/proc")
+        *first, last = names
+        for name in first:
+            with contextlib.suppress(FileNotFoundError):
+                return open_in_root(proc, f"thread-self/attr/{name}", os.O_WRONLY, resolve=inside)
+        return open_in_root(proc, f"thread-self/attr/{last}", os.O_WRONLY, resolve=inside)
 
 
 def read_filter(path: str | None) -> Filter | None:
