@@ -29,6 +29,14 @@ MODULES = ("overlay", "veth", "bridge", "nf_tables", "virtio_pci", "virtio_blk")
 """What Pier needs of the kernel that distributions build as modules, and the disk's driver."""
 
 
+COMMAND_LINE = (
+    "console=ttyS0 loglevel=4 panic=-1 "
+    # what costs an emulated processor time and changes nothing for cgroups and containers
+    "mitigations=off nokaslr init_on_alloc=0 audit=0 no_timer_check tsc=reliable random.trust_cpu=on"
+)
+"""The kernel's; with one processor and four-level page tables, a third less time than with qemu's own choice."""
+
+
 class Unavailable(Exception):
     """The machine cannot be had here; the text says why."""
 
@@ -90,12 +98,12 @@ def boot(kernel: Path, initrd: Path, folder: Path) -> Session:
     console, results = folder / "console", folder / "results"
     command = [
         QEMU,
-        *("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB)),
+        *("-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1", "-m", str(MEMORY_MIB)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-net", "none"),
         *("-blockdev", "driver=null-co,node-name=disk,size=16777216,read-zeroes=on"),
         *("-device", "virtio-blk-pci,drive=disk"),
         *("-kernel", str(kernel), "-initrd", str(initrd)),
-        *("-append", "console=ttyS0 panic=-1 loglevel=4 mitigations=off random.trust_cpu=on"),
+        *("-append", COMMAND_LINE),
         *("-serial", f"file:{console}", "-serial", f"file:{results}"),
     ]
     with contextlib.suppress(subprocess.TimeoutExpired):
