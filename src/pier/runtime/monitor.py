@@ -226,6 +226,8 @@ class Monitor:
         """Listen in the container's folder, reached by descriptor: its path may be longer than sun_path holds."""
         folder = os.open(self._supervision.exec_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(SOCKET_NAME, dir_fd=folder)  # of a monitor that was killed
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             old = os.umask(0o177)
             try:
