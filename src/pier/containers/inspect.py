@@ -22,7 +22,7 @@ async def inspect(world: World, container: Container, *, size: bool) -> Containe
     etc_owner = record.id
     if record.host_config.network_mode.startswith("container:"):
         etc_owner = record.host_config.network_mode.partition(":")[2]
-    logged = record.host_config.log_config.type == "json-file"
+    kept = config.log_file(record.id, record.host_config.log_config)
     answer = ContainerInspectResponse(
         id=record.id,
         created=rfc3339_nano(record.created_ns),
@@ -33,7 +33,7 @@ async def inspect(world: World, container: Container, *, size: bool) -> Containe
         resolv_conf_path=config.etc_file(etc_owner, "resolv.conf"),
         hostname_path=config.etc_file(etc_owner, "hostname"),
         hosts_path=config.etc_file(etc_owner, "hosts"),
-        log_path=config.log_path(record.id) if logged else "",
+        log_path=kept.path if kept is not None and kept.driver == "json-file" else "",  # Docker hides local's too
         name=f"/{record.name}",
         restart_count=record.restart_count,
         driver=record.driver,

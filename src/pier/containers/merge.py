@@ -99,7 +99,7 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
         masked = list(MASKED_PATHS) if masked is None else masked
         readonly = list(READONLY_PATHS) if readonly is None else readonly
     log = given.log_config
-    if not log.type:
+    if log.type in ("", daemon.log_driver):  # the daemon's options are for its own driver
         options = {**daemon.log_opts, **(log.config or {})}
         log = msgspec.structs.replace(log, type=daemon.log_driver, config=options)
     # Docker shares the host's cgroup namespace on v1; ours is the container's own there too, it shows less.

@@ -193,10 +193,10 @@ class ContainerService:
         return self._read_log(container, query, follow=follow)
 
     def _read_log(self, container: Container, query: Query, *, follow: bool) -> AsyncIterator[bytes]:
-        if container.record.host_config.log_config.type == "none":
+        kept = self._world.config.log_file(container.id, container.record.host_config.log_config)
+        if kept is None:
             raise LogsUnreadable
-        path = self._world.config.log_path(container.id)
-        return read(path, query, follow=follow, running=lambda: container.running)
+        return read(kept.path, query, driver=kept.driver, follow=follow, running=lambda: container.running)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         container = self._find(ref)

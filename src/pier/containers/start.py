@@ -22,7 +22,7 @@ from pier.model.host_config import HostConfig, PortBinding
 from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 from pier.runtime.client import Monitor, MonitorError, MonitorLost, StartFailed
-from pier.runtime.request import AttachEnd, LogFile, StartRequest
+from pier.runtime.request import AttachEnd, StartRequest
 
 CANNOT_START = 128
 
@@ -168,7 +168,7 @@ async def build_request(world: World, record: Record, endpoint: Endpoint | None)
         group_add=list(host.group_add or ()),
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,
-        log=log_file(world, record),
+        log=world.config.log_file(record.id, host.log_config),
         interfaces=list(endpoint.interfaces) if endpoint else [],
         seccomp_bpf=filter_path,
         init=bool(host.init),
@@ -201,19 +201,6 @@ def cgroups_path(world: World, record: Record) -> str:
     """`<parent>/<id>`."""
     parent = record.host_config.cgroup_parent or world.config.cgroup_parent or "/pier"
     return f"/{parent.strip('/')}/{record.id}"
-
-
-def log_file(world: World, record: Record) -> LogFile | None:
-    """Where the output goes; None: nowhere (`--log-driver none`)."""
-    log = record.host_config.log_config
-    if log.type == "none":
-        return None
-    options = log.config or {}
-    return LogFile(
-        path=world.config.log_path(record.id),
-        max_size_bytes=validate.size_bytes(options["max-size"]) if "max-size" in options else 0,
-        max_files=int(options.get("max-file", "1")),
-    )
 
 
 def _etc_texts(world: World, record: Record, endpoint: Endpoint | None) -> dict[str, str]:

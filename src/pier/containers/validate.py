@@ -6,24 +6,18 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-from pier.containers import signals, spec_mounts, spec_resources, spec_security
-from pier.errors import InvalidParameter, NotFound, NotImplementedYet
+from pier.containers import log_config, signals, spec_mounts, spec_resources, spec_security
+from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.container import ContainerConfig, HealthConfig
-from pier.model.host_config import HostConfig, LogConfig, RestartPolicy
+from pier.model.host_config import HostConfig, RestartPolicy
 
 MIN_MEMORY = 6 << 20
 NS_PER_MS = 1_000_000
 RUNTIMES = frozenset({"", "runc", "pier", "io.containerd.runc.v2"})
-LOG_OPTIONS = {
-    "json-file": frozenset({"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"}),
-    "none": frozenset[str](),
-}
-LATER_LOG_DRIVERS = frozenset({"local", "journald", "syslog", "fluentd", "gelf", "awslogs", "splunk", "gcplogs"})
 ID_MAX = 2**31 - 1
 
 _ENV_NAME = re.compile(r"[^=\0]+")
 _NUMERIC = re.compile(r"[+-]?\d+", re.ASCII)
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.ASCII | re.IGNORECASE)
 
 
 class BadUser(InvalidParameter):
@@ -42,7 +36,7 @@ def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str) 
     check_modes(config, host)
     check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
     check_ports(host)
-    check_log(host.log_config)
+    warnings += log_config.check(host.log_config)
     check_dns(host)
     warnings += check_security(host)
     for limit in host.ulimits or ():
@@ -277,42 +271,6 @@ def _check_address(text: str) -> None:
         ipaddress.ip_address(text)
     except ValueError as error:
         raise InvalidParameter(f"invalid IP address: {text}") from error
-
-
-def check_log(log: LogConfig) -> None:
-    """Driver and options, the daemon's default already filled in.
-
-    Raises NotFound, InvalidParameter, NotImplementedYet.
-    """
-    if log.type in LATER_LOG_DRIVERS:
-        raise NotImplementedYet(what=f"the logging driver {log.type}")
-    known = LOG_OPTIONS.get(log.type)
-    if known is None:
-        raise NotFound(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
-    for name in sorted(log.config or {}):
-        if name not in known:
-            raise InvalidParameter(f"unknown log opt '{name}' for {log.type} log driver")
-    options = log.config or {}
-    if options.get("compress", "false") not in ("false", "0"):
-        raise NotImplementedYet(what="compression of rotated logs (--log-opt compress)")
-    for name in ("labels", "labels-regex", "env", "env-regex", "tag"):
-        if options.get(name):
-            raise NotImplementedYet(what=f"--log-opt {name}")
-    if "max-size" in options:
-        size_bytes(options["max-size"])
-    files = options.get("max-file", "1")
-    if not files.isdigit() or not 1 <= int(files[:6]) <= 10_000:
-        raise InvalidParameter(f"max-file cannot be less than 1: {files!r}")
-    if int(files) > 1 and "max-size" not in options:
-        raise InvalidParameter("max-file: a maximum size is needed too (max-size)")
-
-
-def size_bytes(text: str) -> int:
-    """`10m` as bytes, units being powers of 1024. Raises InvalidParameter."""
-    match = _SIZE.fullmatch(text.strip()) if len(text) <= 24 else None
-    if match is None or int(match[1]) == 0:
-        raise InvalidParameter(f"invalid size: '{text[:24]}'")
-    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
 
 
 def check_security(host: HostConfig) -> list[str]:

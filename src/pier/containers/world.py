@@ -8,16 +8,16 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pier.containers import names
+from pier.containers import log_config, names
 from pier.containers.record import Record
 from pier.events import EventBus
 from pier.kernel.cgroups import Layout
-from pier.model.host_config import PortBinding, Ulimit
+from pier.model.host_config import LogConfig, PortBinding, Ulimit
 from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig
 from pier.runtime.client import Monitor
-from pier.runtime.request import AttachEnd, ExitRecord, OverlayRoot, StartRequest
+from pier.runtime.request import AttachEnd, ExitRecord, LogFile, OverlayRoot, StartRequest
 from pier.state import Store
 
 log = logging.getLogger("pier.containers")
@@ -110,8 +110,9 @@ class ContainersConfig:
     def exit_file(self, id: str) -> str:
         return f"{self.container_dir(id)}/exit.json"
 
-    def log_path(self, id: str) -> str:
-        return f"{self.container_dir(id)}/{id}-json.log"
+    def log_file(self, id: str, log: LogConfig) -> LogFile | None:
+        """Where a container's output goes; None: nowhere (`--log-driver none`)."""
+        return log_config.log_file(log, self.container_dir(id), id)
 
     def etc_file(self, id: str, name: str) -> str:
         """`hosts`, `hostname` or `resolv.conf` of a container."""

@@ -36,7 +36,7 @@ PLATFORM = "Pier"
 DOCKER_HUB = "docker.io"
 LOOPBACK = ("::1/128", "127.0.0.0/8")
 """Registries there may always speak plain HTTP."""
-LOG_DRIVERS = ("json-file", "none")
+LOG_DRIVERS = ("json-file", "local", "none")
 NETWORK_DRIVERS = ("bridge", "host", "null")
 
 

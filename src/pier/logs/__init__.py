@@ -1,5 +1,6 @@
 """Logs: what containers printed, read back."""
 
-from pier.logs.jsonfile import Query, read, read_all
+from pier.logs.query import Query
+from pier.logs.reader import read, read_all
 
 __all__ = ["Query", "read", "read_all"]

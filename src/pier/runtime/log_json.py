@@ -19,7 +19,7 @@ SHORT_ESCAPES = {0x08: b"\\b", 0x09: b"\\t", 0x0C: b"\\f", 0x0D: b"\\r"}
 ESCAPES = [(bytes((n,)), SHORT_ESCAPES.get(n, b"\\u%04x" % n)) for n in range(0x20) if n != NEWLINE]
 CONTROL = 0
 FLAG_CONTROLS = bytes(CONTROL if n < 0x20 and n != NEWLINE else n for n in range(256))
-"""For `bytes.translate`: one pass tells whether there is any control character, which most output has none of."""
+"""For `bytes.translate`: one pass tells whether there is any control character, most output having none but tabs."""
 
 
 def rfc3339(time_ns: int) -> str:
@@ -32,7 +32,7 @@ def escape(text: bytes) -> bytes:
     """UTF-8 text as the inside of a JSON string, newlines left as they are; what is no UTF-8 becomes U+FFFD."""
     if not text.isascii():
         text = text.decode("utf-8", "replace").encode()
-    text = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    text = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\t", b"\\t").replace(b"\r", b"\\r")
     if CONTROL in text.translate(FLAG_CONTROLS):
         for control, escaped in ESCAPES:
             text = text.replace(control, escaped)

@@ -8,6 +8,7 @@ stopped terminal cannot hold the others.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
@@ -17,6 +18,9 @@ from pier.runtime.logfile import Log
 from pier.runtime.poll import HANGUP, READ, WRITE, Poller
 
 CHUNK = 64 * 1024
+PIPE_SIZE = 256 * 1024
+"""The program and this process take turns less often than with the kernel's 64 KiB."""
+F_SETPIPE_SZ = 1031
 CLIENT_BUFFER_MAX = 1024 * 1024
 STDIN_BUFFER_MAX = 64 * 1024
 
@@ -75,6 +79,9 @@ class Streams:
         self.log_error = ""
         for stream, fd in self._outputs.items():
             os.set_blocking(fd, False)
+            if not terminal:
+                with contextlib.suppress(OSError):  # EPERM: beyond fs.pipe-max-size
+                    fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
             self._watch_output(stream, fd)
         if stdin is not None and stdin not in self._outputs.values():
             os.set_blocking(stdin, False)

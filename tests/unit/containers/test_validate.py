@@ -170,8 +170,3 @@ def test_stop_timeout() -> None:
     assert signals.stop_timeout_s(ContainerConfig(stop_timeout=3)) == 3
     assert signals.stop_timeout_s(ContainerConfig(stop_timeout=3), 0) == 0
     assert signals.stop_timeout_s(ContainerConfig(), -1) is None
-
-
-@pytest.mark.parametrize(("text", "size"), [("10m", 10 << 20), ("1g", 1 << 30), ("512", 512), ("2kb", 2048)])
-def test_sizes(text: str, size: int) -> None:
-    assert validate.size_bytes(text) == size

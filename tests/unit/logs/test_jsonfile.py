@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from pier.logs import Query, read, read_all
-from pier.logs.jsonfile import files_of, frame, render, tail_offset
+from pier.logs.jsonfile import render
+from pier.logs.jsonfile import tail as tail_of
+from pier.logs.query import frame
+from pier.logs.reader import files_of
 from pier.runtime.logfile import Log
 from pier.runtime.request import LogFile
 
@@ -72,8 +75,8 @@ def test_tail_is_the_end_of_the_whole(tmp_path: Path, tail: int) -> None:
         (b"a\n", 0, (2, 0)),
     ],
 )
-def test_tail_offset(data: bytes, count: int, expected: tuple[int, int]) -> None:
-    assert tail_offset(io.BytesIO(data), count) == expected
+def test_tail(data: bytes, count: int, expected: tuple[int, int]) -> None:
+    assert tail_of(io.BytesIO(data), count)[:2] == expected
 
 
 def test_only_newlines_end_lines(tmp_path: Path) -> None:
