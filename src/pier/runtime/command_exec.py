@@ -13,13 +13,13 @@ from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
 from pier.runtime import wire
 from pier.runtime.bundle import PROCESS, read_json
-from pier.runtime.child import START_TIMEOUT_S, close_fds
+from pier.runtime.child import Outer, Starting, close_fds
 from pier.runtime.command import Context
 from pier.runtime.command_flags import Line
 from pier.runtime.command_start import check_terminal, preserved_fds, tell
 from pier.runtime.foreground import Foreground
 from pier.runtime.init import Report, Stage
-from pier.runtime.join import enter
+from pier.runtime.join import JOINED, enter
 from pier.runtime.launch import INHERITED, Started, drop_unknown_capabilities
 from pier.runtime.life import cgroup_of, require
 from pier.runtime.request import ExecRequest
@@ -144,23 +144,21 @@ def _fork(container: Container, order: _Order) -> Started:
     with closing(os.pidfd_open(order.record.pid)) as init:
         if not container.alive(order.record):
             raise StateError("container not running")
-        try:
+        if not JOINED & namespaces.CLONE_NEWPID:
             namespaces.setns(init, namespaces.CLONE_NEWPID)
-        except ProcessLookupError:  # it is ending
-            raise StateError("container not running") from None
         ours, theirs = wire.pair()
         pid = _fork_into_cgroup(order)
         if pid == 0:
             _become(order, theirs, init)
         theirs.close()
-    with contextlib.closing(ours):
-        try:
-            return Started(pid, _await(ours))
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            raise
+    starting = Starting(pid, ours, Outer(-1, -1, -1), terminal=True)
+    while not starting.done:
+        starting.receive()
+    ours.close()
+    if starting.error is not None:
+        starting.abandon()
+        raise StateError(f"unable to start container process: {starting.error[0]}")
+    return Started(starting.pid, -1 if starting.stdin is None else starting.stdin)
 
 
 def _fork_into_cgroup(order: _Order) -> int:
@@ -190,7 +188,7 @@ def _become(order: _Order, sock: Any, init: int) -> NoReturn:
             cgroup=order.cgroup,
             init_pidfd=init,
             stage=_ExecStage(order.preserved),
-            joined=joined_flags(order.record.pid),
+            joined=joined_flags(order.record.pid) | JOINED & namespaces.CLONE_NEWPID,
         )
     except BaseException as error:
         report.fail(error)
@@ -206,18 +204,3 @@ def joined_flags(pid: int) -> int:
             if theirs.st_ino != ours.st_ino:
                 flags |= namespaces.OCI_TYPES[kind]
     return flags
-
-
-def _await(sock: Any) -> int:
-    """Wait until the process is the program; returns its terminal's master, or -1. Raises StateError."""
-    sock.settimeout(START_TIMEOUT_S)
-    terminal = -1
-    while (received := wire.receive(sock)) is not None:
-        message, fds = received
-        if message.get("terminal") and fds:
-            terminal = fds.pop(0)
-        close_fds(fds)
-        if "error" in message:
-            close_fds([terminal])
-            raise StateError(f"unable to start container process: {message['error']}")
-    return terminal

@@ -69,12 +69,12 @@ class RawTerminal:
         oflag &= ~termios.OPOST
         lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
         cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])
+        termios.tcsetattr(self._fd, termios.TCSANOW, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])
         return self
 
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(termios.error):
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
 
 def pump(source: int, target: int) -> bool:
