@@ -42,6 +42,8 @@ class Daemon:
     root: Path
     number: int
     flags: list[str] = field(default_factory=list)
+    within: list[str] = field(default_factory=list)
+    """The beginning of a command line that executes the rest of it."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,6 +78,7 @@ class Daemon:
     @property
     def command(self) -> list[str]:
         return [
+            *self.within,
             str(BIN / "pierd"),
             *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root), "--debug"),
             *("--bridge", self.bridge, "--bip", f"10.213.{self.number}.1/24"),

@@ -6,6 +6,7 @@ an id, and its traceback stays in the daemon's log.
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 
@@ -16,6 +17,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pier.errors import InvalidParameter, NotFound, PierError
 
 log = logging.getLogger("pier.api")
+
+
+class NoSpaceLeft(PierError):
+    """write {path}: no space left on device"""
+
+    remedy = "free some space where the data root is; nothing of this request was kept"
 
 
 class PageNotFound(NotFound):
@@ -45,6 +52,8 @@ def status_and_message(error: Exception) -> tuple[int, str]:
             return 400, f"invalid JSON: {error}"
         case HttpProcessingError():  # the body breaks the rules of HTTP
             return 400, "the request's body is malformed"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return 500, NoSpaceLeft(path=error.filename or "the data root").wire
         case web.HTTPException():
             return error.status, error.reason.lower()
         case _:

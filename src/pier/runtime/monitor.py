@@ -442,7 +442,10 @@ class Monitor:
         with contextlib.suppress(OSError, PierError):
             self._cgroup.remove()
         record = ExitRecord(init.exit_code or 0, init.finished_at_ns, oom_killed)
-        write_exit_file(self._supervision.exit_file, record)
+        try:
+            write_exit_file(self._supervision.exit_file, record)
+        except OSError as error:  # a full disk: a daemon that runs is told all the same
+            self._note(f"exit file: {error}\n")
         self._unlisten()  # a new daemon that cannot connect finds the file
         self._broadcast({"ended": record.to_dict()})
         deadline = time.monotonic() + LINGER_S

@@ -8,6 +8,9 @@ On disk (`PRAGMA user_version` is the layout's number, 1):
 CRC finds a flipped byte inside a value. Journal mode is WAL with `synchronous=FULL`: a commit is on the disk when
 it returns, so records survive `kill -9` and power loss. Writes that wait while a commit is under way share the
 next one.
+
+Space for changes is taken in advance, in the write-ahead log and as free pages of the file, so that on a full disk
+containers can still be stopped and removed.
 """
 
 from __future__ import annotations
@@ -32,6 +35,14 @@ SIDE_FILES = ("-wal", "-shm")
 DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MAX_BATCH = 256
 """Writes that share one commit, at most: bounds how long the first of them waits."""
+
+PAGE_BYTES = 4096
+LOG_BYTES = 1 << 20
+"""Of the write-ahead log, taken when the database is opened."""
+CHECKPOINT_PAGES = 200
+"""The log is folded into the file when it has these, so it is not outgrown by small transactions."""
+SPARE_PAGES = 64
+"""Of the file."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS record(
@@ -259,10 +270,25 @@ def _open(path: str) -> sqlite3.Connection:
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={LAYOUT}")
         _check_values(connection)
+        _take_space(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _take_space(connection: sqlite3.Connection, path: str) -> None:
+    """Make the file and its log as large as small changes need; where the disk is full already, go on without."""
+    connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+    try:
+        if connection.execute("PRAGMA freelist_count").fetchone()[0] < SPARE_PAGES:
+            apply(connection, [Put("spare", "", bytes(SPARE_PAGES * PAGE_BYTES))])
+            apply(connection, [Delete("spare", "")])
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        with open(path + SIDE_FILES[0], "r+b") as log:
+            os.posix_fallocate(log.fileno(), 0, LOG_BYTES)
+    except (sqlite3.OperationalError, OSError):
+        return
 
 
 def _check(connection: sqlite3.Connection) -> None:
