@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bench_daemon
 import bench_exec
+import bench_log
 import bench_memory
 import bench_parallel
 import bench_run
@@ -43,6 +44,7 @@ def main() -> None:
             "run": lambda: bench_run.measure(compared, rounds),
             "exec": lambda: bench_exec.measure(compared, rounds),
             "parallel": lambda: bench_parallel.measure(compared, rounds),
+            "log": lambda: bench_log.measure(compared, rounds),
             "memory": lambda: bench_memory.measure(compared),
             "daemon": lambda: bench_daemon.measure(compared, rounds),
             "runtime": lambda: bench_runtime.measure(compared, rounds, archive),

@@ -87,6 +87,28 @@ def test_follow_crosses_a_rotation(docker: Client) -> None:
     assert session.wait().out.split() == [str(number) for number in range(1, 301)]
 
 
+def test_the_local_driver(docker: Client) -> None:
+    script = "echo out; echo err >&2; sleep 0.2; printf 'a\\377b\\n'; echo last"
+    docker("run", "--log-driver", "local", "--name", "t-local", docker.image, "sh", "-c", script)
+    done = docker("logs", "t-local")
+    assert (done.out, done.err) == ("out\na\ufffdb\nlast\n", "err\n")
+    assert docker.ok("logs", "--tail", "1", "t-local") == "last"
+    stamped = docker.ok("logs", "-t", "--tail", "2", "t-local").splitlines()
+    assert docker.ok("logs", "--since", stamped[0].split()[0], "--tail", "1", "t-local") == "last"
+    assert docker.ok("inspect", "-f", "{{.LogPath}}", "t-local") == ""
+    assert "local" in docker.ok("info", "-f", "{{.Plugins.Log}}")
+
+
+def test_follow_the_local_driver_across_a_rotation(docker: Client) -> None:
+    options = ["--log-driver", "local", "--log-opt", "max-size=4k", "--log-opt", "max-file=9"]
+    script = "while ! [ -e /go ]; do sleep 0.02; done; n=0; while [ $n -lt 600 ]; do n=$((n+1)); echo $n; done"
+    docker.run(*options, docker.image, "sh", "-c", f"echo ready; {script}", name="t-local-follow")
+    session = docker.start("logs", "-f", "t-local-follow")
+    session.read_until("ready\n")
+    docker.ok("exec", "t-local-follow", "touch", "/go")
+    assert session.wait().out.split() == [str(number) for number in range(1, 601)]
+
+
 def test_no_log(docker: Client) -> None:
     docker("run", "--name", "t-none", "--log-driver", "none", docker.image, "echo", "x")
     done = docker("logs", "t-none")
