@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-SETTLE_S = 15.0
+SETTLE_S = float(os.environ.get("PIER_LEAK_SETTLE_S", "15"))
 """How long what dies in the background (namespaces, veths) may take."""
 
 
@@ -77,6 +77,8 @@ def files() -> Iterator[str]:
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(folder):
                 yield f"file {folder}/{name}"
+    for path in Path("/var/tmp").glob("pier-*"):
+        yield f"file {path}"
 
 
 def leaks(before: set[str], settle_s: float = SETTLE_S) -> list[str]:
