@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 from typing import Any, NamedTuple, NoReturn
 
 from pier.kernel import namespaces, process
@@ -178,6 +179,7 @@ def _fork_into_cgroup(order: _Order) -> int:
 def _become(order: _Order, sock: Any, init: int) -> NoReturn:
     report = Report(sock)
     try:
+        signal.set_wakeup_fd(-1)  # the maker's
         process.close_all_but([report.fileno(), init, *range(3, 3 + order.preserved)])
         if order.personality:
             set_personality(order.personality)

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 from array import array
 from typing import Any, NamedTuple, NoReturn
@@ -156,6 +157,7 @@ def run(
     report = Report(sock)
     stage = BundleStage(request, sock, inherited, circumstances)
     try:
+        signal.set_wakeup_fd(-1)  # the maker's
         process.close_all_but([report.fileno(), *stdio, *inherited.fds()])
         process.prctl(process.PR_SET_DUMPABLE, 0)
         become_container(request, report, stdio, stage)

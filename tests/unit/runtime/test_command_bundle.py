@@ -1,0 +1,193 @@
+"""Broken and hostile config.json: one line with the field's path, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pier.runtime.bundle import SPEC, BundleError, judge, load, parse_json
+from pier.runtime.schema import BadField, without_nulls
+
+from .bundles import Bench, a_bench
+
+GOOD: dict[str, Any] = {
+    "ociVersion": "1.2.0",
+    "process": {"cwd": "/", "args": ["sh"], "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]},
+    "root": {"path": "rootfs"},
+    "hostname": "h",
+    "mounts": [{"destination": "/proc", "type": "proc"}],
+    "hooks": {"poststop": [{"path": "/bin/true"}]},
+    "linux": {
+        "namespaces": [{"type": "mount"}, {"type": "uts"}],
+        "devices": [{"type": "c", "path": "/dev/x", "major": 1, "minor": 2}],
+        "resources": {"memory": {"limit": 1 << 30}},
+        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["kill"], "action": "SCMP_ACT_ERRNO"}]},
+    },
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """GOOD with another value at `a.0.b`."""
+    spec = copy.deepcopy(GOOD)
+    place: Any = spec
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else place[part]
+    place[last] = value
+    return spec
+
+
+def check(spec: Any) -> None:
+    SPEC(spec, "")
+    judge(without_nulls(spec))
+
+
+def test_a_good_one_passes() -> None:
+    check(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("ociVersion", 3, "ociVersion: must be a string, is a number"),
+        ("ociVersion", "2.0.0", "ociVersion: '2.0.0' is not supported"),
+        ("process", [], "process: must be an object, is an array"),
+        ("process", None, "process: must not be empty"),
+        ("process.args", [], "process.args: must not be empty"),
+        ("process.args", ["a", None], "process.args[1]: must be a string, is null"),
+        ("process.args", ["a\0b"], "process.args[0]: must not contain a NUL character"),
+        ("process.args", ["x" * 200_000], "process.args[0]: is longer than"),
+        ("process.cwd", "relative", "process.cwd: must be an absolute path"),
+        ("process.cwd", "/a/../..", "process.cwd: must not contain `..`"),
+        ("process.user", {"uid": -1}, "process.user.uid: must be from 0 to 4294967295, is -1"),
+        ("process.user", {"uid": 2**32}, "process.user.uid: must be from 0 to 4294967295"),
+        ("process.user", {"uid": 1.5}, "process.user.uid: must be an integer"),
+        ("process.user", {"uid": True}, "process.user.uid: must be an integer, is a boolean"),
+        ("process.oomScoreAdj", 1001, "process.oomScoreAdj: must be from -1000 to 1000"),
+        ("process.rlimits.0.type", "RLIMIT_X", "process.rlimits[0].type: 'RLIMIT_X' is no resource limit"),
+        ("process.rlimits.0.soft", 5, "process.rlimits[0].soft: is above the hard limit of 0"),
+        ("process.scheduler", {"policy": "SCHED_X"}, "process.scheduler.policy: 'SCHED_X' is no scheduling policy"),
+        ("process.ioPriority", {"class": "X"}, "process.ioPriority.class: 'X' is no I/O priority class"),
+        ("process.terminal", "yes", "process.terminal: must be a boolean, is a string"),
+        ("root.readonly", 3, "root.readonly: must be a boolean, is a number"),
+        ("root.path", "", "root.path: must not be empty"),
+        ("hostname", "x" * 65, "hostname: is longer than 64 bytes"),
+        ("mounts", {}, "mounts: must be an array, is an object"),
+        ("mounts.0.destination", "/a/../../etc", "mounts[0].destination: must not contain `..`"),
+        ("mounts.0.destination", "/", "mounts[0].destination: the root itself"),
+        ("mounts.0.type", "", "mounts[0].type: must not be empty"),
+        ("mounts.0.options", ["bind"], "mounts[0].source: must not be empty for a bind mount"),
+        ("hooks.poststop.0.path", "true", "hooks.poststop[0].path: must be an absolute path"),
+        ("hooks.poststop.0.timeout", 0, "hooks.poststop[0].timeout: must be from 1"),
+        ("linux.namespaces.1.type", "nope", "linux.namespaces[1].type: 'nope' is no namespace"),
+        ("linux.namespaces.1.type", "mount", "linux.namespaces[1].type: the mount namespace is named twice"),
+        ("linux.namespaces", [], "linux.namespaces: a mount namespace is needed"),
+        ("linux.namespaces", [{"type": "mount"}], "hostname: cannot be set without a uts namespace"),
+        ("linux.namespaces.1", {"type": "user"}, "hostname: cannot be set"),
+        (
+            "linux.uidMappings",
+            [{"containerID": 0, "hostID": 0, "size": 1}],
+            "linux.uidMappings: needs a user namespace",
+        ),
+        ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "linux.timeOffsets: needs a time namespace"),
+        ("linux.devices.0.type", "z", "linux.devices[0].type: 'z' is no type of a device"),
+        ("linux.devices.0.minor", None, "linux.devices[0].major: major and minor must be given"),
+        ("linux.rootfsPropagation", "x", "linux.rootfsPropagation: 'x' is no kind of mount propagation"),
+        ("linux.resources.memory.limit", 2**63, "linux.resources.memory.limit: must be from"),
+        ("linux.resources.memory.limit", 10**4000, "is a number of more than 30 digits"),
+        ("linux.resources.unified", {"": "1"}, "linux.resources.unified, a key: must not be empty"),
+        ("linux.seccomp.syscalls.0.names", "kill", "linux.seccomp.syscalls[0].names: must be an array"),
+        ("linux.personality", {"domain": "BSD"}, "linux.personality.domain: 'BSD' is no personality"),
+        ("linux.maskedPaths", ["proc"], "linux.maskedPaths[0]: must be an absolute path"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(BadField) as caught:
+        check(changed(path, value))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [None, True, 7, -1, "text", [], {}, [[]], [{}], {"a": {"b": []}}])
+def test_any_type_in_any_place_is_a_sentence_or_fine(kind: Any) -> None:
+    for path in (
+        "process",
+        "root",
+        "mounts",
+        "hooks",
+        "linux",
+        "annotations",
+        "process.capabilities",
+        "linux.resources",
+    ):
+        with contextlib.suppress(BadField):
+            check(changed(path, kind))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"{" + b'"a":{' * 70 + b"}" * 71])
+def test_what_is_no_json_or_nested_too_deeply(data: bytes) -> None:
+    with pytest.raises(BundleError):
+        parse_json(data, "config.json")
+
+
+def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="chdir /nosuch: no such file or directory"):
+        load("/nosuch")
+    with pytest.raises(BundleError, match=r"JSON specification file config\.json not found"):
+        load(str(tmp_path))
+
+
+def test_a_root_that_is_the_hosts_or_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, words in (("/", "the host's own root"), ("file", "is not a directory"), ("nosuch", "no such file")):
+        (tmp_path / "config.json").write_text(json.dumps(changed("root.path", path)))
+        with pytest.raises(BundleError, match=words):
+            load(str(tmp_path))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, busybox_root: Path) -> Iterator[Bench]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    yield from a_bench(tmp_path, busybox_root)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("sysctl", {"kernel.core_pattern": "|/evil"}, "not in a separate kernel namespace"),
+        ("cgroupsPath", "/../../etc", "cgroup"),
+        ("seccomp", {"defaultAction": "SCMP_ACT_NOPE"}, "SCMP_ACT_NOPE"),
+        ("resources", {"unified": {"../../x": "1"}}, "unified"),
+        ("namespaces", [{"type": "mount"}, {"type": "network", "path": "/etc/passwd"}], "Invalid argument"),
+    ],
+)
+def test_what_only_the_start_can_tell_leaves_nothing(bench: Bench, key: str, value: Any, words: str) -> None:
+    bench.spec["linux"][key] = value
+    bench.spec.pop("hostname")
+    result = bench.make("create", "bad")
+    assert result.code == 1
+    assert words in result.err
+    assert result.err.count("\n") == 1
+    assert not (bench.root / "bad").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+def test_attack_05_and_06_links_where_the_kernels_files_go(bench: Bench, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "hostile"
+    root.mkdir()
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (root / name).symlink_to(victim)
+    bench.spec["root"]["path"] = str(root)
+    assert f"/{name} in the image is not a directory" in bench.run().message
+    assert list(victim.iterdir()) == []
