@@ -10,7 +10,6 @@ import ast
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import machine
 import pytest
@@ -18,7 +17,6 @@ import pytest
 CHECKOUT = machine.CHECKOUT
 RECORDING = CHECKOUT / "tests/fixtures/cgroup_v2_linux_6_1.json"
 CGROUPS = "tests/unit/kernel/test_cgroups.py"
-RUNTIME = "tests/unit/runtime/test_runtime.py"
 BORROWED = (
     "test_exit_code_output_log_and_exit_file",
     "test_nothing_of_the_container_shows_on_the_host",
@@ -29,7 +27,7 @@ BORROWED = (
     "test_init_reaps_orphans_and_passes_signals_on",
     "test_a_killed_monitor_takes_its_container_with_it",
 )
-"""Of `RUNTIME`: where the hierarchy or the kernel's age could make a difference."""
+"""Of `tests/unit/runtime`: where the hierarchy or the kernel's age could make a difference."""
 
 
 def functions(file: str) -> Iterator[str]:
@@ -39,10 +37,15 @@ def functions(file: str) -> Iterator[str]:
             yield f"{file}::{node.name}"
 
 
-GUEST = sorted(str(path.relative_to(CHECKOUT)) for path in Path(__file__).parent.glob("guest/test_*.py"))
-TESTS = [
-    *(test for file in (*GUEST, CGROUPS) for test in functions(file)),
-    *(f"{RUNTIME}::{name}" for name in BORROWED),
+def files(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob(pattern))
+
+
+TESTS = [test for file in (*files("tests/vm/guest/test_*.py"), CGROUPS) for test in functions(file)] + [
+    test
+    for file in files("tests/unit/runtime/test_*.py")
+    for test in functions(file)
+    if test.partition("::")[2] in BORROWED
 ]
 
 
@@ -53,6 +56,10 @@ def session() -> machine.Session:
     except machine.Unavailable as reason:
         pytest.skip(str(reason))
     return machine.run(package, TESTS)
+
+
+def test_every_borrowed_test_is_there() -> None:
+    assert set(BORROWED) - {test.partition("::")[2] for test in TESTS} == set()
 
 
 def test_the_machine_ran_to_its_end(session: machine.Session) -> None:
