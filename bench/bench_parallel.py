@@ -11,6 +11,8 @@ from engines import IMAGE, Engine
 from samples import Row, Target, in_turn
 
 CONTAINERS = 20
+SETTLE_S = 1.5
+"""For the network namespaces of the round before: their end goes on in the kernel, and it was the other engine's."""
 
 
 def measure(engines: list[Engine], rounds: int) -> list[Row]:
@@ -28,6 +30,7 @@ def _start_all(engine: Engine, path: str) -> float:
     body = {"Image": IMAGE, "Cmd": ["sleep", "1000"]}
     made = [connection.call("POST", "/containers/create", body)["Id"] for connection in connections]
     try:
+        time.sleep(SETTLE_S)
         with ThreadPoolExecutor(CONTAINERS) as pool:
             began = time.perf_counter()
             started = [
