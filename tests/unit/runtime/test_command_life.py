@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import struct
@@ -205,6 +206,13 @@ def test_list_and_ps(bench: Bench) -> None:
     assert heading.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
     assert row.index("running") == heading.index("STATUS")
     assert json.loads(bench.call("ps", "-f", "json", "alpha").out) == [entry["pid"]]
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="its table is the host's own ps, which is not installed")
+def test_ps_as_a_table(bench: Bench) -> None:
+    bench.spec["process"]["args"] = ["sleep", "100"]
+    bench.make("run", "alpha", "-d")
+    (entry,) = json.loads(bench.call("list", "-f", "json").out)
     assert bench.call("ps", "alpha", "-o", "pid,args").out.splitlines()[1].split() == [
         str(entry["pid"]),
         "sleep",

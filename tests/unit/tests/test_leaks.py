@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import leaks
+from pier.kernel.netlink import NetlinkSocket
+from pier.kernel.nftables import Nftables
 
 pytestmark = pytest.mark.root
 TESTS = Path(__file__).resolve().parents[2]
@@ -36,11 +38,12 @@ def mount(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def device(_: Path) -> Iterator[str]:
-    run("ip", "link", "add", NAME, "type", "bridge")
-    try:
-        yield f"network device {NAME}"
-    finally:
-        run("ip", "link", "delete", NAME)
+    with NetlinkSocket() as link:
+        link.create_bridge(NAME, mac="02:00:00:00:00:01")
+        try:
+            yield f"network device {NAME}"
+        finally:
+            link.delete_link(link.link_index(NAME))
 
 
 @contextmanager
@@ -57,11 +60,13 @@ def cgroup(_: Path) -> Iterator[str]:
 
 @contextmanager
 def table(_: Path) -> Iterator[str]:
-    run("nft", "add", "table", "inet", NAME)
+    firewall = Nftables()
+    firewall.run(f"add table inet {NAME}")
     try:
         yield f"nft table inet {NAME}"
     finally:
-        run("nft", "delete", "table", "inet", NAME)
+        firewall.run(f"delete table inet {NAME}")
+        firewall.close()
 
 
 @contextmanager
