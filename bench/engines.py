@@ -20,7 +20,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 BIN = CHECKOUT / ".venv" / "bin"
 REFERENCE = CHECKOUT.parent / "shared" / "tools" / "reference-docker"
 """A Docker Engine with runc and crun in a box of its own; used where it is there."""
-IMAGE = "pier-bench-busybox"
+OWN = os.getpid()
+"""Keeps what a machine has only one of apart from another benchmark's."""
+IMAGE = f"pier-bench-busybox-{OWN}"
 START_S = 30.0
 
 
@@ -85,7 +87,7 @@ def pier(folder: Path) -> Iterator[Engine]:
 
 
 def bridge(number: int) -> str:
-    return f"pierbench{number}"
+    return f"pierb{OWN}n{number}"
 
 
 def forget_bridge(number: int = 1) -> None:
@@ -101,8 +103,8 @@ def start_pierd(folder: Path, number: int = 1) -> subprocess.Popen[bytes]:
         "--data-root": folder / "data",
         "--exec-root": folder / "run",
         "--bridge": bridge(number),
-        "--bip": f"10.214.{214 + number}.1/24",
-        "--cgroup-parent": f"/pier-bench-{number}",
+        "--bip": f"10.{200 + OWN % 50}.{214 + number}.1/24",
+        "--cgroup-parent": f"/pier-bench-{OWN}-{number}",
         "--config-file": folder / "daemon.json",
         "--host": f"unix://{folder}/run/pier.sock",
         "--pidfile": folder / "pier.pid",
