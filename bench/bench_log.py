@@ -1,4 +1,4 @@
-"""From a program's standard output to its log: 100 MB of lines, until the container has ended and the log is complete.
+"""From a program's standard output to its log: 200 MB of lines, until the container has ended and the log is complete.
 
 The lines are made by a container's first run, in a file of its own, and printed by every run after it.
 """
@@ -13,9 +13,9 @@ from engines import IMAGE, Engine
 from samples import Row, Target, in_turn
 
 MB = 10**6
-TOTAL_MB, FILE_MB = 100, 10
-ROUNDS_MAX = 5
-"""A round writes 100 MB and more to the disk."""
+TOTAL_MB, FILE_MB = 200, 10
+ROUNDS_MAX = 3
+"""A round writes 200 MB and more to the disk."""
 TARGETS = {
     "json-file": Target("at most half of docker", 0.5, "docker"),
     "local": Target("at most a fifth of docker", 0.2, "docker"),

@@ -23,6 +23,8 @@ from pier.runtime.request import LogFile, Supervision
 ROUNDS = 24
 """The interpreter adapts a function after 8 calls, and what it could not adapt once more 16 calls later."""
 
+OUTPUT = b'two "lines"\nof output\n'
+
 
 def rehearse() -> None:
     """Needs SIGCHLD's default disposition: the children are waited for. What a round has left is collected at once."""
@@ -54,7 +56,7 @@ def _own_cgroup() -> Cgroup:
 
 
 def _play(supervision: Supervision, cgroup: Cgroup, daemon: socket.socket, zygote: socket.socket) -> None:
-    """One start of a container that ends at once, with one client."""
+    """One start of a container that prints and ends at once, with one client."""
     mine, control = wire.pair()
     client, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     request = os.open("/", os.O_PATH | os.O_CLOEXEC)
@@ -71,4 +73,5 @@ def _play(supervision: Supervision, cgroup: Cgroup, daemon: socket.socket, zygot
 
 
 def _end_at_once(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoReturn:
+    os.write(stdio.stdout, OUTPUT)
     os._exit(0)

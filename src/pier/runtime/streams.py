@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pier.runtime.logfile import Log
 from pier.runtime.poll import HANGUP, READ, WRITE, Poller
 
-CHUNK = 64 * 1024
+CHUNK = 32 * 1024
 PIPE_SIZE = 256 * 1024
 """The program and this process take turns less often than with the kernel's 64 KiB."""
 F_SETPIPE_SZ = 1031
