@@ -37,6 +37,7 @@ def _circumstances(engines: list[Engine], rounds: int) -> list[str]:
         f"(A B A B …), {rounds} rounds.",
         "",
         f"- Machine: {os.cpu_count()} cores, {_memory_gb():.0f} GB, Linux {platform.release()}",
+        f"- Load average when it ended, the benchmark's own share included: {os.getloadavg()[0]:.1f}",
         f"- Python {platform.python_version()}, {_first_line(['docker', '--version'])}",
         f"- Engines: {', '.join(versions)}",
         *([] if len(engines) > 1 else ["- No peer: set PEER_DOCKER_HOST to the Docker Engine to compare with"]),

@@ -113,6 +113,12 @@ def _with_init(cls: type) -> type:
 class _Socket(_socket.socket):
     __slots__ = ()
 
+    def __enter__(self) -> _Socket:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def accept(self) -> tuple[_Socket, Any]:
         fd, address = self._accept()  # type: ignore[attr-defined]
         return _Socket(fileno=fd), address

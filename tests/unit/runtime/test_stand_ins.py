@@ -1,0 +1,113 @@
+"""The zygote's light modules against the real ones."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pier.runtime import stand_ins
+from pier.runtime.trace import describe
+
+SOURCE = Path(__file__).resolve().parents[3] / "src"
+DECLARATIONS = """
+from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+
+class Point(NamedTuple):
+    x: int
+    y: int = 2
+    def total(self): return self.x + self.y
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    name: str
+    points: list = field(default_factory=list)
+    lid: bool = False
+"""
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `DECLARATIONS` declares where the stand-ins are in place."""
+    for module in (stand_ins._typing(), stand_ins._dataclasses()):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    namespace: dict[str, Any] = {"__name__": "declared"}
+    # As the zygote's modules are: annotations stay text.
+    exec("from __future__ import annotations\n" + DECLARATIONS, namespace)
+    return namespace
+
+
+def test_named_tuple(declared: dict[str, Any]) -> None:
+    point = declared["Point"](1)
+    assert point == (1, 2)
+    assert point.total() == 3
+    assert point._replace(y=5) == (1, 5)
+
+
+def test_dataclass(declared: dict[str, Any]) -> None:
+    box, other = declared["Box"]("a", lid=True), declared["Box"](name="b")
+    assert (box.name, box.points, box.lid, other.lid) == ("a", [], True, False)
+    assert box.points is not other.points
+
+
+@pytest.mark.parametrize(
+    ("values", "named"), [((), {}), (("a", [], True, 1), {}), (("a",), {"colour": 1}), (("a",), {"name": "b"})]
+)
+def test_dataclass_refuses_other_fields(declared: dict[str, Any], values: tuple[Any, ...], named: Any) -> None:
+    with pytest.raises(TypeError, match="field"):
+        declared["Box"](*values, **named)
+
+
+@pytest.mark.parametrize("value", [None, {"a": [1, 2.5, True, "\u2028é\x00"]}, [], "text", -1])
+def test_json_says_what_the_real_one_says(value: Any) -> None:
+    light = stand_ins._json_modules()[0]
+    text = light.dumps(value, separators=(",", ":"))
+    assert text == json.dumps(value, separators=(",", ":"))
+    assert light.loads(text) == light.loads(text.encode()) == value
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a":1}}', "[1,]", '"\n"'])
+def test_json_refuses_what_the_real_one_refuses(text: str) -> None:
+    # In a process of its own: `_json` looks for the error's class among the loaded modules.
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pier.runtime import stand_ins; stand_ins.install()\n"
+        "import json\n"
+        "try: json.loads(sys.argv[2])\n"
+        "except ValueError: sys.exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-IS", "-c", code, SOURCE, text], check=False).returncode == 7
+
+
+def test_sockets_are_sockets() -> None:
+    light = stand_ins._sockets()
+    one, other = light.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        one.send(b"x")
+        assert other.recv(1) == b"x"
+
+
+def test_the_zygote_is_spared_the_heavy_modules() -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pier.runtime import stand_ins; stand_ins.install()\n"
+        "import pier.runtime.zygote\n"
+        "print(*sorted({'asyncio', 'inspect', 'enum', 're', 'subprocess', 'traceback', 'logging'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-IS", "-c", code, SOURCE], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_traceback_without_the_module() -> None:
+    try:
+        int("x")
+    except ValueError as error:
+        lines = describe(error).splitlines()
+    assert "test_a_traceback_without_the_module" in lines[0]
+    assert lines[-1].startswith("ValueError: invalid literal")
