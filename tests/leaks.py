@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from pier.kernel.nftables import Nftables, NftablesMissing
 
 CGROUPS = Path("/sys/fs/cgroup")
 SETTLE_S = float(os.environ.get("PIER_LEAK_SETTLE_S", "15"))
@@ -58,11 +58,13 @@ def namespaces() -> Iterator[str]:
 
 
 def nft_tables() -> Iterator[str]:
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        listed = subprocess.run(["nft", "-j", "list", "tables"], capture_output=True, check=True, timeout=10).stdout
-        for item in json.loads(listed)["nftables"]:
-            if "table" in item:
+    with contextlib.suppress(NftablesMissing):
+        firewall = Nftables()
+        try:
+            for item in firewall.list("tables"):
                 yield f"nft table {item['table']['family']} {item['table']['name']}"
+        finally:
+            firewall.close()
 
 
 def processes() -> Iterator[str]:

@@ -20,7 +20,7 @@ from pier.runtime.command_flags import Line
 from pier.runtime.command_start import check_terminal, preserved_fds, tell
 from pier.runtime.foreground import Foreground
 from pier.runtime.init import Report, Stage
-from pier.runtime.join import JOINED, enter
+from pier.runtime.join import enter
 from pier.runtime.launch import INHERITED, Started, drop_unknown_capabilities
 from pier.runtime.life import cgroup_of, require
 from pier.runtime.request import ExecRequest
@@ -28,7 +28,7 @@ from pier.runtime.schema import without_nulls
 from pier.runtime.state import Container, Record, StateError
 
 JOINED_KINDS = ("user", "mount", "uts", "ipc", "network", "cgroup", "time")
-"""Joined where they differ from ours; children are born in the pid namespace."""
+"""Joined where they differ from ours; the pid namespace always."""
 
 
 class _ExecStage(Stage):
@@ -145,8 +145,6 @@ def _fork(container: Container, order: _Order) -> Started:
     with closing(os.pidfd_open(order.record.pid)) as init:
         if not container.alive(order.record):
             raise StateError("container not running")
-        if not JOINED & namespaces.CLONE_NEWPID:
-            namespaces.setns(init, namespaces.CLONE_NEWPID)
         ours, theirs = wire.pair()
         pid = _fork_into_cgroup(order)
         if pid == 0:
@@ -190,7 +188,7 @@ def _become(order: _Order, sock: Any, init: int) -> NoReturn:
             cgroup=order.cgroup,
             init_pidfd=init,
             stage=_ExecStage(order.preserved),
-            joined=joined_flags(order.record.pid) | JOINED & namespaces.CLONE_NEWPID,
+            joined=joined_flags(order.record.pid) | namespaces.CLONE_NEWPID,
         )
     except BaseException as error:
         report.fail(error)

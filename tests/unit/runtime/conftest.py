@@ -21,7 +21,7 @@ from pier.runtime.client import Monitor, Runtime
 from pier.runtime.request import AttachEnd, ExitRecord, LogFile, OverlayRoot, StartRequest
 
 BUSYBOX = Path("/bin/busybox")
-CGROUP_PARENT = "/pier-unit-runtime"
+CGROUP_PARENT = f"/pier-unit-runtime-{os.getpid()}"
 
 DEFAULT_CAPS = [
     f"CAP_{name}"
