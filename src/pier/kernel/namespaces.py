@@ -29,7 +29,6 @@ OCI_TYPES = {
 }
 """Names of runtime-spec's `linux.namespaces[].type`, and the flag of each."""
 
-_pidfd_open = prototype(SYS.pidfd_open, ctypes.c_int, ctypes.c_uint)
 _pidfd_send_signal = prototype(SYS.pidfd_send_signal, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
 
@@ -43,14 +42,6 @@ def setns(fd: int, flags: int = 0) -> None:
     """Join the namespace behind `fd`, or those of a pidfd that `flags` name (setns(2))."""
     if libc.setns(fd, flags) < 0:
         raise_errno("setns", hex(flags))
-
-
-def pidfd_open(pid: int) -> int:
-    """A descriptor of a process that is readable once the process has ended (pidfd_open(2)); close-on-exec."""
-    fd = _pidfd_open(pid, 0)
-    if fd < 0:
-        raise_errno("pidfd_open", pid)
-    return fd
 
 
 def pidfd_send_signal(pidfd: int, signum: int) -> None:
@@ -121,9 +112,3 @@ def fork_sibling() -> int:
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
     return pid
-
-
-def same_namespace(fd: int, path: str) -> bool:
-    """Whether two namespace files are one namespace."""
-    here, there = os.fstat(fd), os.stat(path)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

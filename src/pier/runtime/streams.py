@@ -319,7 +319,3 @@ class Streams:
             self._log = None
         for client in list(self._clients):
             self._finish(client)
-
-    def drop_clients(self) -> None:
-        for client in list(self._clients):
-            self._drop(client)
