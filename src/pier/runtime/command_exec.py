@@ -12,7 +12,7 @@ from pier.kernel import namespaces, process
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
-from pier.runtime import wire
+from pier.runtime import console, wire
 from pier.runtime.bundle import PROCESS, read_json
 from pier.runtime.child import Outer, Starting, close_fds
 from pier.runtime.command import Context
@@ -58,10 +58,9 @@ def exec(context: Context, line: Line) -> int:
     wanted = process_of(line, spec["process"], args)
     drop_unknown_capabilities(wanted, context.log.warning)
     detach = line.on("detach")
-    check_terminal(
-        terminal=wanted["terminal"], detach=detach or bool(line.text("console-socket")),
-        console_socket=line.text("console-socket"),
-    )  # fmt: skip
+    check_terminal(terminal=wanted["terminal"], detach=detach, console_socket=line.text("console-socket"))
+    if wanted["terminal"] and not detach:
+        console.adopt_size(wanted)
     preserved, added = preserved_fds(line.options["preserve-fds"])
     wanted["env"] = [*wanted.get("env", []), *added]
     linux = spec.get("linux", {})
@@ -77,7 +76,7 @@ def exec(context: Context, line: Line) -> int:
     tell(line, started)
     if foreground is None:
         return 0
-    return foreground.attend(started.pid, started.terminal if not line.text("console-socket") else -1)
+    return foreground.attend(started.pid, started.terminal)
 
 
 def process_of(line: Line, container_process: dict[str, Any], args: list[str]) -> dict[str, Any]:

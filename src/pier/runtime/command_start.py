@@ -72,7 +72,7 @@ def run(context: Context, line: Line) -> int:
         raise
     if foreground is None:
         return 0
-    code = foreground.attend(started.pid, started.terminal if not line.text("console-socket") else -1)
+    code = foreground.attend(started.pid, started.terminal)
     if not line.on("keep"):
         destroy(container, container.load(), context.log.warning)
     return code
@@ -81,9 +81,10 @@ def run(context: Context, line: Line) -> int:
 def _make(context: Context, line: Line, *, detach: bool, wait: bool) -> _Made:
     bundle = load(line.text("bundle"))
     container = Container(context.root, line.arguments[0])
-    check_terminal(
-        terminal=bool(bundle.spec["process"].get("terminal")), detach=detach, console_socket=line.text("console-socket")
-    )
+    terminal = bool(bundle.spec["process"].get("terminal"))
+    check_terminal(terminal=terminal, detach=detach, console_socket=line.text("console-socket"))
+    if terminal and not detach:
+        console.adopt_size(bundle.spec["process"])
     preserved, added = preserved_fds(line.options["preserve-fds"])
     bundle.spec["process"]["env"] = [*bundle.spec["process"].get("env", []), *added]
     wishes = Wishes(

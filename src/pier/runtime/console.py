@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import termios
@@ -13,6 +14,9 @@ from typing import Any, NamedTuple
 from pier.kernel.process import set_window_size
 
 CHUNK = 32 * 1024
+TYPED_MAX = 64 * 1024
+"""What is kept of our terminal's input while the program does not take it; more is left with the kernel."""
+TIOCGPTPEER = 0x5441
 _TIOCGWINSZ_BYTES = 8
 
 
@@ -46,6 +50,16 @@ def size_of(fd: int) -> Size | None:
     return Size(rows, columns) if rows and columns else None
 
 
+def adopt_size(process: dict[str, Any]) -> None:
+    """Let the terminal of an OCI `process` have the size of ours from its start.
+
+    Set later, a program that asks at once could still see a terminal without rows and columns.
+    """
+    size = size_of(0)
+    if size is not None:
+        process["consoleSize"] = {"height": size.rows, "width": size.columns}
+
+
 def resize(master: int, like: int) -> None:
     """Give the program's terminal the size of ours."""
     size = size_of(like)
@@ -69,6 +83,7 @@ class RawTerminal:
         oflag &= ~termios.OPOST
         lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
         cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        cc[termios.VMIN], cc[termios.VTIME] = 1, 0
         termios.tcsetattr(self._fd, termios.TCSANOW, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])
         return self
 
@@ -77,18 +92,87 @@ class RawTerminal:
             termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
 
-def pump(source: int, target: int) -> bool:
-    """Copy what can be read; False when `source` has ended (a master says EIO once no one has the terminal open)."""
-    try:
-        data = os.read(source, CHUNK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    view = memoryview(data)
-    while view:
+class Joined:
+    """The program's terminal joined to ours: what is typed on 0 goes in, what it shows comes out on 1.
+
+    Neither direction waits for the other: a program that does not read what was pasted goes on showing.
+    """
+
+    def __init__(self, master: int) -> None:
+        self.master = master
+        self._typed = b""
+        self._typing = self._shown = self._listening = True
+        os.set_blocking(master, False)
+        self._peer = _open_peer(master)
+
+    def wanted(self) -> dict[int, int]:
+        """What to poll for: descriptor -> POLL* mask."""
+        masks = {}
+        if self._shown:
+            masks[self.master] = select.POLLIN | (select.POLLOUT if self._typed else 0)
+        if self._typing and len(self._typed) < TYPED_MAX:
+            masks[0] = select.POLLIN
+        return masks
+
+    def serve(self, ready: dict[int, int]) -> None:
+        """Move what can be moved now."""
+        if self.master in ready:
+            self.show()
+        if 0 in ready:
+            self._take_typed()
+        if self._typed:
+            self._type()
+
+    def show(self) -> bool:
+        """Copy one piece of the program's output; False when there is none."""
         try:
-            view = view[os.write(target, view) :]
-        except OSError:
+            data = os.read(self.master, CHUNK)
+        except BlockingIOError:
             return False
-    return bool(data)
+        except OSError:  # EIO: no one has the program's terminal open
+            self._shown = False
+            return False
+        view = memoryview(data)
+        while view and self._listening:
+            try:
+                view = view[os.write(1, view) :]
+            except OSError:  # nobody looks; the program must not wait for that
+                self._listening = False
+        return bool(data)
+
+    def close(self) -> None:
+        for fd in (self.master, self._peer):
+            if fd >= 0:
+                os.close(fd)
+
+    def _take_typed(self) -> None:
+        try:
+            data = os.read(0, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._typed += data
+        self._typing = bool(data)
+
+    def _type(self) -> None:
+        try:
+            self._typed = self._typed[os.write(self.master, self._typed) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._typed = b""
+
+
+def _open_peer(master: int) -> int:
+    """The other side of a pseudoterminal (ioctl_tty(2)), -1 where the kernel gives none.
+
+    While we hold it, a program may close its terminal and open it again (an init system does): without any holder the
+    terminal would have ended at the first of it.
+    """
+    import fcntl  # noqa: PLC0415 - few runs have a terminal
+
+    try:
+        return fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return -1

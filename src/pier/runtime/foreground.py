@@ -12,9 +12,9 @@ from pier.kernel import namespaces, process
 from pier.runtime import console
 from pier.runtime.reaper import exit_code
 
-NOT_PASSED_ON = frozenset(
-    {signal.SIGCHLD, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGPIPE}
-)
+NOT_PASSED_ON = frozenset({signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE})
+NOT_TAKEN = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU})
+"""Cannot be, or are about our own terminal: in the background we stop when we use it, as every program does."""
 
 
 class Foreground:
@@ -23,7 +23,7 @@ class Foreground:
     def __init__(self, *, subreaper: bool) -> None:
         self._reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        for number in signal.valid_signals() - NOT_TAKEN:
             with contextlib.suppress(OSError, ValueError):  # libc keeps two for itself
                 signal.signal(number, _noted)
         if subreaper:
@@ -34,45 +34,39 @@ class Foreground:
         pidfd = os.pidfd_open(pid)
         try:
             if terminal < 0:
-                return self._loop(pid, pidfd, -1)
-            console.resize(terminal, 0)
-            with console.RawTerminal(0):
-                return self._loop(pid, pidfd, terminal)
+                return self._loop(pid, pidfd, None)
+            with contextlib.closing(console.Joined(terminal)) as joined, console.RawTerminal(0):
+                return self._loop(pid, pidfd, joined)
         finally:
             os.close(pidfd)
 
-    def _loop(self, pid: int, pidfd: int, terminal: int) -> int:
-        poller = select.poll()
-        for fd in (self._reader, pidfd):
-            poller.register(fd, select.POLLIN)
-        if terminal >= 0:
-            poller.register(terminal, select.POLLIN)
-            poller.register(0, select.POLLIN)
+    def _loop(self, pid: int, pidfd: int, joined: console.Joined | None) -> int:
         while True:
-            ready = {fd for fd, _ in poller.poll()}
-            if terminal in ready and not console.pump(terminal, 1):
-                poller.unregister(terminal)
-            if terminal >= 0 and 0 in ready and not console.pump(0, terminal):
-                poller.unregister(0)
+            poller = select.poll()
+            for fd in (self._reader, pidfd):
+                poller.register(fd, select.POLLIN)
+            for fd, mask in (joined.wanted() if joined else {}).items():
+                poller.register(fd, mask)
+            ready = dict(poller.poll())
+            if joined:
+                joined.serve(ready)
             if self._reader in ready:
-                self._take_signals(pidfd, terminal)
+                self._take_signals(pidfd, joined)
             if pidfd in ready:
-                return self._finish(pid, terminal)
+                return self._finish(pid, joined)
 
-    def _take_signals(self, pidfd: int, terminal: int) -> None:
+    def _take_signals(self, pidfd: int, joined: console.Joined | None) -> None:
         for number in os.read(self._reader, 4096):
-            if number == signal.SIGWINCH and terminal >= 0:
-                console.resize(terminal, 0)
+            if number == signal.SIGWINCH and joined:
+                console.resize(joined.master, 0)
             elif number not in NOT_PASSED_ON:
                 with contextlib.suppress(ProcessLookupError):
                     namespaces.pidfd_send_signal(pidfd, number)
 
-    def _finish(self, pid: int, terminal: int) -> int:
-        """Read what the terminal still holds, bury the program, and the orphans that came to us."""
-        if terminal >= 0:
-            os.set_blocking(terminal, False)
-            while select.select([terminal], [], [], 0)[0] and console.pump(terminal, 1):
-                pass
+    def _finish(self, pid: int, joined: console.Joined | None) -> int:
+        """Show what the terminal still holds, bury the program, and the orphans that came to us."""
+        while joined and joined.show():
+            pass
         code = exit_code(os.waitpid(pid, 0)[1])
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:

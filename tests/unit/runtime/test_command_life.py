@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import socket
@@ -15,6 +17,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -263,29 +266,91 @@ def test_console_socket_gets_the_master(bench: Bench, tmp_path: Path) -> None:
         os.close(master)
 
 
-@pytest.mark.xfail(strict=False, reason="an open fault: now and then `run` waits for ever after the line is typed")
-def test_foreground_terminal_is_joined_to_ours(bench: Bench) -> None:
+@dataclass
+class Seat:
+    """A terminal of ours with `pier-runtime` before it, and what it has shown so far."""
+
+    master: int
+    slave: int
+    shown: bytes = b""
+
+    def read_until(self, text: bytes) -> None:
+        while text not in self.shown:
+            assert select.select([self.master], [], [], 10)[0], f"nothing more after {self.shown!r}"
+            self.shown += os.read(self.master, 1000)
+
+    @contextlib.contextmanager
+    def command(self, argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+        with subprocess.Popen(argv, stdin=self.slave, stdout=self.slave, stderr=self.slave) as process:
+            try:
+                yield process
+            finally:
+                process.kill()  # leaving the block waits without a limit
+
+
+@pytest.fixture
+def seat() -> Iterator[Seat]:
+    seat = Seat(*pty.openpty())
+    fcntl.ioctl(seat.master, termios.TIOCSWINSZ, struct.pack("HHHH", 21, 83, 0, 0))
+    before = termios.tcgetattr(seat.slave)
+    yield seat
+    assert termios.tcgetattr(seat.slave) == before
+    os.close(seat.master)
+    os.close(seat.slave)
+
+
+def test_foreground_terminal_is_joined_to_ours(bench: Bench, seat: Seat) -> None:
     bench.spec["process"] |= {"terminal": True, "args": ["sh", "-c", "stty size; read line; echo got $line; exit 4"]}
     bench.write("front")
-    master, slave = pty.openpty()
-    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 21, 83, 0, 0))
-    before = termios.tcgetattr(slave)
-    command = bench.command("run", "-b", str(bench.bundle), "front")
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave) as process:
-        text = b""
-        while b"83" not in text:
-            text += os.read(master, 1000)
-        os.write(master, b"hello\r")
-        try:
-            assert process.wait(10) == 4
-        finally:
-            process.kill()  # leaving the block waits without a limit
-    while b"got hello" not in text:
-        text += os.read(master, 1000)
-    assert b"21 83" in text
-    assert termios.tcgetattr(slave) == before
-    os.close(master)
-    os.close(slave)
+    with seat.command(bench.command("run", "-b", str(bench.bundle), "front")) as process:
+        seat.read_until(b"83")
+        os.write(seat.master, b"hello\r")
+        assert process.wait(10) == 4
+    seat.read_until(b"got hello")
+    assert b"21 83" in seat.shown
+
+
+def test_the_terminal_of_an_exec_is_joined_to_ours_and_follows_its_size(bench: Bench, seat: Seat) -> None:
+    bench.spec["process"]["args"] = ["sleep", "100"]
+    bench.make("run", "host", "-d")
+    script = "trap 'stty size; exit 5' WINCH; stty size; while :; do sleep 0.05; done"
+    with seat.command(bench.command("exec", "-t", "host", "sh", "-c", script)) as process:
+        seat.read_until(b"21 83")
+        fcntl.ioctl(seat.master, termios.TIOCSWINSZ, struct.pack("HHHH", 22, 84, 0, 0))
+        process.send_signal(signal.SIGWINCH)
+        assert process.wait(10) == 5
+    seat.read_until(b"22 84")
+
+
+def test_a_paste_that_the_program_does_not_read_yet_holds_nothing_up(bench: Bench, seat: Seat) -> None:
+    """The program shows more than the kernel keeps while we have more to type than it takes."""
+    script = "stty raw -echo; echo ready; head -c 200000 /dev/zero | tr '\\0' x; head -c 300000 | wc -c"
+    bench.spec["process"] |= {"terminal": True, "args": ["sh", "-c", script]}
+    bench.write("paste")
+    with seat.command(bench.command("run", "-b", str(bench.bundle), "paste")) as process:
+        seat.read_until(b"ready")
+        typed, deadline = 0, time.monotonic() + 20
+        os.set_blocking(seat.master, False)
+        while process.poll() is None:
+            assert time.monotonic() < deadline
+            readable, writable, _ = select.select([seat.master], [seat.master] if typed < 300_000 else [], [], 0.05)
+            if writable:
+                with contextlib.suppress(BlockingIOError):
+                    typed += os.write(seat.master, bytes(min(4096, 300_000 - typed)))
+            if readable:
+                seat.shown += os.read(seat.master, 65536)
+    seat.read_until(b"300000")
+    assert seat.shown.count(b"x") == 200_000
+
+
+def test_a_program_may_close_its_terminal_and_open_it_again(bench: Bench, seat: Seat) -> None:
+    script = "exec </dev/null >/dev/null 2>&1; sleep 0.3; exec </dev/console >/dev/console; echo again; read x; exit 6"
+    bench.spec["process"] |= {"terminal": True, "args": ["sh", "-c", script]}
+    bench.write("again")
+    with seat.command(bench.command("run", "-b", str(bench.bundle), "again")) as process:
+        seat.read_until(b"again")
+        os.write(seat.master, b"\r")
+        assert process.wait(10) == 6
 
 
 @pytest.mark.parametrize("options", [[], ["--console-socket", "/nosuch"]])
