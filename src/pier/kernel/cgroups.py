@@ -105,6 +105,14 @@ class Cgroup:
             wanted = self.layout.controllers.keys()
             if not wanted <= set(cgroup_files.read(f"{self.layout.unified}{self.path}/cgroup.controllers").split()):
                 self._delegate(self.layout.unified, wanted)
+                self.require_domain()
+
+    def require_domain(self) -> None:
+        """Raises CgroupError where this cgroup is below a threaded one: no process can be in it, only threads can."""
+        kind = "" if self.layout.unified is None else cgroup_files.read(f"{self.layout.unified}{self.path}/cgroup.type")
+        if kind.strip() in {"domain invalid", "threaded"}:
+            reason = "it is below a threaded cgroup, which holds threads of one process and no container"
+            raise CgroupError(deed="make", path=self.path, reason=reason)
 
     def _delegate(self, mount: str, controllers: Iterable[str]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -80,9 +81,10 @@ def _format(line: Line) -> str:
 
 
 def _owner(path: str) -> str:
-    """The name of the user whose folder it is."""
+    """The name of the user whose folder it is; `#UID` where nobody has that one."""
     uid = os.stat(path).st_uid
-    with open("/etc/passwd", encoding="utf-8", errors="replace") as file:
+    entries = []
+    with contextlib.suppress(FileNotFoundError), open("/etc/passwd", encoding="utf-8", errors="replace") as file:
         entries = parse_passwd(file.read())
     return next((entry.name for entry in entries if entry.uid == uid), f"#{uid}")
 
@@ -145,11 +147,14 @@ def events(context: Context, line: Line) -> int:
     pidfd = os.pidfd_open(record.pid)
     seen = cgroup.oom_kills()
     next_at = time.monotonic() + interval_s
-    while not select.select([pidfd], [], [], min(OOM_POLL_S, max(next_at - time.monotonic(), 0)))[0]:
+    ended = False
+    while not ended:
+        ended = bool(select.select([pidfd], [], [], min(OOM_POLL_S, max(next_at - time.monotonic(), 0)))[0])
+        # Once more after its end, which is what a lack of memory leads to.
         if (now := cgroup.oom_kills()) > seen:
             seen = now
             _print_event("oom", record.id, None)
-        if time.monotonic() >= next_at:
+        if not ended and time.monotonic() >= next_at:
             next_at += interval_s
             _print_event("stats", record.id, statistics(cgroup))
     return 0

@@ -159,6 +159,8 @@ class Monitor:
         try:
             return _fork_into(self._cgroup.open_unified())
         except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                self._cgroup.require_domain()
             # A container that divides its cgroup (systemd does) lets no process into the top of it.
             if error.errno != errno.EBUSY or self._init is None:
                 raise

@@ -98,6 +98,19 @@ def test_processes_of_a_root_that_is_not_the_true_one_make_way() -> None:
     assert {"memory.max", "pids.max", "cpu.max"} <= set(answer)
 
 
+async def test_a_threaded_parent_is_named(lab: Lab) -> None:
+    parent = Path(f"{UNIFIED}{CGROUP_PARENT}/threads/below")
+    parent.mkdir(parents=True)
+    (parent / "cgroup.type").write_text("threaded")
+    request = lab.request(["true"])
+    request.spec["linux"]["cgroupsPath"] = f"{CGROUP_PARENT}/threads/below/leaf"
+    with pytest.raises(StartFailed, match=r"below/leaf.*below a threaded cgroup"):
+        await lab.start(request)
+    assert not (parent / "leaf").exists()
+    parent.rmdir()
+    parent.parent.rmdir()
+
+
 async def test_a_parent_with_processes_is_named(lab: Lab) -> None:
     """Two rules of v2 meet: a cgroup with processes gives its children no controllers."""
     busy = Cgroup(cgroups.detect(), f"{CGROUP_PARENT}/busy")
