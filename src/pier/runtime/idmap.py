@@ -1,16 +1,21 @@
-"""User namespaces of the command line's containers: id maps, and the mounts that only the host's root can make.
+"""User namespaces of containers: id maps, and what only the host's root can make for them.
 
 config-linux.md, "User namespace mappings"; config.md, "Mounts" (`idmap`, `ridmap`); user_namespaces(7).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
+import stat
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pier.kernel import mounts, namespaces
 from pier.kernel.paths import closing
+from pier.kernel.process import RLIMIT_NAMES
 from pier.runtime.rootfs import parse_options
 
 Maps = list[dict[str, int]]
@@ -35,16 +40,73 @@ def write_maps(pid: int, uids: Maps, gids: Maps) -> None:
 
 def open_namespace(uids: Maps, gids: Maps) -> int:
     """A descriptor of a user namespace with these maps: for an idmapped mount. Raises OSError."""
-    pid = namespaces.fork(namespaces.CLONE_NEWUSER)
-    if pid == 0:
-        while True:
-            signal.pause()
-    try:
+    (fd,) = open_namespaces(uids, gids, ())
+    return fd
+
+
+def open_namespaces(uids: Maps, gids: Maps, owned: Iterable[str]) -> list[int]:
+    """Descriptors of a new user namespace with these maps, and of new ones of the kinds `owned` (OCI's words) that
+    belong to it. Raises OSError."""
+    kinds = ["user", *owned]
+    flags = 0
+    for kind in kinds:
+        flags |= namespaces.OCI_TYPES[kind]
+    with _held(namespaces.fork(flags)) as pid:
         write_maps(pid, uids, gids)
-        return os.open(namespaces.namespace_path(pid, "user"), os.O_RDONLY | os.O_CLOEXEC)
+        return [os.open(namespaces.namespace_path(pid, kind), os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
+
+
+def open_network(user_fd: int) -> int:
+    """A descriptor of a new network namespace that belongs to the user namespace behind `user_fd`. Raises OSError."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = namespaces.fork()
+    if pid == 0:
+        try:
+            namespaces.setns(user_fd, namespaces.CLONE_NEWUSER)
+            namespaces.unshare(namespaces.CLONE_NEWNET)
+        except OSError as error:
+            os.write(writer, str(error.errno).encode())
+        os.close(writer)
+        _wait_for_ever()
+    os.close(writer)
+    with _held(pid), closing(reader):
+        if number := os.read(reader, 16):
+            raise OSError(int(number), f"a network namespace for the joined user namespace: {os.strerror(int(number))}")
+        return os.open(namespaces.namespace_path(pid, "network"), os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def _held(pid: int) -> Iterator[int]:
+    """A child whose namespaces are wanted, for as long as they are opened; in the child itself this does not return."""
+    if pid == 0:
+        _wait_for_ever()
+    try:
+        yield pid
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def _wait_for_ever() -> None:
+    while True:
+        signal.pause()
+
+
+def own_pipes(fds: Iterable[int], uid: int, gid: int) -> None:
+    """Give pipes to the host's ids of a container's root, which may then give them to its program's user."""
+    for fd in fds:
+        if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, uid, gid)
+
+
+def raise_hard_limits(pid: int, rlimits: list[dict[str, Any]]) -> None:
+    """Let a process of a user namespace set its limits: only the host's root may raise a hard one. Raises OSError."""
+    for limit in rlimits:
+        number = RLIMIT_NAMES[limit["type"]]
+        soft, hard = resource.prlimit(pid, number)
+        wanted = resource.RLIM_INFINITY if limit["hard"] >= 2**63 else limit["hard"]
+        if hard != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > hard):
+            resource.prlimit(pid, number, (soft, wanted))
 
 
 def prepare_sources(spec: dict[str, Any], *, new_user_namespace: bool) -> dict[int, int]:

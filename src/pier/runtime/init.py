@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import socket
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from pier.errors import PierError
@@ -20,10 +21,10 @@ from pier.kernel.cgroups import Cgroup
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
-from pier.runtime import network, program, rootfs, wire
+from pier.runtime import network, program, remap, rootfs, wire
 from pier.runtime.failure import OTHER, ProgramError
 from pier.runtime.reaper import run_reaper
-from pier.runtime.request import BindRoot, StartRequest
+from pier.runtime.request import BindRoot, DetachedRoot, StartRequest
 
 
 class Report:
@@ -107,6 +108,22 @@ class MonitoredStage(Stage):
         process.join_session_keyring(keyring_name(self._cgroup.path))
 
 
+class RemappedStage(Stage):
+    """The same in a user namespace of the container's own: what takes the host's root was done before."""
+
+    def __init__(self, cgroup: Cgroup, crossed: remap.Crossed) -> None:
+        self._cgroup = cgroup
+        self._crossed = crossed
+
+    def prepared_sources(self) -> dict[int, int]:
+        return self._crossed.sources
+
+    def rooted(self) -> None:
+        become_root()
+        process.prctl(process.PR_SET_PDEATHSIG, self.die_with_parent)  # the change of identity has cleared it
+        process.join_session_keyring(keyring_name(self._cgroup.path))
+
+
 def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoReturn:
     """Be the first process of the container that the StartRequest behind `request_fd` asks for.
 
@@ -118,7 +135,12 @@ def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoRetu
         process.prctl(process.PR_SET_DUMPABLE, 0)
         cgroup.create()
         request = StartRequest.from_json(wire.read_sealed(request_fd).decode())
-        become_container(request, report, stdio, MonitoredStage(cgroup))
+        stage: Stage = MonitoredStage(cgroup)
+        if remap.wanted(request.spec):
+            confined = partial(stage.confine, request, report)
+            crossed = remap.cross(request, stdio, confine=confined, pass_on=report.pass_on)
+            request, stage = crossed.request, RemappedStage(cgroup, crossed)
+        become_container(request, report, stdio, stage)
     except BaseException as error:
         report.fail(error)
     os._exit(1)
@@ -243,6 +265,8 @@ def _mount_root(request: StartRequest) -> int:
         if root.at_home:
             _make_mount_private(root.path)
             place = root.path
+    elif isinstance(root, DetachedRoot):
+        fd = root.fd
     else:
         fd = mounts.mount_overlay(root.lower, root.upper, root.work)
     # pivot_root wants a mount point. What is mounted over `/` hides nothing from a process whose root is below it.

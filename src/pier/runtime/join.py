@@ -7,6 +7,7 @@ A container with CAP_SYS_PTRACE would else open the host through /proc/PID/root 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import NoReturn
@@ -23,7 +24,7 @@ from pier.kernel.namespaces import (
     CLONE_NEWUTS,
 )
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root, require_fs
-from pier.runtime import program
+from pier.runtime import idmap, program
 from pier.runtime.init import (
     Report,
     Stage,
@@ -47,7 +48,13 @@ def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: Cgroup, init
     try:
         process.close_all_but([report.fileno(), init_pidfd, *stdio])
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
-        enter(request, report, stdio, cgroup=cgroup, init_pidfd=init_pidfd, stage=Stage())
+        joined = JOINED
+        if request.remapped_root is not None:
+            joined |= CLONE_NEWUSER
+            idmap.own_pipes(stdio, *request.remapped_root)
+            with contextlib.suppress(OSError):  # what cannot be raised is judged when it is set
+                idmap.raise_hard_limits(os.getpid(), request.process.get("rlimits", []))
+        enter(request, report, stdio, cgroup=cgroup, init_pidfd=init_pidfd, stage=Stage(), joined=joined)
     except BaseException as error:
         report.fail(error)
 
@@ -68,11 +75,11 @@ def enter(
     program.check_labels(request.process)
     set_oom_score(request.process.get("oomScoreAdj"), set(), report)
     join_cgroup(cgroup)
-    process.join_session_keyring(keyring_name(cgroup.path))
     namespaces.setns(init_pidfd, joined)
     os.close(init_pidfd)
     if joined & CLONE_NEWUSER:
         become_root()
+    process.join_session_keyring(keyring_name(cgroup.path))
     os.umask(0)
     with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root_fd:
         ready = program.prepare(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from pier.kernel import capabilities, namespaces
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
-from pier.kernel.process import RLIMIT_NAMES
 from pier.runtime import hooks, idmap, wire
 from pier.runtime.bundle import Bundle, namespace_types
 from pier.runtime.child import START_TIMEOUT_S, close_fds
@@ -213,7 +211,7 @@ class _Birth:
         keyring = keyring_name("/" + self._container.id) if self._wishes.new_keyring else ""
         user = "user" in namespace_types(self._spec)
         run_first(
-            StartRequest(**{name: getattr(request, name) for name in type(request).__annotations__} | {"spec": own}),
+            request.having(spec=own),
             theirs,
             INHERITED,
             inherited,
@@ -264,7 +262,7 @@ class _Birth:
                 except OSError as error:
                     raise OSError(error.errno, f"process.oomScoreAdj: {score}: {error.strerror}") from error
         if self._new_user:
-            raise_hard_limits(self._pid, process.get("rlimits", []))
+            idmap.raise_hard_limits(self._pid, process.get("rlimits", []))
 
     def _run_hooks_of_the_host(self) -> None:
         self._container.save(self._record())
@@ -346,13 +344,3 @@ def fork_joined(paths: list[str], flags: int, cgroup_fd: int | None) -> int:
 
 def _file_of(kind: str) -> str:
     return {"network": "net", "mount": "mnt"}.get(kind, kind)
-
-
-def raise_hard_limits(pid: int, rlimits: list[dict[str, Any]]) -> None:
-    """Let a process of a user namespace set its limits: only the host's root may raise a hard one. Raises OSError."""
-    for limit in rlimits:
-        number = RLIMIT_NAMES[limit["type"]]
-        soft, hard = resource.prlimit(pid, number)
-        wanted = resource.RLIM_INFINITY if limit["hard"] >= 2**63 else limit["hard"]
-        if hard != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > hard):
-            resource.prlimit(pid, number, (soft, wanted))

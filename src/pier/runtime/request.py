@@ -42,6 +42,12 @@ class BindRoot:
     """Whether the root is mounted at its own path, where hooks look for it, rather than at `/`."""
 
 
+class DetachedRoot(NamedTuple):
+    """A root file system that is mounted, attached nowhere: what `remap.cross` makes of an OverlayRoot."""
+
+    fd: int
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     """One veth pair: an end in the container's network namespace, the other a port of a host bridge."""
@@ -79,7 +85,7 @@ class StartRequest:
     """64 hexadecimal digits; also the last component of the cgroup path."""
     spec: dict[str, Any]
     """OCI runtime configuration. `root.path` is ignored when `root` is given; `process.user` when `user` is."""
-    root: OverlayRoot | BindRoot
+    root: OverlayRoot | BindRoot | DetachedRoot
     exec_dir: str
     """The container's folder under the exec root, made by the daemon (0700): `monitor.sock` appears there."""
     exit_file: str
@@ -98,6 +104,10 @@ class StartRequest:
     requested: list[str] = field(default_factory=list)
     """What the user asked for by name rather than got by default, as OCI paths such as
     `process.oomScoreAdj` or `process.rlimits.RLIMIT_NOFILE`: a failure there is an error, elsewhere a warning."""
+
+    def having(self, **changes: Any) -> StartRequest:
+        """This request with other values in some fields."""
+        return StartRequest(**_fields(self) | changes)
 
     def to_json(self) -> str:
         return _encode(self)
@@ -132,7 +142,7 @@ class Supervision(NamedTuple):
     @classmethod
     def of(cls, request: StartRequest) -> Supervision:
         linux = request.spec.get("linux", {})
-        pid = next((item.get("path", "") for item in linux.get("namespaces", []) if item["type"] == "pid"), None)
+        paths = {item["type"]: item.get("path", "") for item in linux.get("namespaces", [])}
         return cls(
             id=request.id,
             exec_dir=request.exec_dir,
@@ -142,7 +152,8 @@ class Supervision(NamedTuple):
             open_stdin=request.open_stdin,
             stdin_once=request.stdin_once,
             log=request.log,
-            pid_namespace=pid,
+            # One that belongs to a user namespace is the first process's to make (`remap.cross`).
+            pid_namespace=None if "user" in paths else paths.get("pid"),
         )
 
     @classmethod
@@ -165,6 +176,8 @@ class ExecRequest:
     group_add: list[str] = field(default_factory=list)
     open_stdin: bool = False
     seccomp_bpf: str | None = None
+    remapped_root: list[int] | None = None
+    """The host's uid and gid of the container's root; None: it has no user namespace of its own."""
 
     def to_dict(self) -> dict[str, Any]:
         return _fields(self)
