@@ -6,7 +6,7 @@ from aiohttp import web
 
 from pier.containers.attach import Attachment
 from pier.errors import InvalidParameter
-from pier.model.container import ContainerCreateRequest
+from pier.model.container import ContainerCreateRequest, ContainerUpdateRequest
 from pier.model.wire import encode
 
 from . import detach
@@ -98,6 +98,15 @@ async def pause(call: Call) -> web.StreamResponse:
 async def unpause(call: Call) -> web.StreamResponse:
     await call.engine.containers.unpause(call.id)
     return empty()
+
+
+async def update(call: Call) -> web.StreamResponse:
+    body = await call.body(ContainerUpdateRequest, optional=True)
+    return call.answer(await call.engine.containers.update(call.id, body))
+
+
+async def top(call: Call) -> web.StreamResponse:
+    return call.answer(await call.engine.containers.top(call.id, call.query.text("ps_args") or "-ef"))
 
 
 async def rename(call: Call) -> web.StreamResponse:
@@ -217,6 +226,8 @@ ROUTES = (
     Route("POST", "/containers/{id}/kill", "ContainerKill", kill),
     Route("POST", "/containers/{id}/pause", "ContainerPause", pause),
     Route("POST", "/containers/{id}/unpause", "ContainerUnpause", unpause),
+    Route("POST", "/containers/{id}/update", "ContainerUpdate", update),
+    Route("GET", "/containers/{id}/top", "ContainerTop", top),
     Route("POST", "/containers/{id}/rename", "ContainerRename", rename),
     Route("POST", "/containers/{id}/resize", "ContainerResize", resize),
     Route("DELETE", "/containers/{id}", "ContainerDelete", delete),

@@ -32,10 +32,8 @@ class NotInASwarm(Unavailable):
 
 UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     # containers
-    ("GET", "/containers/{id}/top", "ContainerTop"),
     ("GET", "/containers/{id}/changes", "ContainerChanges"),
     ("GET", "/containers/{id}/export", "ContainerExport"),
-    ("POST", "/containers/{id}/update", "ContainerUpdate"),
     ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     ("HEAD", "/containers/{id}/archive", "ContainerArchiveInfo"),
     ("GET", "/containers/{id}/archive", "ContainerArchive"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pier.errors import InvalidParameter
-from pier.model.container import ContainerCreateRequest
+from pier.model.container import ContainerCreateRequest, ContainerUpdateRequest
 from pier.model.host_config import BindOptions
 from pier.model.network import EndpointSettings
 
@@ -142,6 +142,10 @@ def _ignore_kernel_memory(body: ContainerCreateRequest) -> None:
     body.host_config.kernel_memory = 0
 
 
+def _ignore_kernel_memory_of_update(body: ContainerUpdateRequest) -> None:
+    body.kernel_memory = body.kernel_memory_tcp = 0
+
+
 def _ignore_kernel_memory_tcp(body: ContainerCreateRequest) -> None:
     body.host_config.kernel_memory_tcp = 0
 
@@ -266,6 +270,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         request=True,
     ),
     Difference("ContainerCreate", "KernelMemory went with 1.42", _ignore_kernel_memory, since=(1, 42), request=True),
+    Difference(
+        "ContainerUpdate",
+        "KernelMemory went with 1.42",
+        _ignore_kernel_memory_of_update,
+        since=(1, 42),
+        request=True,
+    ),
     Difference("ContainerCreate", "ConsoleSize came with 1.42", _no_console_size, until=(1, 42), request=True),
     Difference(
         "ContainerCreate",

@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tag": ("tag", "Give an image a further name"),
     "top": ("top", "Show a container's processes"),
     "unpause": ("unpause", "Let the processes of paused containers go on"),
+    "update": ("update", "Change the limits and the restart policy of containers"),
     "wait": ("wait", "Wait until containers stop and print their exit codes"),
     "container inspect": ("inspect", "Show everything about containers"),
     "container ls": ("ps", "List containers"),
@@ -45,7 +46,7 @@ VERBS: dict[str, tuple[str, str]] = {
 """Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
 
 _CONTAINER = (
-    "attach create diff exec kill logs pause port rename restart rm run start stats stop top unpause wait"
+    "attach create diff exec kill logs pause port rename restart rm run start stats stop top unpause update wait"
 ).split()
 _IMAGE = "history import load pull tag".split()
 VERBS.update({f"container {verb}": VERBS[verb] for verb in _CONTAINER})
@@ -84,9 +85,9 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 ABSENT = frozenset(
     (
         "build builder buildx checkpoint commit compose config context cp export login logout manifest network node "
-        "plugin push save search secret service stack swarm trust update volume "
+        "plugin push save search secret service stack swarm trust volume "
     ).split()
-    + [f"container {verb}" for verb in ("commit", "cp", "export", "update")]
+    + [f"container {verb}" for verb in ("commit", "cp", "export")]
     + [f"image {verb}" for verb in ("build", "push", "save")]
     + ["system df", "system prune", "system dial-stdio"]
 )

@@ -75,6 +75,15 @@ _RENAMED = {
 }
 """Flags whose parsed value is a member of HostConfig as it is."""
 
+UPDATABLE = {
+    flag: _RENAMED[flag]
+    for flag in (
+        "blkio-weight cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems "
+        "kernel-memory memory memory-reservation memory-swap"
+    ).split()
+}
+"""Those of them that `update` has too."""
+
 _CONFIG = {
     "domainname": "Domainname",
     "hostname": "Hostname",

@@ -42,7 +42,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     path, args = rules.command(config)
     host = rules.fill_host_config(given_host, world.config, network_disabled=config.network_disabled)
     warnings += fields.judge(config, given_host)
-    warnings += validate.check(config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus())
+    warnings += validate.check(config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes())
     warnings += lost_limits(world, host)
     mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
     check_joined(world, host)
@@ -145,11 +145,20 @@ def volume_warnings(config: ContainerConfig, host: HostConfig) -> list[str]:
 
 def online_cpus() -> str:
     """The CPUs that cpusets may use, as the kernel lists them (`0-3`)."""
+    return _online("cpu") or f"0-{(os.cpu_count() or 1) - 1}"
+
+
+def memory_nodes() -> str:
+    """The memory nodes that cpusets may use; `0` on a kernel without NUMA."""
+    return _online("node") or "0"
+
+
+def _online(kind: str) -> str:
     try:
-        with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
+        with open(f"/sys/devices/system/{kind}/online", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
-        return f"0-{(os.cpu_count() or 1) - 1}"
+        return ""
 
 
 def make_folders(world: World, image: Image, record: Record, mounts: list[UserMount]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pier.containers import names, spec, spec_resources, spec_security
 from pier.containers.attach import Attachment, make_ends
-from pier.containers.start import NotRunning
+from pier.containers.start import NotRunning, Restarting
 from pier.containers.validate import check_user
 from pier.containers.world import Container, World
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
@@ -205,7 +205,9 @@ class Execs:
 
 
 def _require_running(container: Container) -> Monitor:
-    """The container's monitor. Raises NotRunning, ExecPaused."""
+    """The container's monitor. Raises NotRunning, Restarting, ExecPaused."""
+    if container.record.state.status == "restarting":
+        raise Restarting(id=container.id)
     if container.record.state.status == "paused":
         raise ExecPaused(id=container.record.name)
     if container.monitor is None:

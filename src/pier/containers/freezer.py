@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from pier.containers.start import NotRunning, cgroups_path
-from pier.containers.world import Container, World
+from pier.containers.start import NotRunning, Restarting, cgroups_path
+from pier.containers.world import Container, World, finish
 from pier.errors import Conflict
 from pier.kernel.cgroups import Cgroup
 
@@ -23,35 +23,42 @@ def _cgroup(world: World, container: Container) -> Cgroup:
 
 
 async def pause(world: World, container: Container) -> None:
-    """Freeze every process of a running container. Raises NotRunning, AlreadyPaused, OSError."""
+    """Freeze every process of a running container. Raises NotRunning, Restarting, AlreadyPaused, OSError."""
     async with container.lock:
         state = container.record.state
         if state.status == "paused":
             raise AlreadyPaused(id=container.id)
+        if state.status == "restarting":
+            raise Restarting(id=container.id)
         if state.status != "running" or container.monitor is None:
             raise NotRunning(id=container.id)
-        await asyncio.to_thread(_cgroup(world, container).freeze)
-        state.status = "paused"
-        await world.save(container)
+        await finish(_freeze(world, container))
+
+
+async def _freeze(world: World, container: Container) -> None:
+    await asyncio.to_thread(_cgroup(world, container).freeze)
+    container.record.state.status = "paused"
+    await world.save(container)
     world.publish(container, "pause")
 
 
 async def unpause(world: World, container: Container) -> None:
-    """Let a paused container go on. Raises NotRunning, NotPaused, OSError."""
-    if not container.running:
-        raise NotRunning(id=container.id)
-    if container.record.state.status != "paused":
+    """Let a paused container go on. Raises NotPaused, OSError."""
+    if not await thaw(world, container):
         raise NotPaused(id=container.id)
-    await thaw(world, container)
-
-
-async def thaw(world: World, container: Container) -> None:
-    """Unpause if it is paused: a frozen process takes no signal."""
-    async with container.lock:
-        state = container.record.state
-        if state.status != "paused":
-            return
-        await asyncio.to_thread(_cgroup(world, container).thaw)
-        state.status = "running"
-        await world.save(container)
     world.publish(container, "unpause")
+
+
+async def thaw(world: World, container: Container) -> bool:
+    """Unpause if it is paused, without an event; False: it was not. A frozen process takes no signal."""
+    async with container.lock:
+        if container.record.state.status != "paused":
+            return False
+        await finish(_thaw(world, container))
+        return True
+
+
+async def _thaw(world: World, container: Container) -> None:
+    await asyncio.to_thread(_cgroup(world, container).thaw)
+    container.record.state.status = "running"
+    await world.save(container)

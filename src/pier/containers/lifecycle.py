@@ -17,7 +17,7 @@ from pier.containers.freezer import thaw
 from pier.containers.record import mark_ended, mark_started
 from pier.containers.start import CannotStart, disconnect, launch
 from pier.containers.waiters import wake
-from pier.containers.world import Container, World, log
+from pier.containers.world import Container, World, finish, log
 from pier.errors import Conflict, InvalidParameter, NotFound, NotImplementedYet, PierError
 from pier.runtime.client import Monitor, MonitorError, MonitorLost
 from pier.runtime.request import ExitRecord
@@ -39,7 +39,11 @@ class CannotKillWith(InvalidParameter):
 
 
 class CannotRemove(Conflict):
-    """cannot remove container "{ref}": container is {state}: {remedy_text}"""
+    """cannot remove container "{ref}": container is running: stop the container before removing or force remove"""
+
+
+class CannotRemovePaused(Conflict):
+    """cannot remove container "{ref}": container is paused and must be unpaused first"""
 
 
 class RemovalInProgress(Conflict):
@@ -78,12 +82,7 @@ async def start(world: World, container: Container) -> bool:
         container.record.restart_count = 0
         container.failures = 0
         # A client that goes away in the middle must not leave a program that nobody watches.
-        work = asyncio.ensure_future(_launch_and_watch(world, container))
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            raise
+        await finish(_launch_and_watch(world, container))
         return True
 
 
@@ -196,8 +195,9 @@ async def stop(world: World, container: Container, *, signal_text: str = "", tim
         return False
     await _forget_restart(world, container)
     if container.monitor is not None:
-        await thaw(world, container)
         await _signal(world, container, number)
+        if await thaw(world, container):
+            world.publish(container, "unpause")
         if not await _ended_within(container, patience_s):
             await end_now(world, container)
     world.publish(container, "stop")
@@ -223,8 +223,8 @@ async def _forget_restart(world: World, container: Container) -> None:
 
 async def end_now(world: World, container: Container) -> None:
     """SIGKILL, and wait for the end. Raises WouldNotEnd."""
-    await thaw(world, container)
     await _signal(world, container, signal.SIGKILL)
+    await thaw(world, container)  # after it, so that what was paused runs no step further
     if not await _ended_within(container, KILL_TIMEOUT_S):
         raise WouldNotEnd(id=container.id, seconds=KILL_TIMEOUT_S)
 
@@ -255,7 +255,7 @@ async def kill(world: World, ref: str, signal_text: str) -> None:
     """Send a signal. Raises CannotKill and its kin, worded as Docker's API does."""
     try:
         container = world.find(ref)
-        number = signals.parse(signal_text) if signal_text else int(signal.SIGKILL)
+        number = signals.to_send(signal_text) if signal_text else int(signal.SIGKILL)
     except NotFound as error:
         raise CannotKillMissing(ref=ref, reason=error.message) from error
     except InvalidParameter as error:
@@ -275,6 +275,8 @@ async def kill(world: World, ref: str, signal_text: str) -> None:
     if number == signal.SIGKILL:
         await thaw(world, container)
         await _ended_within(container, KILL_TIMEOUT_S)
+    elif signals.wakes(container.record.config, number) and await thaw(world, container):
+        world.publish(container, "unpause")
 
 
 async def restart_container(
@@ -327,12 +329,8 @@ async def remove(world: World, ref: str, *, force: bool, link: bool = False) -> 
     if container.running:
         if not force:
             if container.record.state.status == "paused":
-                raise CannotRemove(
-                    ref=ref, state="paused and must be unpaused first", remedy_text="unpause it or force remove"
-                )
-            raise CannotRemove(
-                ref=ref, state="running", remedy_text="stop the container before removing or force remove"
-            )
+                raise CannotRemovePaused(ref=ref)
+            raise CannotRemove(ref=ref)
         await _forget_restart(world, container)
         if container.monitor is not None:
             await end_now(world, container)
@@ -342,9 +340,7 @@ async def remove(world: World, ref: str, *, force: bool, link: bool = False) -> 
         if container.record.state.status == "removing":
             raise RemovalInProgress(id=container.id)
         if container.running:
-            raise CannotRemove(
-                ref=ref, state="running", remedy_text="stop the container before removing or force remove"
-            )
+            raise CannotRemove(ref=ref)
         container.record.state.status = "removing"
         await world.save(container)
         await discard(world, container)

@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
-from pier.containers import attach, etc_files, freezer, lifecycle, listing, recovery, stats, waiters
+from pier.containers import attach, etc_files, freezer, lifecycle, listing, recovery, stats, top, update, waiters
 from pier.containers.attach import Attachment
 from pier.containers.create import create
 from pier.containers.exec import Execs
@@ -25,6 +25,9 @@ from pier.model.container import (
     ContainerCreateResponse,
     ContainerInspectResponse,
     ContainerSummary,
+    ContainerTopResponse,
+    ContainerUpdateRequest,
+    ContainerUpdateResponse,
     ContainerWaitResponse,
 )
 from pier.model.exec import ExecConfig, ExecInspectResponse
@@ -145,6 +148,12 @@ class ContainerService:
 
     async def unpause(self, ref: str) -> None:
         await freezer.unpause(self._world, self._find(ref))
+
+    async def update(self, ref: str, asked: ContainerUpdateRequest) -> ContainerUpdateResponse:
+        return await update.update(self._world, ref, asked)
+
+    async def top(self, ref: str, ps_args: str) -> ContainerTopResponse:
+        return await top.top(self._world, self._find(ref), ps_args)
 
     def wait(self, ref: str, condition: str) -> Awaitable[ContainerWaitResponse]:
         return waiters.wait(self._world, ref, condition)

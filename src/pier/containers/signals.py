@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from pier.errors import InvalidParameter
@@ -16,17 +17,31 @@ NUMBERS = {name.removeprefix("SIG"): int(number) for name, number in signal.Sign
 """Name without SIG -> number; the real-time signals as the C library of most images counts them."""
 
 DEFAULT_STOP_TIMEOUT_S = 10
+HIGHEST = 64
+
+_NUMBER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 
 
 class InvalidSignal(InvalidParameter):
     """invalid signal: {text}"""
 
 
+class UnsupportedSignal(InvalidParameter):
+    """the linux daemon does not support signal {text}"""
+
+
+def to_send(text: str) -> int:
+    """As `parse`; a number that is none gets Docker's words for it. Raises InvalidSignal, UnsupportedSignal."""
+    if _NUMBER.fullmatch(text) and int(text) != 0 and not 1 <= int(text) <= HIGHEST:
+        raise UnsupportedSignal(text=str(int(text)))
+    return parse(text)
+
+
 def parse(text: str) -> int:
     """`KILL`, `SIGKILL`, `sigkill` or `9` as 9. Raises InvalidSignal."""
     if text.isascii() and text.isdigit() and len(text) <= 3:
         number = int(text)
-        if not 1 <= number <= 64:
+        if not 1 <= number <= HIGHEST:
             raise InvalidSignal(text=text)
         return number
     number_or_none = NUMBERS.get(text.upper().removeprefix("SIG"))
@@ -39,6 +54,11 @@ def stop_signal(config: ContainerConfig, asked: str = "") -> int:
     """The signal that asks this container to end: the caller's, the container's, or SIGTERM. Raises InvalidSignal."""
     text = asked or config.stop_signal
     return parse(text) if text else signal.SIGTERM
+
+
+def wakes(config: ContainerConfig, number: int) -> bool:
+    """Does a signal unpause a paused container? With a stop signal of its own only that one does, as with Docker."""
+    return not config.stop_signal or number == parse(config.stop_signal)
 
 
 def stop_timeout_s(config: ContainerConfig, asked: int | None = None) -> float | None:

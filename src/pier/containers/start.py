@@ -31,6 +31,10 @@ class NotRunning(Conflict):
     """container {id} is not running"""
 
 
+class Restarting(Conflict):
+    """Container {id} is restarting, wait until the container is running"""
+
+
 class CannotStart(Conflict):
     """{reason}"""
 

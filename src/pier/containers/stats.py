@@ -55,13 +55,12 @@ async def reading(world: World, container: Container) -> ContainerStatsResponse:
     if not record.state.pid:
         return ContainerStatsResponse(name=f"/{record.name}", id=record.id)
     cgroup = Cgroup(world.config.cgroups, cgroups_path(world, record))
-    own_network = record.host_config.network_mode not in ("host",)
-    return await asyncio.to_thread(_read, f"/{record.name}", record.id, cgroup, record.state.pid, own_network)
+    return await asyncio.to_thread(_read, f"/{record.name}", record.id, cgroup, record.state.pid)
 
 
-def _read(name: str, id: str, cgroup: Cgroup, pid: int, own_network: bool) -> ContainerStatsResponse:
+def _read(name: str, id: str, cgroup: Cgroup, pid: int) -> ContainerStatsResponse:
     counters = cgroup.stats()
-    devices = _file(f"/proc/{pid}/net/dev") if own_network else ""
+    devices = _file(f"/proc/{pid}/net/dev") if _has_own_network(pid) else ""
     return response(
         counters,
         name=name,
@@ -72,6 +71,14 @@ def _read(name: str, id: str, cgroup: Cgroup, pid: int, own_network: bool) -> Co
         memory_total=total_memory(_file("/proc/meminfo")),
         networks=parse_net_dev(devices),
     )
+
+
+def _has_own_network(pid: int) -> bool:
+    """Not the host's, be it by `--network host` or by joining a container that has it."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+    except OSError:
+        return False
 
 
 def _file(path: str) -> str:
@@ -120,7 +127,7 @@ def response(
             usage=counters.memory_usage,
             max_usage=counters.memory_max_usage if v1 else 0,
             stats=counters.memory_stat,
-            failcnt=counters.memory_failcnt if v1 else 0,
+            failcnt=counters.memory_failcnt,
             limit=min(counters.memory_limit or memory_total, memory_total),
         ),
         networks=networks or None,

@@ -24,14 +24,17 @@ class BadUser(InvalidParameter):
     """uids and gids must be in range 0-2147483647: {text}"""
 
 
-def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str) -> list[str]:
+def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str, nodes: str) -> list[str]:
     """Everything that can be refused without looking at the world; returns Docker's warnings.
 
-    `cpus` is how many CPUs there are, `cpuset` those that may be used (`0-3`). Raises InvalidParameter and subclasses.
+    `cpus` is how many CPUs there are, `cpuset` those that may be used (`0-3`), `nodes` the memory nodes. Raises
+    InvalidParameter and subclasses.
     """
     check_config(config)
+    if host.memory == 0 and host.memory_swap > 0:
+        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
     warnings = check_memory(host)
-    check_cpu(host, cpus=cpus, available=cpuset)
+    check_cpu(host, cpus=cpus, available=cpuset, nodes=nodes)
     check_block_io(host)
     check_modes(config, host)
     check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
@@ -47,6 +50,16 @@ def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str) 
     spec_mounts.tmpfs_mounts(host)
     if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
         warnings.append("Published ports are discarded when using host network mode")
+    return warnings
+
+
+def check_update(host: HostConfig, *, cpus: int, cpuset: str, nodes: str) -> list[str]:
+    """As `check`, for what an update may change, before it is held against what the container has."""
+    warnings = check_memory(host)
+    check_cpu(host, cpus=cpus, available=cpuset, nodes=nodes)
+    check_block_io(host)
+    if host.restart_policy.name:
+        check_restart_policy(host.restart_policy, auto_remove=False)
     return warnings
 
 
@@ -93,14 +106,12 @@ def check_health(health: HealthConfig) -> None:
 
 def check_memory(host: HostConfig) -> list[str]:
     warnings: list[str] = []
-    if 0 < host.memory < MIN_MEMORY:
+    if host.memory and host.memory < MIN_MEMORY:
         raise InvalidParameter("Minimum memory limit allowed is 6MB")
-    if host.memory < 0 or host.memory_reservation < 0 or host.memory_swap < -1:
-        raise InvalidParameter("Invalid value for a memory limit: it cannot be negative")
+    if host.memory_reservation < -1 or host.memory_swap < -1:
+        raise InvalidParameter("Invalid value for a memory limit: only -1, for none, may be negative")
     if host.memory > 0 and 0 < host.memory_swap < host.memory:
         raise InvalidParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory == 0 and host.memory_swap > 0:
-        raise InvalidParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
     if host.memory_swappiness is not None and not -1 <= host.memory_swappiness <= 100:
         raise InvalidParameter(f"Invalid value: {host.memory_swappiness}, valid memory swappiness range is 0-100")
     if 0 < host.memory_reservation < MIN_MEMORY:
@@ -119,7 +130,7 @@ def check_memory(host: HostConfig) -> list[str]:
     return warnings
 
 
-def check_cpu(host: HostConfig, *, cpus: int, available: str) -> None:
+def check_cpu(host: HostConfig, *, cpus: int, available: str, nodes: str) -> None:
     if host.nano_cpus:
         if host.cpu_period > 0:
             raise InvalidParameter("Conflicting options: Nano CPUs and CPU Period cannot both be set")
@@ -138,7 +149,12 @@ def check_cpu(host: HostConfig, *, cpus: int, available: str) -> None:
         raise InvalidParameter(
             f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: {available}"
         )
-    parse_cpuset(host.cpuset_mems, "mems")
+    if not parse_cpuset(host.cpuset_mems, "mems") <= parse_cpuset(nodes, "mems"):
+        raise InvalidParameter(
+            f"Requested memory nodes are not available - requested {host.cpuset_mems}, available: {nodes}"
+        )
+    if 0 < host.cpu_realtime_period < host.cpu_realtime_runtime:
+        raise InvalidParameter("cpu real-time runtime cannot be higher than cpu real-time period")
 
 
 def parse_cpuset(text: str, kind: str) -> set[int]:
@@ -157,8 +173,6 @@ def parse_cpuset(text: str, kind: str) -> set[int]:
 def check_block_io(host: HostConfig) -> None:
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
         raise InvalidParameter("Range of blkio weight is from 10 to 1000")
-    if host.pids_limit is not None and host.pids_limit < -1:
-        raise InvalidParameter(f"invalid pids limit {host.pids_limit}")
 
 
 def check_modes(config: ContainerConfig, host: HostConfig) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pier.containers import log_config, names
 from pier.containers.record import Record
@@ -21,6 +21,8 @@ from pier.runtime.request import AttachEnd, ExitRecord, LogFile, OverlayRoot, St
 from pier.state import Store
 
 log = logging.getLogger("pier.containers")
+
+T = TypeVar("T")
 
 
 class Image(Protocol):
@@ -172,6 +174,16 @@ class Tasks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Do a change to its end, and its result; a client that goes away meanwhile is heeded after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @dataclass(eq=False, slots=True)

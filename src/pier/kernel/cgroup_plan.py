@@ -153,12 +153,24 @@ def weight_of_shares(shares: int) -> int:
     """
     if shares == 0:
         return 0
-    if shares <= 2:
+    if shares <= MIN_SHARES:
         return 1
-    if shares >= 262_144:
+    if shares >= MAX_SHARES:
         return 10_000
     log = math.log2(shares)
     return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
+
+
+MIN_SHARES, MAX_SHARES = 2, 262_144
+
+
+def _v1_shares(shares: int) -> int:
+    """The kernel would put what is out of range to its end in silence. Raises BadResources in runc's words."""
+    if shares < MIN_SHARES:
+        raise BadResources(reason=f"the minimum allowed cpu-shares is {MIN_SHARES}")
+    if shares > MAX_SHARES:
+        raise BadResources(reason=f"the maximum allowed cpu-shares is {MAX_SHARES}")
+    return shares
 
 
 def _cpu_v1(cpu: Section) -> Iterator[Write]:
@@ -168,7 +180,7 @@ def _cpu_v1(cpu: Section) -> Iterator[Write]:
     if cpu.get("realtimeRuntime"):
         yield Write("cpu", "cpu.rt_runtime_us", str(cpu["realtimeRuntime"]), _LOST_REALTIME)
     if cpu.get("shares"):
-        yield Write("cpu", "cpu.shares", str(cpu["shares"]), _LOST_SHARES)
+        yield Write("cpu", "cpu.shares", str(_v1_shares(cpu["shares"])), _LOST_SHARES)
     if cpu.get("period"):
         yield Write("cpu", "cpu.cfs_period_us", str(cpu["period"]), _LOST_CFS)
     if cpu.get("quota"):

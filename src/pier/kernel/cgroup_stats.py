@@ -94,7 +94,7 @@ def read_v2_memory(stats: CgroupStats, read: Read) -> None:
     stats.memory_usage = number(read("memory", "memory.current"))
     stats.memory_max_usage = number(read("memory", "memory.peak"))
     stats.memory_limit = limit(read("memory", "memory.max"))
-    stats.memory_failcnt = flat(read("memory", "memory.events")).get("max", 0)
+    stats.memory_failcnt = flat(read("memory", "memory.events")).get("oom", 0)
     stats.memory_stat = flat(read("memory", "memory.stat"))
     stats.swap_usage = number(read("memory", "memory.swap.current"))
 

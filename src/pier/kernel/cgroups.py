@@ -7,6 +7,7 @@ plain system call.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -56,6 +57,12 @@ class CgroupBusy(CgroupError):
 
 class ResourceRefused(InvalidParameter):
     """failed to write {value!r} to {file} of cgroup {path}: {reason}"""
+
+
+class MemoryInUse(ResourceRefused):
+    """unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak})"""
+
+    remedy = "what is in use cannot be reclaimed: ask for more, or end a process in the container first"
 
 
 class Cgroup:
@@ -171,7 +178,9 @@ class Cgroup:
         """
         warnings: list[str] = []
         again: list[Write] = []
-        for write in plan(resources, self.layout):
+        writes = plan(resources, self.layout)
+        self._check_usage(resources.get("memory") or {})
+        for write in writes:
             try:
                 self._apply_one(write, warnings)
             except ResourceRefused:
@@ -182,6 +191,40 @@ class Cgroup:
         if "devices" in resources:
             self._apply_devices([*bpf_devices.parse(resources["devices"] or ()), *bpf_devices.DEFAULT_RULES])
         return list(dict.fromkeys(warnings))
+
+    def update(self, resources: Mapping[str, Any]) -> list[str]:
+        """As `apply`, for a cgroup in use: where one value is refused, all files are again what they were before.
+
+        Takes no `devices`. Raises BadResources, ResourceRefused, CgroupError, OSError.
+        """
+        files = [
+            (write.controller, file)
+            for write in plan(resources, self.layout)
+            for file in ((write.file,) if write.otherwise is None else (write.file, write.otherwise[0]))
+        ]
+        before = {file: self._read(*file).strip() for file in files}
+        try:
+            return self.apply(resources)
+        except (PierError, OSError):
+            self._put_back({file: value for file, value in before.items() if value})
+            raise
+
+    def _put_back(self, values: Mapping[tuple[str, str], str]) -> None:
+        """Write what files held; twice, for those that depend on each other."""
+        for (controller, file), value in (*values.items(), *values.items()):
+            with contextlib.suppress(ResourceRefused):
+                self._write(controller, file, value)
+
+    def _check_usage(self, memory: Mapping[str, Any]) -> None:
+        """runtime-spec's `checkBeforeUpdate`: refuse a limit below what is in use, for which v2 would kill."""
+        if not memory.get("checkBeforeUpdate") or self.layout.version("memory") != 2:
+            return
+        usage = cgroup_stats.number(self._read("memory", "memory.current"))
+        limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
+        if 0 < swap <= usage:
+            raise BadResources(reason=f"rejecting memory+swap limit {swap} <= usage {usage}")
+        if 0 < limit <= usage:
+            raise BadResources(reason=f"rejecting memory limit {limit} <= usage {usage}")
 
     def _apply_one(self, write: Write, warnings: list[str]) -> None:
         if self._write(write.controller, write.file, write.value):
@@ -214,6 +257,10 @@ class Cgroup:
         except OSError as error:
             if error.errno in {_ENOTSUPP, errno.EOPNOTSUPP}:
                 return False
+            if error.errno == errno.EBUSY and file == "memory.limit_in_bytes":
+                stats = CgroupStats(1)
+                cgroup_stats.read_v1_memory(stats, self._read)
+                raise MemoryInUse(value=value, usage=stats.memory_usage, peak=stats.memory_max_usage) from error
             raise ResourceRefused(value=value, file=file, path=self.path, reason=error.strerror) from error
         return True
 

@@ -142,7 +142,7 @@ class ContainerUpdateRequest(Resources):
 
 
 class ContainerUpdateResponse(Struct):
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] | None = None
 
 
 class ContainerState(Struct):
@@ -256,8 +256,10 @@ class ContainerWaitResponse(Struct):
 
 
 class ContainerTopResponse(Struct):
+    """`processes` is None where none was listed."""
+
     titles: list[str]
-    processes: list[list[str]]
+    processes: list[list[str]] | None
 
 
 class _Stats(msgspec.Struct, kw_only=True):

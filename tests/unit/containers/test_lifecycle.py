@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
+from pier.kernel.cgroups import Cgroup
 from pier.model.host_config import RestartPolicy
 from pier.runtime.client import StartFailed
 
@@ -220,3 +222,85 @@ async def test_waiting_clients_are_let_go_when_the_start_fails(house: Any) -> No
         await house.service.start_container("web")
     assert await asyncio.get_running_loop().sock_recv(attached.sock, 100) == b""
     attached.sock.close()
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What became of the freezer."""
+    done: list[str] = []
+    monkeypatch.setattr(Cgroup, "freeze", lambda self: done.append("freeze"))
+    monkeypatch.setattr(Cgroup, "thaw", lambda self: done.append("thaw"))
+    return done
+
+
+async def test_pause_and_unpause(house: Any, frozen: list[str]) -> None:
+    await house.run()
+    with pytest.raises(Conflict, match="is not paused"):
+        await house.service.unpause("web")
+    await house.service.pause("web")
+    with pytest.raises(Conflict, match="is already paused"):
+        await house.service.pause("web")
+    with pytest.raises(Conflict, match=r"container is paused and must be unpaused first$"):
+        await house.service.remove("web", force=False, volumes=False, link=False)
+    with pytest.raises(Conflict, match="cannot start a paused container"):
+        await house.service.start_container("web")
+    await house.again()
+    assert await house.status() == "paused"
+    await house.service.unpause("web")
+    assert frozen == ["freeze", "thaw"]
+    assert house.actions()[-2:] == ["pause", "unpause"]
+
+
+async def test_a_client_that_leaves_does_not_leave_a_container_half_paused(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, may_end = threading.Event(), threading.Event()
+
+    def freeze(self: Cgroup) -> None:
+        going_on.set()
+        may_end.wait(5)
+
+    monkeypatch.setattr(Cgroup, "freeze", freeze)
+    await house.run()
+    pausing = asyncio.ensure_future(house.service.pause("web"))
+    await asyncio.to_thread(going_on.wait, 5)
+    pausing.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await pausing
+    assert await house.status() == "paused"
+
+
+@pytest.mark.parametrize(
+    ("stop_signal", "sent", "wakes"),
+    [("", "HUP", True), ("", "TERM", True), ("HUP", "TERM", False), ("HUP", "HUP", True), ("HUP", "KILL", True)],
+)
+async def test_which_signal_wakes_a_paused_container(
+    house: Any, frozen: list[str], stop_signal: str, sent: str, wakes: bool
+) -> None:
+    monitor = await house.run()
+    house.service._find("web").record.config.stop_signal = stop_signal
+    monitor.deaf = {1, 15}
+    await house.service.pause("web")
+    await house.service.kill("web", sent)
+    assert (frozen[-1] == "thaw") is wakes
+    assert ("unpause" in house.actions()) is (wakes and sent != "KILL"), "as Docker tells it"
+
+
+async def test_what_is_paused_gets_its_signal_before_it_goes_on(house: Any, frozen: list[str]) -> None:
+    monitor = await house.run()
+    await house.service.pause("web")
+    monitor.deaf = {15}
+    stopping = asyncio.ensure_future(house.service.stop("web", timeout_s=0))
+    assert await stopping
+    assert monitor.signals == [15, 9]
+    assert house.actions()[2:] == ["pause", "kill", "unpause", "kill", "die", "stop"]
+
+
+async def test_what_waits_for_its_restart_takes_no_pause(house: Any) -> None:
+    monitor = await house.run(restart_policy=RestartPolicy(name="always"))
+    monitor.end(1)
+    await house.service.wait("web", "next-exit")
+    assert await house.status() == "restarting"
+    with pytest.raises(Conflict, match="is restarting, wait until the container is running"):
+        await house.service.pause("web")

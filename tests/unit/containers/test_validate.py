@@ -13,7 +13,7 @@ from pier.model.host_config import DeviceRequest, HostConfig, LogConfig, PortBin
 
 def check(config: dict[str, Any] | None = None, **host: Any) -> list[str]:
     host.setdefault("log_config", LogConfig(type="json-file"))
-    return validate.check(ContainerConfig(**(config or {})), HostConfig(**host), cpus=2, cpuset="0-1")
+    return validate.check(ContainerConfig(**(config or {})), HostConfig(**host), cpus=2, cpuset="0-1", nodes="0")
 
 
 @pytest.mark.parametrize(

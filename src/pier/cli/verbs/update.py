@@ -1,0 +1,67 @@
+"""`pier update`: change limits and restart policy of containers, running or not."""
+
+from __future__ import annotations
+
+from pier.cli.container_config import UPDATABLE, restart_policy
+from pier.cli.each import each, path
+from pier.cli.errors import Failure
+from pier.cli.flags import Command, Flag
+from pier.cli.out import complain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pier.cli.flags import Options
+    from pier.cli.main import Context
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    flags=(
+        Flag("blkio-weight", "", "uint16", "Share of block I/O, 10 to 1000", "0"),
+        Flag("cpu-period", "", "int", "Length of a CPU accounting period in microseconds"),
+        Flag("cpu-quota", "", "int", "CPU time a period in microseconds; -1 for no limit"),
+        Flag("cpu-rt-period", "", "int", "Length of a real-time period in microseconds"),
+        Flag("cpu-rt-runtime", "", "int", "Real-time CPU time a period in microseconds"),
+        Flag("cpu-shares", "c", "int", "Share of CPU time when CPUs are busy (1024 is one share)"),
+        Flag("cpus", "", "decimal", "Number of CPUs, such as 1.5"),
+        Flag("cpuset-cpus", "", "string", "CPUs to run on: 0-3 or 0,1"),
+        Flag("cpuset-mems", "", "string", "Memory nodes to use: 0-3 or 0,1"),
+        Flag("kernel-memory", "", "bytes", "Kernel memory limit; without effect", hidden=True),
+        Flag("memory", "m", "bytes", "Memory limit, such as 512m"),
+        Flag("memory-reservation", "", "bytes", "Memory to come back to when the host runs short"),
+        Flag("memory-swap", "", "swap", "Limit of memory and swap together; -1 for no limit"),
+        Flag("pids-limit", "", "int", "Limit of processes; -1 for none"),
+        Flag("restart", "", "string", "When to start again: no, always, unless-stopped, on-failure[:N]"),
+    ),
+    arity=(1, None),
+)
+
+
+def run(cx: Context, opts: Options, args: list[str]) -> int:
+    if not any(opts.given(flag.name) for flag in COMMAND.flags):
+        raise Failure("you must provide one or more flags when using this command")
+    body = changes(opts)
+    warnings: list[str] = []
+
+    def update(name: str) -> None:
+        answer = cx.client.post(path("containers", name, "update"), body=body)
+        warnings.extend(answer["Warnings"] or ())
+
+    status = each(args, update)
+    if warnings:
+        complain("\n".join(warnings))
+    return status
+
+
+def changes(opts: Options) -> dict[str, Any]:
+    """The body of the request: what was asked for. Raises Failure."""
+    body: dict[str, Any] = {member: opts[flag] for flag, member in UPDATABLE.items() if opts[flag]}
+    if opts.given("pids-limit"):
+        body["PidsLimit"] = opts["pids-limit"]
+    if opts["restart"]:
+        try:
+            body["RestartPolicy"] = restart_policy(opts["restart"])
+        except ValueError as error:
+            raise Failure(str(error)) from None
+    return body
