@@ -45,7 +45,7 @@ $(VENV)/.system: tools/system-packages
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.runtime: $(VENV)/.system requirements.lock tools/launchers.py
+$(VENV)/.runtime: $(VENV)/.system requirements.lock tools/launchers.py tools/launcher_elf.py
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements.lock
 	@$(BIN)/python tools/checkout.py $(CURDIR)/src
 	@$(BIN)/python tools/launchers.py --python $(CURDIR)/$(BIN)/python --bin $(BIN) --code $(CURDIR)/src \
@@ -81,7 +81,7 @@ install: venv
 	@echo "installed; start it with: systemctl enable --now pierd.socket pierd.service"
 
 uninstall:
-	@rm -rf $(LIB) $(PREFIX)/bin/pier $(PREFIX)/bin/pierd $(UNITS)/pierd.service $(UNITS)/pierd.socket
+	@rm -rf $(LIB) $(PREFIX)/bin/pier $(PREFIX)/bin/pierd $(PREFIX)/bin/pier-runtime $(UNITS)/pierd.service $(UNITS)/pierd.socket
 	@echo "removed; images and containers stay in /var/lib/pier"
 
 clean:

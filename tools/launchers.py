@@ -5,6 +5,8 @@ third-party package. Safety (attack 27): a privileged program must not run code 
 a user's site-packages or a `.pth` file put in its way, so the interpreter runs isolated (`-I`), without `site` (`-S`),
 and the launcher names the folders to import from, in full.
 
+`pier-runtime` is an ELF program where one can be made (`launcher_elf`), and as these elsewhere.
+
     launchers.py --python PYTHON --bin FOLDER --code FOLDER --packages FOLDER
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+
+import launcher_elf
 
 ISOLATED = "-IS"
 SHEBANG_MAX = 255
@@ -37,17 +41,26 @@ def launcher(python: str, folders: list[str], module: str) -> str:
     return (
         f"{shebang(python)}"
         f"# Written by tools/launchers.py: isolated, and importing from these folders and the standard library only.\n"
-        f"import sys\n"
-        f"sys.path[:0] = {folders!r}\n"
-        f"from {module} import main\n"
-        f"sys.exit(main())\n"
+        f"{code(folders, module)}"
     )
 
 
-def write(path: Path, text: str) -> None:
+def code(folders: list[str], module: str) -> str:
+    return f"import sys\nsys.path[:0] = {folders!r}\nfrom {module} import main\nsys.exit(main())\n"
+
+
+def runtime_launcher(python: str, folders: list[str]) -> bytes:
+    """`pier-runtime`, whose interpreter must be on a read-only mount before it enters a container."""
+    module = "pier.runtime.entry"
+    if os.uname().machine in launcher_elf.MACHINES:
+        return launcher_elf.program(python, ISOLATED, code(folders, module))
+    return launcher(python, folders, module).encode()
+
+
+def write(path: Path, content: bytes) -> None:
     """Write an executable file, in place of another one that may be running."""
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text)
+    fresh.write_bytes(content)
     fresh.chmod(0o755)
     fresh.replace(path)
 
@@ -59,9 +72,9 @@ def main() -> None:
     parser.add_argument("--code", required=True, help="folder that holds the package pier")
     parser.add_argument("--packages", required=True, help="folder that holds the third-party packages")
     given = parser.parse_args()
-    write(given.bin / "pier", launcher(given.python, [given.code], "pier.cli.main"))
-    write(given.bin / "pier-runtime", launcher(given.python, [given.code], "pier.runtime.entry"))
-    write(given.bin / "pierd", launcher(given.python, [given.code, given.packages], "pier.api.daemon"))
+    write(given.bin / "pier", launcher(given.python, [given.code], "pier.cli.main").encode())
+    write(given.bin / "pierd", launcher(given.python, [given.code, given.packages], "pier.api.daemon").encode())
+    write(given.bin / "pier-runtime", runtime_launcher(given.python, [given.code]))
 
 
 if __name__ == "__main__":

@@ -131,8 +131,12 @@ def open_pty(devpts_fd: int) -> tuple[int, int, int]:
     master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=devpts_fd)
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
     number = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, struct.pack("i", 0)))[0]
-    slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    return master, slave, number
+    return master, open_peer(master), number
+
+
+def open_peer(master: int) -> int:
+    """The other side of a pseudoterminal, wherever its devpts is mounted (ioctl_tty(2)). Raises OSError."""
+    return fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def make_controlling_terminal(fd: int) -> None:

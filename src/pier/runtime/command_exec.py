@@ -14,7 +14,6 @@ from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
 from pier.runtime import console, wire
 from pier.runtime.bundle import PROCESS, read_json
-from pier.runtime.child import Outer, Starting, close_fds
 from pier.runtime.command import Context
 from pier.runtime.command_flags import Line
 from pier.runtime.command_start import check_terminal, preserved_fds, tell
@@ -25,6 +24,7 @@ from pier.runtime.launch import INHERITED, Started, drop_unknown_capabilities
 from pier.runtime.life import cgroup_of, require
 from pier.runtime.request import ExecRequest
 from pier.runtime.schema import without_nulls
+from pier.runtime.starting import Outer, Starting, close_fds
 from pier.runtime.state import Container, Record, StateError
 
 JOINED_KINDS = ("user", "mount", "uts", "ipc", "network", "cgroup", "time")

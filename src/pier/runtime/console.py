@@ -11,12 +11,11 @@ import termios
 from array import array
 from typing import Any, NamedTuple
 
-from pier.kernel.process import set_window_size
+from pier.kernel.process import open_peer, set_window_size
 
 CHUNK = 32 * 1024
 TYPED_MAX = 64 * 1024
 """What is kept of our terminal's input while the program does not take it; more is left with the kernel."""
-TIOCGPTPEER = 0x5441
 _TIOCGWINSZ_BYTES = 8
 
 
@@ -103,7 +102,7 @@ class Joined:
         self._typed = b""
         self._typing = self._shown = self._listening = True
         os.set_blocking(master, False)
-        self._peer = _open_peer(master)
+        self._peer = _hold(master)
 
     def wanted(self) -> dict[int, int]:
         """What to poll for: descriptor -> POLL* mask."""
@@ -164,15 +163,13 @@ class Joined:
             self._typed = b""
 
 
-def _open_peer(master: int) -> int:
-    """The other side of a pseudoterminal (ioctl_tty(2)), -1 where the kernel gives none.
+def _hold(master: int) -> int:
+    """The other side of the program's terminal, -1 where the kernel gives none.
 
     While we hold it, a program may close its terminal and open it again (an init system does): without any holder the
     terminal would have ended at the first of it.
     """
-    import fcntl  # noqa: PLC0415 - few runs have a terminal
-
     try:
-        return fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        return open_peer(master)
     except OSError:
         return -1

@@ -20,11 +20,11 @@ from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
 from pier.runtime import hooks, idmap, wire
 from pier.runtime.bundle import Bundle, namespace_types
-from pier.runtime.child import START_TIMEOUT_S, close_fds
 from pier.runtime.first import Circumstances, Inheritance
 from pier.runtime.first import run as run_first
 from pier.runtime.init import Stdio, is_new, keyring_name
 from pier.runtime.request import BindRoot, StartRequest
+from pier.runtime.starting import START_TIMEOUT_S, close_fds
 from pier.runtime.state import Container, Record, StateError, start_time
 
 Warn = Callable[[str], None]
@@ -132,9 +132,9 @@ class _Birth:
     def _save_filter(self) -> None:
         profile = self._linux.get("seccomp")
         if profile is not None:
-            from pier.kernel.seccomp_compiler import compile_profile  # noqa: PLC0415 - most containers of tests have none
+            from pier.runtime.filter_cache import filter_of  # noqa: PLC0415 - not every container has one
 
-            self._container.save_filter(compile_profile(profile))
+            self._container.save_filter(filter_of(os.path.dirname(self._container.path), profile))
 
     def _request(self) -> StartRequest:
         root = self._bundle.rootfs

@@ -27,7 +27,7 @@ from pier.kernel.cgroups import Cgroup
 from pier.kernel.namespaces import fork_into_cgroup
 from pier.kernel.paths import closing
 from pier.runtime import wire
-from pier.runtime.child import Child, Starting, close_fds, make_stdio
+from pier.runtime.child import Child
 from pier.runtime.init import Report, Stdio
 from pier.runtime.init import run as run_init
 from pier.runtime.join import run as run_exec
@@ -35,6 +35,7 @@ from pier.runtime.logfile import Log
 from pier.runtime.poll import HANGUP, READ, Poller
 from pier.runtime.reaper import exit_code
 from pier.runtime.request import ExecRequest, ExitRecord, Supervision
+from pier.runtime.starting import Starting, close_fds, make_stdio
 from pier.runtime.streams import Streams
 from pier.runtime.trace import describe as describe_error
 

@@ -1,19 +1,24 @@
-"""Light stand-ins for `typing`, `dataclasses`, `socket`, `signal` and `json` in the zygote.
+"""Light stand-ins for `typing`, `dataclasses`, `collections`, `contextlib`, `functools`, `operator`, `socket`, `signal`
+and `json` in the zygote and in `pier-runtime`.
 
 A monitor shares the zygote's memory with all others, but copies a page when it touches one object on it (a reference
 count is a write). So what is loaded there is small and does little: the real modules bring `inspect`, `re`, `enum` and
 generated methods for every class, 4 MB in all, and turn each signal number and socket type into an enum member. Here
 are the parts of them that modules in the zygote use; a name that is missing is an ImportError or AttributeError there.
 Structs behave as the real ones do, but nothing guards a frozen field, and two of them do not compare.
+The command line, which loads all of it anew each time, starts in two thirds of the time for them.
 """
 
 from __future__ import annotations
 
+import _collections  # type: ignore[import-not-found]
+import _collections_abc
+import _functools  # type: ignore[import-not-found]
 import _json
+import _operator
 import _signal  # type: ignore[import-not-found]
 import _socket
 import sys
-from collections import namedtuple
 from types import ModuleType, SimpleNamespace
 
 TYPE_CHECKING = False
@@ -24,8 +29,10 @@ if TYPE_CHECKING:  # type checkers know the name wherever it comes from
 
 def install() -> None:
     """Put the stand-ins where `import` looks. Before any other module of Pier is loaded, and in the zygote only."""
-    for module in (_typing(), _dataclasses(), _sockets(), _signals(), *_json_modules()):
+    plain = (_typing(), _dataclasses(), _functions(), _operators(), _contexts(), _sockets(), _signals())
+    for module in (*plain, *_json_modules(), _collections_module()):
         sys.modules[module.__name__] = module
+    sys.modules["collections.abc"] = _collections_abc
 
 
 def _module(name: str, **content: Any) -> ModuleType:
@@ -49,20 +56,44 @@ def _typing() -> ModuleType:
     )
 
 
-_namedtuple: Callable[..., type] = namedtuple
-"""Under a name that mypy does not want to evaluate."""
-
-
 class _NamedTupleType(type):
-    """Makes a `collections.namedtuple` of the fields in a class's body, with the body's methods."""
+    """Makes a tuple's subclass of the fields in a class's body, with the body's methods."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-        fields = list(body.pop("__annotations__", {}))
-        defaults = [body.pop(field) for field in fields if field in body]
-        made = _namedtuple(name, fields, defaults=defaults, module=body.pop("__module__"))
-        for key, value in body.items():
-            setattr(made, key, value)
-        return made
+        fields = tuple(body.get("__annotations__", ()))
+        defaults = {field: body.pop(field) for field in fields if field in body}
+        getters = {field: _collections._tuplegetter(index, None) for index, field in enumerate(fields)}
+        made = {"_fields": fields, "__match_args__": fields, "_replace": _replaced, "__slots__": ()}
+        return type(name, (tuple,), body | getters | made | {"__new__": _tuple_maker(fields, defaults)})
+
+
+def _tuple_maker(fields: tuple[str, ...], defaults: dict[str, Any]) -> Callable[..., Any]:
+    count, new = len(fields), tuple.__new__
+
+    def make(cls: type, *values: object, **named: object) -> Any:
+        if named or len(values) != count:
+            values = tuple(_bound(cls, fields, defaults, values, named))
+        return new(cls, values)
+
+    return make
+
+
+def _replaced(self: Any, **changes: object) -> Any:
+    return type(self)(**(dict(zip(self._fields, self, strict=True)) | changes))
+
+
+def _bound(
+    cls: type, fields: tuple[str, ...], defaults: dict[str, Any], values: tuple[object, ...], named: dict[str, object]
+) -> list[Any]:
+    """The value of each field from a call's arguments. Raises TypeError."""
+    given = dict(zip(fields, values, strict=False))
+    if len(values) > len(fields) or not set(fields).issuperset(named) or not given.keys().isdisjoint(named):
+        raise TypeError(f"{cls.__name__} has the fields {', '.join(fields)}")
+    found = defaults | given | named
+    lacking = [field for field in fields if field not in found]
+    if lacking:
+        raise TypeError(f"{cls.__name__} lacks the field {lacking[0]}")
+    return [found[field] for field in fields]
 
 
 class _NamedTupleBase:
@@ -83,28 +114,121 @@ class _Factory:
         self.make = default_factory
 
 
-_MISSING = object()
-
-
 def _with_init(cls: type) -> type:
     """`cls` with an `__init__` over its fields; one function's code serves all classes."""
     names = tuple(cls.__annotations__)
-    known = frozenset(names)
-    defaults = {name: getattr(cls, name, _MISSING) for name in names}
+    defaults = {name: getattr(cls, name) for name in names if hasattr(cls, name)}
 
     def initialise(self: object, *values: object, **named: object) -> None:
-        given = dict(zip(names, values, strict=False))
-        if len(values) > len(names) or not known.issuperset(named) or not given.keys().isdisjoint(named):
-            raise TypeError(f"{cls.__name__} has the fields {', '.join(names)}")
-        given.update(named)
-        for name in names:
-            value = given.get(name, defaults[name])
-            if value is _MISSING:
-                raise TypeError(f"{cls.__name__} lacks the field {name}")
+        for name, value in zip(names, _bound(cls, names, defaults, values, named), strict=True):
             setattr(self, name, value.make() if isinstance(value, _Factory) else value)
 
     cls.__init__ = initialise  # type: ignore[misc]
     return cls
+
+
+# --- collections, functools, operator --------------------------------------------------------------------------------
+
+
+def _collections_module() -> ModuleType:
+    # A package, as `import collections.abc` wants it.
+    return _module("collections", abc=_collections_abc, deque=_collections.deque, __path__=[])
+
+
+def _functions() -> ModuleType:
+    def cache(function: Callable[..., Any]) -> Any:
+        return _functools._lru_cache_wrapper(function, None, False, tuple)
+
+    return _module("functools", cache=cache, partial=_functools.partial)
+
+
+def _operators() -> ModuleType:
+    return _module("operator", **_public(_operator))
+
+
+# --- contextlib ------------------------------------------------------------------------------------------------------
+
+
+class _Suppress:
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> bool:
+        return kind is not None and issubclass(kind, self._kinds)
+
+
+class _Closing:
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __enter__(self) -> Any:
+        return self._thing
+
+    def __exit__(self, *error: object) -> None:
+        self._thing.close()
+
+
+class _Managed:
+    """A generator that yields once, as a context manager."""
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def __enter__(self) -> Any:
+        return next(self._generator)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> bool:
+        if error is None:
+            for _ in self._generator:
+                raise RuntimeError("generator didn't stop")
+            return False
+        try:
+            self._generator.throw(error)
+        except StopIteration:
+            return True
+        except BaseException as raised:
+            if raised is error:
+                return False
+            raise
+        raise RuntimeError("generator didn't stop after throw()")
+
+
+def _contextmanager(function: Callable[..., Any]) -> Callable[..., _Managed]:
+    return lambda *values, **named: _Managed(function(*values, **named))
+
+
+class _ExitStack:
+    def __init__(self) -> None:
+        self._entered: list[Any] = []
+
+    def enter_context(self, manager: Any) -> Any:
+        entered = manager.__enter__()
+        self._entered.append(manager)
+        return entered
+
+    def __enter__(self) -> _ExitStack:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> bool:
+        left = error
+        while self._entered:
+            try:
+                if self._entered.pop().__exit__(type(left) if left else None, left, left and left.__traceback__):
+                    left = None
+            except BaseException as raised:
+                left = raised
+        if left is not None and left is not error:
+            raise left
+        return left is None and error is not None
+
+
+def _contexts() -> ModuleType:
+    return _module(
+        "contextlib", suppress=_Suppress, closing=_Closing, contextmanager=_contextmanager, ExitStack=_ExitStack
+    )
 
 
 # --- socket, signal --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
     ROOT/ID/config.json   the configuration it was made from
     ROOT/ID/exec.fifo     there from `create` to `start`; the first process waits at it
     ROOT/ID/seccomp.bpf   the compiled filter, where there is one
+    ROOT/~seccomp         filters kept for other containers (`filter_cache`)
 
 A process is known by pid and start time together: a number that another process got since is not taken for it.
 """
@@ -169,7 +170,7 @@ def all_ids(root: str) -> list[str]:
     """The ids of the containers below `root`, sorted; none where there is no such folder."""
     try:
         with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            return sorted(e.name for e in entries if ID_LETTERS.issuperset(e.name) and e.is_dir(follow_symlinks=False))
     except OSError as error:
         if error.errno == errno.ENOENT:
             return []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,20 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_named_tuple(declared: dict[str, Any]) -> None:
     point = declared["Point"](1)
-    assert point == (1, 2)
-    assert point.total() == 3
+    assert point == declared["Point"](y=2, x=1) == (1, 2)
+    assert (point.x, point.y, point.total()) == (1, 2, 3)
     assert point._replace(y=5) == (1, 5)
+    with pytest.raises(AttributeError):
+        point.x = 3
+    match point:
+        case (x, y):
+            assert (x, y) == (1, 2)
+
+
+@pytest.mark.parametrize(("values", "named"), [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1}), ((1,), {"z": 1})])
+def test_named_tuple_refuses_other_fields(declared: dict[str, Any], values: tuple[Any, ...], named: Any) -> None:
+    with pytest.raises(TypeError, match="field"):
+        declared["Point"](*values, **named)
 
 
 def test_dataclass(declared: dict[str, Any]) -> None:
@@ -62,6 +75,62 @@ def test_dataclass(declared: dict[str, Any]) -> None:
 def test_dataclass_refuses_other_fields(declared: dict[str, Any], values: tuple[Any, ...], named: Any) -> None:
     with pytest.raises(TypeError, match="field"):
         declared["Box"](*values, **named)
+
+
+LIGHT, REAL = stand_ins._contexts(), contextlib
+
+
+def story(contexts: Any, inside: BaseException | None, at_exit: BaseException | None, swallow: bool) -> list[str]:
+    """What happens, step by step, in a block of each kind of context manager."""
+    steps: list[str] = []
+
+    @contexts.contextmanager  # type: ignore[untyped-decorator]
+    def managed(name: str) -> Iterator[str]:
+        steps.append(f"enter {name}")
+        try:
+            yield name
+        except KeyError:
+            steps.append(f"{name} saw a KeyError")
+            if not swallow:
+                raise
+        finally:
+            steps.append(f"leave {name}")
+            if at_exit is not None and name == "b":
+                raise at_exit
+
+    class Thing:
+        def close(self) -> None:
+            steps.append("closed")
+
+    try:
+        with contexts.ExitStack() as stack:
+            steps.append(stack.enter_context(managed("a")))
+            steps.append(stack.enter_context(managed("b")))
+            stack.enter_context(contexts.closing(Thing()))
+            stack.enter_context(contexts.suppress(IndexError))
+            if inside is not None:
+                raise inside
+        steps.append("went on")
+    except BaseException as error:
+        steps.append(f"raised {error!r}")
+    return steps
+
+
+@pytest.mark.parametrize("inside", [None, KeyError("k"), IndexError("i"), ValueError("v"), SystemExit(3)])
+@pytest.mark.parametrize("at_exit", [None, OSError("late"), KeyError("late")])
+@pytest.mark.parametrize("swallow", [False, True])
+def test_contexts_do_what_the_real_ones_do(
+    inside: BaseException | None, at_exit: BaseException | None, swallow: bool
+) -> None:
+    assert story(LIGHT, inside, at_exit, swallow) == story(REAL, inside, at_exit, swallow)
+
+
+def test_a_cache_calls_once() -> None:
+    calls: list[int] = []
+    double = stand_ins._functions().cache(lambda number: calls.append(number) or number * 2)
+    assert (double(2), double(2), calls) == (4, 4, [2])
+    double.cache_clear()
+    assert (double(2), calls) == (4, [2, 2])
 
 
 @pytest.mark.parametrize("value", [None, {"a": [1, 2.5, True, "\u2028é\x00"]}, [], "text", -1])
@@ -93,12 +162,16 @@ def test_sockets_are_sockets() -> None:
         assert other.recv(1) == b"x"
 
 
-def test_the_zygote_is_spared_the_heavy_modules() -> None:
+HEAVY = {"asyncio", "inspect", "enum", "re", "subprocess", "traceback", "logging", "keyword", "reprlib"}
+
+
+@pytest.mark.parametrize("module", ["pier.runtime.zygote", "pier.runtime.command_start"])
+def test_the_zygote_and_the_command_line_are_spared_the_heavy_modules(module: str) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pier.runtime import stand_ins; stand_ins.install()\n"
-        "import pier.runtime.zygote\n"
-        "print(*sorted({'asyncio', 'inspect', 'enum', 're', 'subprocess', 'traceback', 'logging'} & set(sys.modules)))"
+        f"import {module}\n"
+        f"print(*sorted({HEAVY} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-IS", "-c", code, SOURCE], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

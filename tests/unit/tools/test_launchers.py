@@ -1,5 +1,6 @@
 """Attack 27: nothing that a local user can place runs inside the commands."""
 
+import json
 import os
 import subprocess
 import sys
@@ -86,6 +87,38 @@ def test_an_interpreter_that_a_shebang_cannot_name(installed: Path, name: str) -
     write_launchers(str(python), installed)
     done = subprocess.run([installed / "bin" / "pier", "x"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (7, "")
+
+
+EXE = """
+import os, json
+def main():
+    print(json.dumps([bool(os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY), os.stat("/proc/self/exe").st_ino]))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or os.uname().machine != "x86_64", reason="needs root, and a launcher for x86-64")
+def test_attack_01_the_runtimes_interpreter_is_on_a_read_only_mount_from_its_start(installed: Path) -> None:
+    (installed / "code" / "pier" / "runtime" / "entry.py").write_text(EXE)
+    before = Path("/proc/self/mountinfo").read_text()
+    done = subprocess.run([installed / "bin" / "pier-runtime"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, os.stat(os.path.realpath(sys.executable)).st_ino]
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to lose")
+def test_who_may_not_mount_gets_the_runtime_all_the_same(installed: Path) -> None:
+    without = ["setpriv", "--bounding-set=-sys_admin"]
+    done = subprocess.run([*without, installed / "bin" / "pier-runtime"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_an_interpreter_that_is_gone_is_said(installed: Path) -> None:
+    write_launchers("/nosuch/python3", installed)
+    done = subprocess.run([installed / "bin" / "pier-runtime"], capture_output=True, text=True, check=False)
+    assert done.returncode in (126, 127)
+    assert "/nosuch/python3" in done.stderr
 
 
 def test_the_installed_commands_are_ours(tmp_path: Path) -> None:

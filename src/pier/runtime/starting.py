@@ -1,0 +1,130 @@
+"""A process that has been forked and is not yet the program: its streams, what it reports (`init.Report`), its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from pier.runtime import wire
+from pier.runtime.init import Stdio
+
+START_TIMEOUT_S = 120.0
+"""A start that hangs (a dead NFS server under a bind mount) is given up after this."""
+
+
+class Outer(NamedTuple):
+    """The monitor's ends of a process's pipes; -1 for none."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def make_stdio(*, terminal: bool, open_stdin: bool) -> tuple[Stdio, Outer]:
+    """Pipes for a process's streams (none with a terminal): (its ends, ours); /dev/null without `open_stdin`."""
+    if terminal:
+        return Stdio(-1, -1, -1), Outer(-1, -1, -1)
+    if open_stdin:
+        stdin, our_stdin = os.pipe2(os.O_CLOEXEC)
+    else:
+        stdin, our_stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+    our_stdout, stdout = os.pipe2(os.O_CLOEXEC)
+    our_stderr, stderr = os.pipe2(os.O_CLOEXEC)
+    return Stdio(stdin, stdout, stderr), Outer(our_stdin, our_stdout, our_stderr)
+
+
+def close_fds(fds: Iterable[int]) -> None:
+    """Close what there is to close: all are open, or -1."""
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+class Starting:
+    """A process that is not yet the program: what it reports, and what the monitor holds for it meanwhile."""
+
+    def __init__(self, pid: int, report: socket.socket, outer: Outer, *, terminal: bool) -> None:
+        self.pid = pid
+        self.report = report
+        self.terminal = terminal
+        self.done = False
+        self.error: tuple[str, int] | None = None
+        self._outer = outer
+        self._terminal_fd = -1
+        self._passed_on = False
+        self._warnings: list[str] = []
+        report.settimeout(START_TIMEOUT_S)
+
+    def receive(self) -> None:
+        """Take one message of the process, or the end of file that says it is the program now."""
+        try:
+            received = wire.receive(self.report)
+        except TimeoutError:
+            self._end((f"the process was not ready after {START_TIMEOUT_S:.0f} s", 128))
+            return
+        except (OSError, ValueError) as error:
+            self._end((str(error), 128))
+            return
+        if received is None:
+            self._end(None)
+            return
+        message, fds = received
+        try:
+            self._take(message, fds)
+        except (TypeError, ValueError) as error:
+            self._end((f"malformed report: {error}", 128))
+
+    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        if message.get("terminal") and fds and self._terminal_fd < 0:
+            self._terminal_fd = fds.pop()
+        close_fds(fds)
+        if "error" in message:
+            self._end((str(message["error"]), int(message.get("exit_code", 128))))
+        elif "warning" in message:
+            self._warnings.append(str(message["warning"]))
+        elif "pid" in message:
+            self._pass_on(int(message["pid"]))
+
+    def _pass_on(self, pid: int) -> None:
+        """The process ends, and a sibling it has made goes on in its place.
+
+        Who goes on may be in the power of the container's debugger already: only a child of ours is taken, and once.
+        """
+        if self._passed_on:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            os.waitpid(self.pid, 0)
+            self.pid, self._passed_on = pid, True
+
+    def _end(self, error: tuple[str, int] | None) -> None:
+        self.done = True
+        self.error = error
+
+    def take_warnings(self) -> list[str]:
+        taken, self._warnings = self._warnings, []
+        return taken
+
+    def abandon(self) -> None:
+        """The start has failed: make sure that the process is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        close_fds([*self._outer, self._terminal_fd])
+
+    @property
+    def outputs(self) -> dict[int, int]:
+        """The program's descriptor -> where its output is read."""
+        if self.terminal:
+            return {1: self._terminal_fd}
+        return {1: self._outer.stdout, 2: self._outer.stderr}
+
+    @property
+    def stdin(self) -> int | None:
+        fd = self._terminal_fd if self.terminal else self._outer.stdin
+        return fd if fd >= 0 else None
