@@ -53,7 +53,6 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     ("GET", "/images/{name...}/history", "ImageHistory"),
     ("GET", "/images/{name...}/get", "ImageGet"),
     ("GET", "/images/{name...}/attestations", "ImageAttestations"),
-    ("POST", "/images/{name...}/push", "ImagePush"),
     ("GET", "/distribution/{name...}/json", "DistributionInspect"),
     # the daemon
     ("POST", "/auth", "SystemAuth"),

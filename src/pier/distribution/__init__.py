@@ -4,7 +4,8 @@ from pier.distribution.credentials import ANONYMOUS, Credentials
 from pier.distribution.download import Backoff, Watcher
 from pier.distribution.endpoints import ProxyConfig, RegistryConfig
 from pier.distribution.errors import RegistryError
-from pier.distribution.repository import Registries, Repository
+from pier.distribution.registries import Registries
+from pier.distribution.repository import Repository
 
 __all__ = [
     "ANONYMOUS",

@@ -26,6 +26,7 @@ CLIENT_ID: Final = "pier"
 class _Answer(msgspec.Struct):
     token: str | None = None
     access_token: str | None = None
+    refresh_token: str | None = None
     expires_in: float | None = None
 
 
@@ -45,6 +46,8 @@ class Authenticator:
         self._credentials = credentials
         self._clock = clock
         self._tokens: dict[tuple[str, str], _Token] = {}
+        self.refresh_token = ""
+        """The one that came with a token that was asked for `offline`."""
 
     def credentials_for(self, endpoint: Endpoint) -> Credentials:
         """None for a mirror: it is another party (attack 18)."""
@@ -55,12 +58,17 @@ class Authenticator:
         token = self._tokens.get((endpoint.url, scope))
         return token.header if token and token.expires_at_s > self._clock() else None
 
-    async def answer(self, endpoint: Endpoint, challenges: list[Challenge], scope: str) -> str:
-        """The header that answers a challenge. Raises LoginFailed, RealmRefused, RegistryError."""
+    async def answer(
+        self, endpoint: Endpoint, challenges: list[Challenge], scope: str, *, offline: bool = False
+    ) -> str:
+        """The header that answers a challenge; `offline` asks for a refresh token beside it.
+
+        Raises LoginFailed, RealmRefused, RegistryError.
+        """
         credentials = self.credentials_for(endpoint)
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
         if "bearer" in by_scheme:
-            token = await self._bearer(endpoint, by_scheme["bearer"], credentials, scope)
+            token = await self._bearer(endpoint, by_scheme["bearer"], credentials, scope, offline=offline)
         elif "basic" in by_scheme:
             if credentials.basic is None:
                 raise LoginFailed(detail="no basic auth credentials")
@@ -70,12 +78,14 @@ class Authenticator:
         self._tokens[endpoint.url, scope] = token
         return token.header
 
-    async def _bearer(self, endpoint: Endpoint, challenge: Challenge, credentials: Credentials, scope: str) -> _Token:
+    async def _bearer(
+        self, endpoint: Endpoint, challenge: Challenge, credentials: Credentials, scope: str, *, offline: bool
+    ) -> _Token:
         if credentials.registry_token:
             return _Token(f"Bearer {credentials.registry_token}", float("inf"))
         realm = check_realm(challenge.parameters.get("realm", ""), endpoint)
-        fields = {"service": challenge.parameters.get("service", ""), "scope": scope}
-        fields = {name: value for name, value in fields.items() if value}
+        service = challenge.parameters.get("service", "")
+        fields = {name: value for name, value in {"service": service, "scope": scope}.items() if value}
         headers: dict[str, str] = {}
         if credentials.identity_token:
             method, form = (
@@ -92,20 +102,23 @@ class Authenticator:
             if credentials.basic is not None:
                 headers["Authorization"] = credentials.basic
                 fields["account"] = credentials.username
-            realm = realm.update_query(fields)
+                fields |= {"client_id": CLIENT_ID, "offline_token": "true"} if offline else {}
+            # One `scope` each in a query, all in one with spaces in a form (distribution token spec).
+            realm = realm.update_query({**fields, "scope": scope.split()} if scope else fields)
         asked_at = self._clock()
-        async with self._transport.send(method, realm, endpoint=endpoint, headers=headers, form=form) as response:
+        async with self._transport.send(method, realm, endpoint=endpoint, headers=headers, body=form) as response:
             body = await read_bounded(response, MAX_TOKEN_BYTES)
         if response.status != 200:
             code, detail = describe_refusal(response.status, response.reason or "", body)
             if response.status in (401, 403) or code in ("UNAUTHORIZED", "DENIED"):
                 raise LoginFailed(detail=detail if code else "unauthorized: incorrect username or password")
             raise RequestRefused(what=f"token server {realm.host}", detail=detail)
-        return _read_token(body, asked_at, realm.host or "")
+        token, self.refresh_token = _read_token(body, asked_at, realm.host or "")
+        return token
 
 
-def _read_token(body: bytes, asked_at_s: float, host: str) -> _Token:
-    """The bearer header in a token server's answer. Raises RequestRefused."""
+def _read_token(body: bytes, asked_at_s: float, host: str) -> tuple[_Token, str]:
+    """The bearer header in a token server's answer, and its refresh token if any. Raises RequestRefused."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -115,4 +128,7 @@ def _read_token(body: bytes, asked_at_s: float, host: str) -> _Token:
         raise RequestRefused(what=f"token server {host}", detail="authorization server did not include a token")
     lifetime_s = max(answer.expires_in or 0.0, LEAST_LIFETIME_S)
     # Let it go a tenth early, so that it does not end on the way.
-    return _Token(f"Bearer {token}", asked_at_s + lifetime_s * 0.9)
+    refresh_token = answer.refresh_token or ""
+    if not refresh_token.isascii() or not refresh_token.isprintable():
+        refresh_token = ""
+    return _Token(f"Bearer {token}", asked_at_s + lifetime_s * 0.9), refresh_token

@@ -27,7 +27,7 @@ GOOD_PROGRESS: Final = 1 << 20
 """Bytes received in one go after which earlier failures no longer count."""
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-_TRANSIENT: Final = (RegistryUnreachable, ServerFailed, TooManyRequests)
+TRANSIENT: Final = (RegistryUnreachable, ServerFailed, TooManyRequests)
 
 
 class Watcher(Protocol):
@@ -78,7 +78,7 @@ async def _fill(open_blob: Open, descriptor: Descriptor, writer: Writer, watcher
         begun = writer.offset
         try:
             await _receive(open_blob, descriptor, writer, watcher)
-        except _TRANSIENT:
+        except TRANSIENT:
             failures = 1 if writer.offset - begun >= GOOD_PROGRESS else failures + 1
             if failures > backoff.retries:
                 raise
@@ -105,6 +105,7 @@ async def _receive(open_blob: Open, descriptor: Descriptor, writer: Writer, watc
                 watcher.received(writer.offset)
     if writer.offset < descriptor.size:
         raise RegistryUnreachable(
+            method="Get",
             url=str(descriptor.digest),
             host=host,
             reason=f"unexpected EOF after {writer.offset} of {descriptor.size} bytes",

@@ -13,8 +13,10 @@ from typing import Final, Self
 from yarl import URL
 
 from pier.distribution.errors import ProxyUnusable
+from pier.distribution.hosts import Host, HostsFile, hosts_file
 from pier.oci.reference import DEFAULT_DOMAIN
 
+SOCKS: Final = ("socks5", "socks5h")
 DOCKER_HUB: Final = "registry-1.docker.io"
 """The host that serves what is named `docker.io`."""
 CERTS_DIRS: Final = ("/etc/pier/certs.d", "/etc/docker/certs.d")
@@ -36,6 +38,22 @@ class ProxyConfig:
             return environment.get(name) or environment.get(name.lower(), "")
 
         return cls(of("HTTP_PROXY"), of("HTTPS_PROXY"), of("NO_PROXY"))
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Files of one endpoint beside those of its folder in `certs.d`."""
+
+    authorities: tuple[str, ...] = ()
+    clients: tuple[tuple[str, str], ...] = ()
+    """Certificate and key; an empty key is in the certificate's file."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.authorities + tuple(path for pair in self.clients for path in pair if path)
+
+
+NO_FILES: Final = TlsFiles()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +79,11 @@ class Endpoint:
     """Must its certificate verify?"""
     mirror: bool = False
     """Mirrors never get the credentials of the registry they stand for."""
+    override_path: bool = False
+    """Is `/v2` part of `url` already?"""
+    tls: TlsFiles = NO_FILES
+    headers: tuple[tuple[str, str], ...] = ()
+    """Sent with every request to it, and to no other host."""
 
     @property
     def host(self) -> str:
@@ -68,19 +91,51 @@ class Endpoint:
         return self.url.partition("://")[2].partition("/")[0].rpartition("@")[2]
 
     @property
+    def base(self) -> str:
+        """What paths of the protocol are below."""
+        return self.url if self.override_path else f"{self.url}/v2"
+
+    @property
     def plain(self) -> bool:
         return self.url.startswith("http://")
 
 
-def endpoints_for(domain: str, config: RegistryConfig) -> list[Endpoint]:
-    """The places to try for a registry's name, in order.
+def endpoints_for(domain: str, config: RegistryConfig, *, push: bool = False) -> list[Endpoint]:
+    """The places to try for a registry's name, in order; for a push only those that may be pushed to.
+
+    A `hosts.toml` in the registry's folder decides, else `registry-mirrors`. Blocks on that file's few bytes.
+    Raises BadHostsFile.
 
     >>> [endpoint.url for endpoint in endpoints_for("localhost:5000", RegistryConfig())]
     ['https://localhost:5000', 'http://localhost:5000']
     """
-    if domain == DEFAULT_DOMAIN:
-        return [*(_mirror(url, config.insecure) for url in config.mirrors), *_origin(DOCKER_HUB, config.insecure)]
-    return _origin(domain, config.insecure)
+    listed = hosts_file(domain, config.certs_dirs)
+    if listed is not None:
+        return _listed_endpoints(listed, domain, config, push=push)
+    origin = _origin(DOCKER_HUB if domain == DEFAULT_DOMAIN else domain, config.insecure)
+    if domain != DEFAULT_DOMAIN or push:
+        return origin
+    return [*(_mirror(url, config.insecure) for url in config.mirrors), *origin]
+
+
+def _listed_endpoints(listed: HostsFile, domain: str, config: RegistryConfig, *, push: bool) -> list[Endpoint]:
+    """What a hosts.toml says, then the registry itself unless the file names it or another in its place."""
+    needed = {"push"} if push else {"pull", "resolve"}
+    own = DOCKER_HUB if domain == DEFAULT_DOMAIN else domain
+    origin = [_listed_endpoint(listed.server, own, config)] if listed.server else _origin(own, config.insecure)
+    hosts = [_listed_endpoint(host, own, config) for host in listed.hosts if needed <= host.capabilities]
+    known = {endpoint.url for endpoint in hosts}
+    return [*hosts, *(endpoint for endpoint in origin if endpoint.url not in known)]
+
+
+def _listed_endpoint(host: Host, own: str, config: RegistryConfig) -> Endpoint:
+    endpoint = Endpoint(host.url, override_path=host.override_path, headers=host.headers)
+    return replace(
+        endpoint,
+        verify=not (host.skip_verify or is_insecure(endpoint.host, config.insecure)),
+        mirror=endpoint.host != own,
+        tls=TlsFiles(host.authorities, host.clients),
+    )
 
 
 def _origin(host: str, insecure: Iterable[str]) -> list[Endpoint]:
@@ -126,8 +181,8 @@ def proxy_for(url: URL, proxies: ProxyConfig) -> str | None:
     if "://" not in proxy:
         proxy = f"http://{proxy}"
     scheme = proxy.partition("://")[0]
-    if scheme not in ("http", "https"):
-        raise ProxyUnusable(proxy=without_password(proxy), reason=f"{scheme} proxies are not supported yet")
+    if scheme not in ("http", "https", *SOCKS):
+        raise ProxyUnusable(proxy=without_password(proxy), reason=f"{scheme} is no kind of proxy that is known here")
     try:
         host = URL(proxy).host
     except ValueError as error:
@@ -135,6 +190,11 @@ def proxy_for(url: URL, proxies: ProxyConfig) -> str | None:
     if not host:
         raise ProxyUnusable(proxy=without_password(proxy), reason="no host")
     return proxy
+
+
+def is_socks(proxy: str) -> bool:
+    """`socks5://` and `socks5h://`: in both the proxy looks names up."""
+    return proxy.partition("://")[0] in SOCKS
 
 
 def without_password(url: str) -> str:

@@ -7,11 +7,14 @@ RegistryError             500   the root
 ├── ProxyUnusable               a proxy setting that cannot be used
 ├── BadCertificateFile          a file under certs.d that cannot be read
 ├── RequestRefused              an answer with an error status
+├── LoginFailed           401   name, password or token are wrong
+├── BadHostsFile                a hosts.toml that cannot be used
 ├── TooManyRequests       429   the registry's rate limit
-├── AccessDenied          404   T25: the registry wants other credentials
+├── AccessDenied          404   T25: the registry wants other credentials (push: 403)
 ├── ManifestUnknown       404   no such tag or digest there
 ├── RealmRefused                attack 18: credentials would go where they must not
 ├── RedirectRefused             attack 18: a redirect to where nothing is to be fetched from
+├── UploadRefused               attack 11: the registry found another digest in what was sent
 └── ContentRefused              attack 11: an answer that is not what its digest or size says
 """
 
@@ -36,37 +39,39 @@ class RegistryError(PierError):
 
 
 class RegistryUnreachable(RegistryError):
-    """Get "{url}": {reason}"""
+    """{method} "{url}": {reason}"""
 
     remedy = (
         "{host} could not be reached{via}; in "
         f"{CONFIG_FILE} "
         'set "proxies": {{"https-proxy": …, "http-proxy": …, "no-proxy": …}} if this machine goes out through a proxy, '
-        'or "registry-mirrors": ["https://…"] if docker.io is to be fetched elsewhere; then restart pierd'
+        'or "registry-mirrors": ["https://…"] if docker.io is to be fetched elsewhere; then `systemctl reload pierd`'
     )
 
     def at(self, hosts: str) -> Self:
         """The same failure, told of all the hosts that were tried."""
         fields = self.fields
-        return type(self)(url=fields["url"], reason=fields["reason"], via=fields["via"], host=hosts)
+        return type(self)(
+            method=fields["method"], url=fields["url"], reason=fields["reason"], via=fields["via"], host=hosts
+        )
 
 
 class CertificateRefused(RegistryError):
-    """Get "{url}": tls: failed to verify certificate: x509: {reason}"""
+    """{method} "{url}": tls: failed to verify certificate: x509: {reason}"""
 
     remedy = (
         "{certificate}; put the authority's certificate into {folder}/ca.crt, "
         'or, to go without verification, add "{host}" to "insecure-registries" in '
-        f"{CONFIG_FILE} and restart pierd"
+        f"{CONFIG_FILE} and `systemctl reload pierd`"
     )
 
 
 class PlainHttpAnswer(RegistryError):
-    """Get "{url}": http: server gave HTTP response to HTTPS client"""
+    """{method} "{url}": http: server gave HTTP response to HTTPS client"""
 
     remedy = (
         'to use this registry without encryption add "{host}" to "insecure-registries" in '
-        f"{CONFIG_FILE} and restart pierd"
+        f"{CONFIG_FILE} and `systemctl reload pierd`"
     )
 
 
@@ -74,6 +79,13 @@ class ProxyUnusable(RegistryError):
     """invalid proxy {proxy!r}: {reason}"""
 
     remedy = f'set it as http://host:port in "proxies" of {CONFIG_FILE}, or in HTTP_PROXY and HTTPS_PROXY'
+
+
+class BadHostsFile(RegistryError):
+    """{path}: {reason}"""
+
+    remedy = 'containerd\'s hosts.toml is wanted: server, and [host."https://…"] with capabilities, ca, client, \
+skip_verify, override_path, header'
 
 
 class BadCertificateFile(RegistryError):
@@ -90,8 +102,14 @@ class ServerFailed(RequestRefused):
     """{what}: {detail}"""
 
 
+class TooLarge(RequestRefused):
+    """{what}: {detail}"""
+
+
 class LoginFailed(RegistryError):
     """{detail}"""
+
+    status = 401
 
 
 class TooManyRequests(RegistryError):
@@ -106,6 +124,12 @@ class AccessDenied(RegistryError):
 
     status = 404
     remedy = "asked {host} as {user} for {scope}; `docker login {host}` with an account that may"
+
+
+class PushDenied(AccessDenied):
+    """push access denied for {name}, repository does not exist or may require authorization: {detail}"""
+
+    status = 403
 
 
 class LoginRefused(AccessDenied):
@@ -141,6 +165,12 @@ class ContentRefused(RegistryError):
     """{what}: {reason}"""
 
     remedy = "{host} sent something else than it announced; nothing of it was kept"
+
+
+class UploadRefused(RegistryError):
+    """blob {digest}: {reason}"""
+
+    remedy = "the blob is damaged here, or on its way; if it happens again, load, pull or build the image anew"
 
 
 class _Problem(msgspec.Struct):

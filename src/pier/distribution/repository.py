@@ -1,86 +1,73 @@
-"""One repository as a client sees it: what a name points at, manifests, blobs (distribution-spec, "Pull").
+"""One repository as a client sees it: what a name points at, manifests, blobs, tags (distribution-spec).
 
-Mirrors and, for insecure registries, plain http are tried in the order of `endpoints_for`; what failed is not asked
-again for the same pull.
+Uploads are in `upload`, what every request goes through in `session`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 import aiohttp
+import msgspec
 from yarl import URL
 
-from pier.distribution.authenticator import Authenticator
-from pier.distribution.credentials import ANONYMOUS, Credentials, parse_challenges
+from pier.distribution.credentials import Credentials
 from pier.distribution.download import Backoff, Watcher, download
-from pier.distribution.endpoints import Endpoint, RegistryConfig, endpoints_for
+from pier.distribution.endpoints import Endpoint
 from pier.distribution.errors import (
-    AccessDenied,
     BlobUnknown,
     ContentRefused,
-    LoginFailed,
-    LoginRefused,
     ManifestUnknown,
-    PlainHttpAnswer,
     RegistryError,
-    RegistryUnreachable,
     RequestRefused,
-    ServerFailed,
-    TooManyRequests,
-    describe_refusal,
+    tame,
 )
-from pier.distribution.transport import Transport, host_of, read_bounded, shown
+from pier.distribution.session import Request, Session
+from pier.distribution.transport import Transport, read_bounded
+from pier.distribution.upload import Source, UploadWatcher, upload
 from pier.oci import Descriptor, Digest, InvalidDigest, Reference
-from pier.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, SCHEMA1_TYPES
+from pier.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_MANIFEST_BYTES, OCI_INDEX, SCHEMA1_TYPES
+from pier.oci.reference import InvalidTag, check_tag
 from pier.storage.content import ContentStore
 from pier.storage.errors import ContentMismatch
 
 # Schema 1 is asked for too, so that a registry which has nothing else says so instead of "not found".
 ACCEPT_MANIFESTS: Final = ", ".join([*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES), *sorted(SCHEMA1_TYPES)])
-DENIED: Final = "denied: requested access to the resource is denied"
-"""Docker's words, for an answer that has none."""
-MAX_ERROR_BYTES: Final = 64 << 10
 MAX_FOREIGN_URLS: Final = 4
+MAX_TAGS: Final = 100_000
+MAX_PAGE_BYTES: Final = 8 << 20
+TAGS_A_PAGE: Final = 1000
+MAX_TAG: Final = 128
+NO_REFERRERS: Final = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % OCI_INDEX.encode()
 
-T = TypeVar("T")
 _Answer = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 
-class Registries:
-    """All registries, under one configuration; lives as long as the daemon."""
-
-    def __init__(self, config: RegistryConfig, *, backoff: Backoff | None = None) -> None:
-        self.config = config
-        self._backoff = backoff or Backoff()
-        self._transport = Transport(config)
-
-    def repository(self, reference: Reference, credentials: Credentials = ANONYMOUS) -> Repository:
-        """A handle for one pull; needs no closing."""
-        return Repository(self._transport, reference, credentials, backoff=self._backoff)
-
-    async def close(self) -> None:
-        await self._transport.close()
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
 
 
 class Repository:
-    """Answers about one name. Every method raises RegistryError."""
+    """One name, for one user; made with `push` where it is to be written to. Every method raises RegistryError."""
 
     def __init__(
-        self, transport: Transport, reference: Reference, credentials: Credentials, *, backoff: Backoff
+        self,
+        transport: Transport,
+        reference: Reference,
+        credentials: Credentials,
+        *,
+        backoff: Backoff,
+        push: bool = False,
     ) -> None:
         self.reference = reference
-        self.scope = f"repository:{reference.path}:pull"
-        self._transport = transport
         self._backoff = backoff
-        self._authenticator = Authenticator(transport, credentials)
-        self._endpoints = endpoints_for(reference.domain, transport.config)
+        self._session = Session(transport, reference, credentials, actions="pull,push" if push else "pull")
 
     async def resolve(self) -> Descriptor:
         """What the tag or digest points at: one HEAD request where the registry answers it in full."""
-        found = await self._first_that_can(self._resolve_at)
+        found = await self._session.first_that_can(self._resolve_at)
         if self.reference.digest not in (None, found.digest):
             raise ContentRefused(
                 what=f"manifest {self.reference.familiar}", host=self.reference.domain, reason=f"it is {found.digest}"
@@ -102,7 +89,7 @@ class Repository:
                 raise ContentRefused(what=what, host=endpoint.host, reason=reason)
             return data
 
-        return await self._first_that_can(fetch)
+        return await self._session.first_that_can(fetch)
 
     async def download(self, descriptor: Descriptor, content: ContentStore, watcher: Watcher) -> None:
         """Put a blob into the content store; also raises ContentMismatch. What ends it early leaves nothing there."""
@@ -115,7 +102,7 @@ class Repository:
             await download(open_blob, descriptor, content, watcher, backoff=backoff)
 
         try:
-            await self._first_that_can(fetch)
+            await self._session.first_that_can(fetch)
         except BlobUnknown:
             if not descriptor.urls:
                 raise
@@ -137,8 +124,10 @@ class Repository:
             async def open_blob(
                 headers: Mapping[str, str], url: URL = url, endpoint: Endpoint = endpoint
             ) -> AsyncIterator[aiohttp.ClientResponse]:
-                async with self._transport.get(url, endpoint=endpoint, headers=headers) as response:
-                    await self._check(response, endpoint, url.path)
+                async with self._session.transport.fetch(
+                    url, endpoint=endpoint, request=Request("GET", url, headers)
+                ) as response:
+                    await self._session.check(response, endpoint, url)
                     yield response
 
             try:
@@ -152,21 +141,88 @@ class Repository:
             detail="none of its urls is https",
         )
 
-    async def _first_that_can(self, ask: Callable[[Endpoint], Awaitable[T]]) -> T:
-        """Ask the endpoints in order; what fails where another may do better is forgotten."""
-        tried: list[str] = []
-        while True:
-            endpoint, *others = self._endpoints
+    async def upload(self, source: Source, watcher: UploadWatcher, *, mount_from: tuple[str, ...] = ()) -> str:
+        """See that the repository has a blob; returns how: `exists`, `mounted REPOSITORY` or `uploaded`.
+
+        `mount_from` are paths of repositories of this registry that may have it.
+        """
+
+        async def send(endpoint: Endpoint) -> str:
+            return await upload(self._session, endpoint, source, watcher, backoff=self._backoff, mount_from=mount_from)
+
+        return await self._session.first_that_can(send)
+
+    async def put_manifest(self, descriptor: Descriptor, data: bytes, identifier: str) -> None:
+        """Store a manifest or index under a tag or its digest; the registry must name the same digest."""
+        headers = {"Content-Type": descriptor.media_type}
+
+        async def put(endpoint: Endpoint) -> None:
+            request = Request("PUT", f"manifests/{identifier}", headers, body=lambda: data)
+            async with self._session.ask(endpoint, request) as response:
+                said = response.headers.get("Docker-Content-Digest", "")
+            if said and said != descriptor.digest:
+                what = f"manifest {self.reference.familiar_name}:{identifier}"
+                raise ContentRefused(what=what, host=endpoint.host, reason=f"it was stored as {tame(said)}")
+
+        await self._session.first_that_can(put)
+
+    async def tag_digest(self, tag: str) -> Digest | None:
+        """What a tag points at now; None where the registry does not say."""
+
+        async def look(endpoint: Endpoint) -> Digest | None:
+            accept = {"Accept": ACCEPT_MANIFESTS}
+            async with self._ask(endpoint, f"manifests/{tag}", accept, method="HEAD") as response:
+                described = describe_head(response.headers)
+            return described.digest if described else None
+
+        return await self._session.first_that_can(look)
+
+    async def has_manifest(self, digest: Digest) -> bool:
+        """Is a manifest there already?"""
+
+        async def look(endpoint: Endpoint) -> bool:
             try:
-                return await ask(endpoint)
-            except (RegistryError, ContentMismatch) as error:
-                tried += [endpoint.host] if endpoint.host not in tried else []
-                if others and (endpoint.mirror or isinstance(error, RegistryUnreachable | PlainHttpAnswer)):
-                    self._endpoints = others if self._endpoints[0] == endpoint else self._endpoints
-                    continue
-                if isinstance(error, RegistryUnreachable) and len(tried) > 1:
-                    raise error.at(" and ".join(tried)) from error
-                raise
+                async with self._ask(endpoint, f"manifests/{digest}", {"Accept": ACCEPT_MANIFESTS}, method="HEAD"):
+                    return True
+            except ManifestUnknown:
+                return False
+
+        return await self._session.first_that_can(look)
+
+    async def tags(self) -> list[str]:
+        """All tags, page by page, as the registry sorts them; those that are no tags are left out."""
+        return await self._session.first_that_can(self._tags_at)
+
+    async def _tags_at(self, endpoint: Endpoint) -> list[str]:
+        found: dict[str, None] = {}
+        page: str | URL = f"tags/list?n={TAGS_A_PAGE}"
+        while True:
+            async with self._session.ask(endpoint, Request("GET", page, {})) as response:
+                body = await read_bounded(response, MAX_PAGE_BYTES)
+                following = next_page(response, endpoint)
+            before = len(found)
+            found.update(dict.fromkeys(tag for tag in _decode_tags(body, endpoint.host) if is_tag(tag)))
+            if following is None or len(found) == before or len(found) > MAX_TAGS:
+                return list(found)
+            page = following
+
+    async def referrers(self, digest: Digest) -> bytes:
+        """The index of what refers to a manifest: by the API, else under the tag `ALGORITHM-HEX`."""
+
+        async def fetch(endpoint: Endpoint) -> bytes:
+            try:
+                async with self._ask(endpoint, f"referrers/{digest}", {"Accept": OCI_INDEX}) as response:
+                    if response.content_type == OCI_INDEX:
+                        return await read_bounded(response, MAX_MANIFEST_BYTES)
+            except RequestRefused:
+                pass  # a registry without the API
+            try:
+                data, _ = await self._get_manifest(endpoint, f"{digest.algorithm}-{digest.hex}"[:MAX_TAG])
+            except ManifestUnknown:
+                return NO_REFERRERS
+            return data
+
+        return await self._session.first_that_can(fetch)
 
     async def _resolve_at(self, endpoint: Endpoint) -> Descriptor:
         try:
@@ -187,60 +243,8 @@ class Repository:
         async with self._ask(endpoint, f"manifests/{identifier}", {"Accept": ACCEPT_MANIFESTS}) as response:
             return await read_bounded(response, MAX_MANIFEST_BYTES), response.content_type
 
-    @asynccontextmanager
-    async def _ask(
-        self, endpoint: Endpoint, path: str, headers: Mapping[str, str], *, method: str = "GET"
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A 2xx answer of the registry, after logging in where it asks for that."""
-        url = URL(f"{endpoint.url}/v2/{self.reference.path}/{path}")
-        authorization = self._authenticator.header(endpoint, self.scope)
-        sent = {**headers, "Authorization": authorization} if authorization else headers
-        async with self._transport.get(url, endpoint=endpoint, headers=sent, method=method) as response:
-            # Only the registry itself may ask for a login, not a place it redirected to.
-            if response.status != 401 or response.url.origin() != url.origin():
-                await self._check(response, endpoint, path)
-                yield response
-                return
-            challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
-        try:
-            authorization = await self._authenticator.answer(endpoint, challenges, self.scope)
-        except LoginFailed as error:
-            said = self._denial(endpoint, error.message)
-            raise LoginRefused(method=method.capitalize(), url=shown(url), **said) from error
-        sent = {**headers, "Authorization": authorization}
-        async with self._transport.get(url, endpoint=endpoint, headers=sent, method=method) as response:
-            await self._check(response, endpoint, path)
-            yield response
-
-    async def _check(self, response: aiohttp.ClientResponse, endpoint: Endpoint, path: str) -> None:
-        """Raise what an error status means."""
-        if response.status in (200, 206):
-            return
-        body = await read_bounded(response, MAX_ERROR_BYTES)
-        code, detail = describe_refusal(response.status, response.reason or "", body)
-        host, kind = host_of(response.url), path.partition("/")[0]
-        if response.status in (401, 403) or code in ("DENIED", "UNAUTHORIZED"):
-            default = "unauthorized: authentication required" if response.status == 401 else DENIED
-            raise AccessDenied(**self._denial(endpoint, detail if code else default))
-        if response.status == 404 and kind == "manifests":
-            raise ManifestUnknown(name=self.reference.familiar, detail=detail)
-        if response.status == 404:
-            raise BlobUnknown(
-                digest=path.rpartition("/")[2], name=self.reference.familiar_name, host=host, detail=detail
-            )
-        if response.status == 429:
-            raise TooManyRequests(what=host, detail=detail, host=host)
-        raise (ServerFailed if response.status >= 500 else RequestRefused)(what=host, detail=detail)
-
-    def _denial(self, endpoint: Endpoint, detail: str) -> dict[str, str]:
-        """What T25 tells: registry, user and scope."""
-        return {
-            "name": self.reference.familiar_name,
-            "detail": detail,
-            "host": endpoint.host if endpoint.mirror else self.reference.domain,
-            "user": self._authenticator.credentials_for(endpoint).who,
-            "scope": self.scope,
-        }
+    def _ask(self, endpoint: Endpoint, path: str, headers: Mapping[str, str], *, method: str = "GET") -> _Answer:
+        return self._session.ask(endpoint, Request(method, path, headers))
 
 
 def describe_head(headers: Mapping[str, str]) -> Descriptor | None:
@@ -252,3 +256,26 @@ def describe_head(headers: Mapping[str, str]) -> Descriptor | None:
         return None
     media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return Descriptor(media_type, digest, size) if size > 0 else None
+
+
+def next_page(response: aiohttp.ClientResponse, endpoint: Endpoint) -> URL | None:
+    """The `Link: …; rel="next"` of a paginated answer, where it stays at the registry."""
+    link = response.links["next"].get("url") if "next" in response.links else None
+    if not isinstance(link, URL) or link.origin() != URL(endpoint.url).origin():
+        return None
+    return link
+
+
+def is_tag(text: str) -> bool:
+    try:
+        check_tag(text)
+    except InvalidTag:
+        return False
+    return True
+
+
+def _decode_tags(body: bytes, host: str) -> list[str]:
+    try:
+        return msgspec.json.decode(body, type=_Tags).tags or []
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ContentRefused(what="list of tags", host=host, reason=str(error)) from None

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from yarl import URL
 
 import pier
 from pier.distribution.blocking import in_thread
-from pier.distribution.endpoints import Endpoint, RegistryConfig, is_insecure, proxy_for, without_password
+from pier.distribution.endpoints import (
+    Endpoint,
+    RegistryConfig,
+    TlsFiles,
+    is_insecure,
+    is_socks,
+    proxy_for,
+    without_password,
+)
 from pier.distribution.errors import (
     CertificateRefused,
     ContentRefused,
@@ -27,7 +35,11 @@ from pier.distribution.errors import (
     RegistryUnreachable,
     tame,
 )
-from pier.distribution.tls import client_context, describe_certificate, speaks_plain_http, verification_reason
+from pier.distribution.socks import ProxyError, socks_connector
+from pier.distribution.tls import Contexts, describe_certificate, speaks_plain_http, verification_reason
+
+if TYPE_CHECKING:
+    from pier.distribution.session import Request
 
 CONNECT_TIMEOUT_S: Final = 15.0
 SILENCE_TIMEOUT_S: Final = 60.0
@@ -37,6 +49,7 @@ MAX_HEADER: Final = 32 << 10
 """Bytes of one header line: signed URLs of object stores are long."""
 READ_BUFFER: Final = 1 << 18
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SAME_METHOD: Final = frozenset({307, 308})
 
 
 class Transport:
@@ -44,30 +57,35 @@ class Transport:
 
     def __init__(self, config: RegistryConfig) -> None:
         self.config = config
-        self._session: aiohttp.ClientSession | None = None
-        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._contexts = Contexts()
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    def reconfigure(self, config: RegistryConfig) -> None:
+        """From the next request on. Sessions stay: those that run may use them still."""
+        self.config = config
 
     @asynccontextmanager
-    async def get(
-        self, url: URL, *, endpoint: Endpoint, headers: Mapping[str, str], method: str = "GET"
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send GET or HEAD and follow redirects. Raises RegistryError when there is no answer to be had.
+    async def fetch(self, url: URL, *, endpoint: Endpoint, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and follow redirects. Raises RegistryError when there is no answer to be had.
 
-        `endpoint` is whom the headers, an Authorization among them, are meant for.
+        `endpoint` is whom the headers, an Authorization among them, are meant for. What would change GET to another
+        method is not followed: an upload goes where 307 and 308 send it and nowhere else.
         """
-        sent = dict(headers)
+        sent = dict(request.headers)
+        followed = _REDIRECTS if request.method in ("GET", "HEAD") else _SAME_METHOD
         for _ in range(MAX_REDIRECTS + 1):
-            async with self.send(method, url, endpoint=endpoint, headers=sent) as response:
-                target = _location(response, url)
+            body = request.body() if request.body else None
+            async with self.send(request.method, url, endpoint=endpoint, headers=sent, body=body) as response:
+                target = location_of(response, url) if response.status in followed else None
                 if target is None:
                     yield response
                     return
-            self._check_redirect(url, target, endpoint)
+            self.check_target(url, target, endpoint)
             if target.origin() != url.origin():
                 sent.pop("Authorization", None)
             url = target
@@ -81,30 +99,47 @@ class Transport:
         *,
         endpoint: Endpoint,
         headers: Mapping[str, str],
-        form: Mapping[str, str] | None = None,
+        body: Mapping[str, str] | bytes | AsyncIterable[bytes] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send one request, redirects not followed. Raises RegistryError, also while the body is read in the block."""
+        """Send one request, redirects not followed. Raises RegistryError, also while the body is read in the block.
+
+        A mapping as `body` is sent as a form.
+        """
         proxy = proxy_for(url, self.config.proxies)
-        verify = self._verify(url, endpoint)
+        at_home = url.origin() == URL(endpoint.url).origin()
+        verify = endpoint.verify if at_home else not is_insecure(host_of(url), self.config.insecure)
         # The registry's own host as the user wrote it: that is what its folder in certs.d is called.
-        host = endpoint.host if url.origin() == URL(endpoint.url).origin() else host_of(url)
-        context = await self._context(url, host, verify=verify)
+        host = endpoint.host if at_home else host_of(url)
+        files = endpoint.tls if at_home else TlsFiles()
+        context = await self._context(url, host, verify=verify, files=files)
+        if at_home and endpoint.headers:
+            headers = {**dict(endpoint.headers), **headers}
+        socks = proxy is not None and is_socks(proxy)
         try:
-            response = await self._open().request(
-                method, url, headers=headers, data=form, ssl=context, proxy=proxy, allow_redirects=False
+            response = await self._session(proxy if socks else None).request(
+                method,
+                url,
+                headers=headers,
+                data=body,
+                ssl=context,
+                proxy=None if socks else proxy,
+                allow_redirects=False,
             )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise await self._explain(error, url, host, verify=verify, proxy=proxy) from error
+        except (aiohttp.ClientError, ProxyError, OSError, ValueError) as error:
+            raise await self._explain(error, method, url, host, verify=verify, proxy=proxy) from error
         try:
             yield response
         except aiohttp.ClientError as error:
-            raise await self._explain(error, url, host, verify=verify, proxy=proxy) from error
+            raise await self._explain(error, method, url, host, verify=verify, proxy=proxy) from error
         finally:
             response.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+    def _session(self, socks: str | None) -> aiohttp.ClientSession:
+        """The session for direct connections and HTTP proxies, or the one through a SOCKS proxy."""
+        session = self._sessions.get(socks or "")
+        if session is None:
+            session = self._sessions[socks or ""] = aiohttp.ClientSession(
+                connector=socks_connector(socks) if socks else None,
                 headers={"User-Agent": f"pier/{pier.__version__}", "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S),
@@ -114,24 +149,15 @@ class Transport:
                 max_line_size=MAX_HEADER,
                 max_field_size=MAX_HEADER,
             )
-        return self._session
+        return session
 
-    def _verify(self, url: URL, endpoint: Endpoint) -> bool:
-        """Leniency towards a registry does not extend to where it redirects."""
-        if url.origin() == URL(endpoint.url).origin():
-            return endpoint.verify
-        return not is_insecure(host_of(url), self.config.insecure)
-
-    async def _context(self, url: URL, host: str, *, verify: bool) -> ssl.SSLContext | bool:
+    async def _context(self, url: URL, host: str, *, verify: bool, files: TlsFiles) -> ssl.SSLContext | bool:
         if url.scheme != "https":
             return True
-        if (host, verify) not in self._contexts:
-            self._contexts[host, verify] = await in_thread(
-                client_context, host, verify=verify, certs_dirs=self.config.certs_dirs
-            )
-        return self._contexts[host, verify]
+        return await in_thread(self._contexts.get, host, verify=verify, certs_dirs=self.config.certs_dirs, files=files)
 
-    def _check_redirect(self, url: URL, target: URL, endpoint: Endpoint) -> None:
+    def check_target(self, url: URL, target: URL, endpoint: Endpoint) -> None:
+        """Raise RedirectRefused for a place that a registry must not send its clients to (attack 18)."""
         if target.scheme not in ("http", "https") or not target.host or target.user or target.password:
             raise RedirectRefused(url=shown(url), target=shown(target), reason="not an http URL without a login")
         in_the_clear = target.scheme == "http"
@@ -142,15 +168,16 @@ class Transport:
             )
 
     async def _explain(
-        self, error: Exception, url: URL, host: str, *, verify: bool, proxy: str | None
+        self, error: Exception, method: str, url: URL, host: str, *, verify: bool, proxy: str | None
     ) -> RegistryError:
         """What to tell about a request that got no (whole) answer."""
-        where = shown(url)
+        # Docker asks with GET where HEAD is enough here, and users search for its words.
+        where, verb = shown(url), "Get" if method == "HEAD" else method.capitalize()
         via = f" through the proxy {without_password(proxy)}" if proxy else ""
-        if isinstance(error, aiohttp.ClientConnectorCertificateError) and verify:
-            cause = error.certificate_error
-            assert isinstance(cause, ssl.SSLCertVerificationError)
+        cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
+        if isinstance(cause, ssl.SSLCertVerificationError) and verify:
             return CertificateRefused(
+                method=verb,
                 url=where,
                 host=host,
                 reason=verification_reason(cause, url.host or ""),
@@ -159,8 +186,8 @@ class Transport:
             )
         tls_error = _tls_error(error)
         if tls_error is not None and speaks_plain_http(tls_error) and not proxy:
-            return PlainHttpAnswer(url=where, host=host)
-        return RegistryUnreachable(url=where, host=host, reason=_reason(error, url), via=via)
+            return PlainHttpAnswer(method=verb, url=where, host=host)
+        return RegistryUnreachable(method=verb, url=where, host=host, reason=_reason(error, url), via=via)
 
 
 def host_of(url: URL) -> str:
@@ -190,9 +217,9 @@ async def read_bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> by
     return b"".join(parts)
 
 
-def _location(response: aiohttp.ClientResponse, url: URL) -> URL | None:
-    """Where a response redirects to; raises RedirectRefused for a place that is no URL."""
-    if response.status not in _REDIRECTS or not response.headers.get("Location"):
+def location_of(response: aiohttp.ClientResponse, url: URL) -> URL | None:
+    """Where a response points to; raises RedirectRefused for a place that is no URL."""
+    if not response.headers.get("Location"):
         return None
     location = response.headers["Location"]
     try:
@@ -211,7 +238,7 @@ def _tls_error(error: Exception) -> ssl.SSLError | None:
 def _reason(error: Exception, url: URL) -> str:
     """The cause in a few words, the layer first as Go tells it."""
     match error:
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError() | ProxyError():
             words = f"proxyconnect tcp: {tame(str(error))}"
         case aiohttp.ClientConnectorDNSError():
             words = f"dial tcp: lookup {url.host}: {_words(error.os_error)}"

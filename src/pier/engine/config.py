@@ -89,6 +89,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
         list[str], Flag("Enable insecure registry communication", name="insecure-registry")
     ] = []
     max_concurrent_downloads: Annotated[int, Flag("Set the max concurrent downloads")] = 3
+    max_concurrent_uploads: Annotated[int, Flag("Set the max concurrent uploads")] = 5
+    max_download_attempts: Annotated[int, Flag("Set the max download attempts for each pull")] = 5
     proxies: Proxies = Proxies()
 
     bridge: Annotated[str, Flag("Attach containers to a network bridge", "b")] = ""
@@ -248,6 +250,8 @@ def find_problem(config: DaemonConfig) -> str:
             config.max_concurrent_downloads < 0,
             f"invalid max concurrent downloads: {config.max_concurrent_downloads}",
         ),
+        (config.max_concurrent_uploads < 0, f"invalid max concurrent uploads: {config.max_concurrent_uploads}"),
+        (config.max_download_attempts <= 0, f"invalid max download attempts: {config.max_download_attempts}"),
         (
             config.default_cgroupns_mode not in ("", "host", "private"),
             f'invalid default cgroup namespace ({config.default_cgroupns_mode}): use "host" or "private"',

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from pier.containers import ContainersConfig, ContainerService
-from pier.distribution import ProxyConfig, Registries, RegistryConfig
+from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
 from pier.engine import host, prerequisites
 from pier.engine.config import DaemonConfig
 from pier.engine.lock import FolderLock
@@ -83,7 +83,8 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     content = await asyncio.to_thread(ContentStore, os.path.join(config.data_root, "content"))
     snapshots = await asyncio.to_thread(choose_driver, config.data_root, config.storage_driver)
     stack.callback(snapshots.close)
-    registries = Registries(registries_config(config, os.environ))
+    backoff = Backoff(retries=config.max_download_attempts)
+    registries = Registries(registries_config(config, os.environ), backoff=backoff)
     images = ImageService(
         content,
         snapshots,
@@ -91,6 +92,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         events,
         registries=registries,
         max_downloads=config.max_concurrent_downloads,
+        max_uploads=config.max_concurrent_uploads,
     )
     stack.push_async_callback(images.close)
     await images.start()

@@ -65,8 +65,6 @@ INERT: dict[str, Inert] = {
     "ipv6": Inert("bool", NO_IPV6, harmless=(False,)),
     "live-restore": Inert("bool", "containers always outlive the daemon", harmless=(True,)),
     "log-format": Inert("str", "the daemon's log is text", harmless=("text",)),
-    "max-concurrent-uploads": Inert("int", "push is not implemented yet"),
-    "max-download-attempts": Inert("int", "the number of attempts is fixed for now"),
     "metrics-addr": Inert("str", "the metrics page is not implemented yet"),
     "min-api-version": Inert("str", "the oldest API version spoken is 1.24"),
     "network-control-plane-mtu": Inert("int", NO_SWARM),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -21,16 +22,13 @@ from pier.images.admit import check_diff_id
 from pier.images.downloads import DOWNLOADING, VERIFYING, Download, Downloads
 from pier.images.progress import Counted, Message
 from pier.images.resolve import Found, Layer, find, plan_layers
+from pier.images.telling import TICK_S, Say, telling
 from pier.oci import Digest, Platform, Reference, host_platform
 from pier.storage.content import ContentStore
 from pier.storage.snapshots import Snapshotter
 
 MAX_DOWNLOADS: Final = 3
 """`max-concurrent-downloads`, Docker's default."""
-TICK_S: Final = 0.1
-"""How often a layer's progress is told."""
-BACKLOG: Final = 64
-"""Messages a slow reader may be behind before the pull waits for it."""
 
 
 class Puller:
@@ -62,23 +60,13 @@ class Puller:
         name = Reference.parse(reference)
         wanted = Platform.parse(platform) if platform else None
         repository = self._registries.repository(name, Credentials.from_auth_config(auth))
-        said: asyncio.Queue[Message] = asyncio.Queue(BACKLOG)
-        pull = asyncio.create_task(_single_error(_Pull(self, repository, wanted, said).run()), name=f"pull {name}")
-        try:
-            while not pull.done():
-                arrival = asyncio.ensure_future(said.get())
-                try:
-                    await asyncio.wait({pull, arrival}, return_when=asyncio.FIRST_COMPLETED)
-                    if arrival.done():
-                        yield arrival.result()
-                finally:
-                    arrival.cancel()
-            while not said.empty():
-                yield said.get_nowait()
-            await pull
-        finally:
-            pull.cancel()
-            await asyncio.gather(pull, return_exceptions=True)
+
+        def run(say: Say) -> Coroutine[None, None, None]:
+            return _Pull(self, repository, wanted, say).run()
+
+        async with aclosing(telling(run, name=f"pull {name}")) as messages:
+            async for message in messages:
+                yield message
 
     def unpack_lock(self, chain_id: Digest) -> asyncio.Lock:
         """Held by whoever unpacks that layer; gone when nobody does."""
@@ -88,14 +76,12 @@ class Puller:
 class _Pull:
     """One run of a pull."""
 
-    def __init__(
-        self, shared: Puller, repository: Repository, wanted: Platform | None, said: asyncio.Queue[Message]
-    ) -> None:
+    def __init__(self, shared: Puller, repository: Repository, wanted: Platform | None, say: Say) -> None:
         self._shared = shared
         self._repository = repository
         self._reference = repository.reference
         self._wanted = wanted
-        self._said = said
+        self._say = say
 
     async def run(self) -> None:
         shared, content, reference = self._shared, self._shared.content, self._reference
@@ -122,9 +108,6 @@ class _Pull:
         await self._say(progress.status(f"Status: {verdict} for {reference.familiar}"))
         if self._wanted is not None and not found.config.platform.matches(self._wanted):
             await self._say(progress.status(_other_platform(reference, found.config.platform, self._wanted)))
-
-    async def _say(self, line: Message) -> None:
-        await self._said.put(line)
 
     # --- its layers
 
@@ -253,14 +236,3 @@ def _other_platform(reference: Reference, found: Platform, wanted: Platform) -> 
         f"WARNING: image with reference {reference.familiar} was found but its platform ({found}) "
         f"does not match the specified platform ({wanted})"
     )
-
-
-async def _single_error(work: Coroutine[None, None, None]) -> None:
-    """Raise the first of a group's errors alone: whoever reads messages wants one sentence."""
-    try:
-        await work
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None

@@ -32,6 +32,7 @@ from pier.images.listing import Listed, summaries
 from pier.images.load import Loaded, load
 from pier.images.progress import Message
 from pier.images.pull import MAX_DOWNLOADS, Puller
+from pier.images.push import MAX_UPLOADS, Pusher
 from pier.images.threads import Report, Transfer
 from pier.model.filters import Filters
 from pier.model.image import DriverData, ImageDeleteResponseItem, ImageInspect, ImageSummary
@@ -71,6 +72,7 @@ class ImageService:
         *,
         registries: Registries | None = None,
         max_downloads: int = MAX_DOWNLOADS,
+        max_uploads: int = MAX_UPLOADS,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.content = content
@@ -80,6 +82,7 @@ class ImageService:
         self._events = events
         self._registries = registries or Registries(RegistryConfig())
         self.puller = Puller(self._registries, content, snapshots, events, max_downloads=max_downloads)
+        self.pusher = Pusher(self._registries, content, events, mounts=self._mounts, max_uploads=max_uploads)
         self._clock_ns = clock_ns
         self._executor = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="image")
         self._catalog = Catalog()
@@ -245,6 +248,26 @@ class ImageService:
         async with self._transfer(), contextlib.aclosing(messages):
             async for message in messages:
                 yield message
+
+    async def push(
+        self, reference: str, *, platform: str = "", auth: dict[str, str] | None = None
+    ) -> AsyncIterator[Message]:
+        """Send a tag, or without one all tags of a repository, to its registry. Raises PierError."""
+        await self._current()  # which says where blobs may be mounted from
+        messages = cast(AsyncGenerator[Message, None], self.pusher.push(reference, platform=platform, auth=auth))
+        async with contextlib.aclosing(messages):
+            async for message in messages:
+                yield message
+
+    def _mounts(self, blob: Digest, registry: str) -> tuple[str, ...]:
+        """Repositories of a registry that images with this blob were pulled from or pushed to."""
+        names = (
+            Reference.parse(name)
+            for image in self._catalog.images.values()
+            if blob in image.content
+            for name in image.digests
+        )
+        return tuple(sorted({name.path for name in names if name.domain == registry}))
 
     @contextlib.asynccontextmanager
     async def _transfer(self) -> AsyncIterator[None]:

@@ -178,6 +178,13 @@ class FakeImages:
             raise self.failure
         yield {"status": f"Pulling {reference}"}
 
+    async def push(
+        self, reference: str, *, platform: str, auth: dict[str, str] | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        if self.failure:
+            raise self.failure
+        yield {"status": f"Pushing {reference} {platform} as {(auth or {}).get('username')}"}
+
 
 class FakeEvents:
     @asynccontextmanager

@@ -115,9 +115,9 @@ async def test_swarm_is_refused_as_outside_a_swarm(client: Any) -> None:
 
 
 async def test_what_is_missing_names_itself(client: Any) -> None:
-    answer = await client.request("POST", "/v1.51/images/a/b/push")
+    answer = await client.request("POST", "/v1.51/plugins/create")
     assert answer.status == 501
-    assert answer.json["message"] == "ImagePush (POST /images/{name...}/push) is not implemented by Pier yet"
+    assert answer.json["message"] == "PluginCreate (POST /plugins/create) is not implemented by Pier yet"
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_proxy_for() -> None:
     assert proxy_for(URL("https://r.test/v2/"), ProxyConfig(http="p.test:1")) is None
 
 
-@pytest.mark.parametrize("proxy", ["socks5://u:pw@p.test:1080", "ftp://u:pw@p.test", "http://"])
+@pytest.mark.parametrize("proxy", ["socks4://u:pw@p.test:1080", "ftp://u:pw@p.test", "http://"])
 def test_trap_15_a_proxy_that_cannot_be_used_is_named_without_its_password(proxy: str) -> None:
     with pytest.raises(ProxyUnusable) as caught:
         proxy_for(URL("https://r.test/"), ProxyConfig(https=proxy))

@@ -1,0 +1,45 @@
+"""All registries under one configuration: the entry to this room, one for each daemon."""
+
+from __future__ import annotations
+
+from pier.distribution.credentials import ANONYMOUS, Credentials
+from pier.distribution.download import Backoff
+from pier.distribution.endpoints import RegistryConfig
+from pier.distribution.login import Login, log_in
+from pier.distribution.repository import Repository
+from pier.distribution.search import SearchResult, search
+from pier.distribution.transport import Transport
+from pier.oci import Reference
+
+
+class Registries:
+    """Makes repositories; lives as long as the daemon."""
+
+    def __init__(self, config: RegistryConfig, *, backoff: Backoff | None = None) -> None:
+        self._backoff = backoff or Backoff()
+        self._transport = Transport(config)
+
+    @property
+    def config(self) -> RegistryConfig:
+        return self._transport.config
+
+    def reconfigure(self, config: RegistryConfig) -> None:
+        """From the next pull or push on; those that run go on as they began."""
+        self._transport.reconfigure(config)
+
+    def repository(
+        self, reference: Reference, credentials: Credentials = ANONYMOUS, *, push: bool = False
+    ) -> Repository:
+        """A handle for one pull or push; needs no closing."""
+        return Repository(self._transport, reference, credentials, backoff=self._backoff, push=push)
+
+    async def log_in(self, server: str, credentials: Credentials) -> Login:
+        """Try credentials at a registry. Raises RegistryError."""
+        return await log_in(self._transport, server, credentials)
+
+    async def search(self, term: str, *, limit: int, credentials: Credentials = ANONYMOUS) -> list[SearchResult]:
+        """Ask an index (v1) for names. Raises RegistryError."""
+        return await search(self._transport, term, limit=limit, credentials=credentials)
+
+    async def close(self) -> None:
+        await self._transport.close()
