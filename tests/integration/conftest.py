@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +126,19 @@ class Daemon:
         if shutil.which("docker") is None:
             pytest.skip("Docker's command line is not installed")
         return self._run("docker", arguments, stdin)
+
+    def exec(self, id: str) -> dict[str, Any]:
+        """GET /exec/ID/json, which no command asks."""
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        with contextlib.closing(connection):
+            connection.sock.settimeout(COMMAND_S)
+            connection.sock.connect(str(self.socket))
+            connection.request("GET", f"/exec/{id}/json")
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.reason
+            found: dict[str, Any] = json.load(answer)
+            return found
 
     def _run(self, program: str, arguments: tuple[str, ...], stdin: bytes) -> Done:
         ended = subprocess.run(

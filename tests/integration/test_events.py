@@ -55,6 +55,17 @@ def test_a_line_and_its_attributes(docker: Client) -> None:
     assert event["timeNano"] // 10**9 == event["time"]
 
 
+def test_an_oom_kill_while_the_container_runs(docker: Client) -> None:
+    script = "tail /dev/zero; echo $?; while ! [ -e /go ]; do sleep 0.05; done; exit 3"
+    docker.run("-m", "16m", "--memory-swap", "16m", docker.image, "sh", "-c", script, name="t-ev-oom")
+    poll(lambda: docker.field("t-ev-oom", "{{.State.OOMKilled}} {{.State.Status}}") == "true running", "the kill")
+    docker.ok("exec", "t-ev-oom", "touch", "/go")
+    assert docker.ok("wait", "t-ev-oom") == "3"
+    told = docker.events("-f", "container=t-ev-oom", "-f", "type=container", "--format", "{{.Action}}")
+    assert [action for action in told if not action.startswith("exec")] == ["create", "start", "oom", "die"]
+    assert docker.field("t-ev-oom", "{{.State.OOMKilled}} {{.State.ExitCode}}") == "true 3"
+
+
 def test_images(docker: Client) -> None:
     id = docker.ok("import", "-", "t-event:1", stdin=b"\0" * 10240)
     docker.ok("tag", "t-event:1", "t-event:2")

@@ -108,6 +108,12 @@ def test_in_the_background(docker: Client, running: str) -> None:
     poll(lambda: docker("exec", running, "cat", "/done").out == "x\n", "the file")
 
 
+def test_a_background_process_does_not_hold_it(docker: Client, running: str) -> None:
+    """containerd waits for two seconds for the output of what is left behind, and so is Docker's client held."""
+    assert docker.ok("exec", running, "sh", "-c", "sleep 2000 & echo done") == "done"
+    assert "sleep 2000" in docker.ok("exec", running, "ps", "-o", "args")
+
+
 def test_it_ends_with_the_container(docker: Client, running: str) -> None:
     session = docker.start("exec", running, "sh", "-c", "echo ready; exec sleep 1000")
     session.read_until("ready\n")

@@ -112,6 +112,50 @@ def test_an_end_meanwhile_has_its_code_its_time_and_its_log(
     check(own_daemon, own_docker)
 
 
+def test_execs_go_on_and_are_known_afterwards(own_daemon: Daemon, own_docker: Client, tmp_path: Path) -> None:
+    """dockerd forgets them with its end."""
+    own_docker.run("-v", f"{tmp_path}:/flag", own_docker.image, "sleep", "1000", name="box")
+    script = "while ! [ -e /flag/go ]; do sleep 0.02; done; exit 9"
+    own_docker.ok("exec", "-d", "box", "sh", "-c", script)
+    own_docker.ok("exec", "-d", "-u", "1", "box", "sleep", "2000")
+    ending, staying = sorted(
+        own_docker.field("box", "{{json .ExecIDs}}").strip("[]").replace('"', "").split(","),
+        key=lambda id: b"2000" in Path(f"/proc/{own_daemon.exec(id)['Pid']}/cmdline").read_bytes(),
+    )
+    pid = own_daemon.exec(ending)["Pid"]
+    before = own_daemon.exec(staying)
+    own_daemon.kill()
+    (tmp_path / "go").touch()
+    poll(lambda: is_gone(pid), "the exec's end")
+    own_daemon.start()
+    assert own_daemon.exec(staying) == before
+    assert own_docker.field("box", "{{json .ExecIDs}}") == f'["{staying}"]'
+    poll(lambda: not own_daemon.exec(ending)["Running"], "its end to be known")
+    assert own_daemon.exec(ending)["ExitCode"] == 9
+    os.kill(before["Pid"], signal.SIGKILL)
+    poll(lambda: own_daemon.exec(staying)["ExitCode"] == 137, "the other's end to be known")
+    own_docker.ok("rm", "-f", "box")
+    check(own_daemon, own_docker)
+
+
+def test_an_oom_kill_meanwhile_is_known_afterwards(own_daemon: Daemon, own_docker: Client, tmp_path: Path) -> None:
+    script = "echo begun; while ! [ -e /flag/go ]; do sleep 0.02; done; tail /dev/zero; touch /flag/killed; "
+    words = ["-m", "16m", "--memory-swap", "16m", "-v", f"{tmp_path}:/flag", own_docker.image, "sh", "-c"]
+    own_docker.run(*words, script + "sleep 1000", name="on")
+    own_docker.run(*words, script + "exit 5", name="over")
+    pid = pid_of(own_docker, "over")
+    own_daemon.kill()
+    (tmp_path / "go").touch()
+    poll(lambda: is_gone(pid), "the end of one")
+    own_daemon.start()
+    assert own_docker.field("over", "{{.State.OOMKilled}} {{.State.Status}} {{.State.ExitCode}}") == "true exited 5"
+    poll(lambda: own_docker.field("on", "{{.State.OOMKilled}} {{.State.Status}}") == "true running", "the kill")
+    restart(own_daemon)
+    assert own_docker.field("on", "{{.State.OOMKilled}} {{.State.Status}}") == "true running"
+    own_docker.ok("rm", "-f", "on", "over")
+    check(own_daemon, own_docker)
+
+
 def test_a_policy_goes_on(own_daemon: Daemon, own_docker: Client) -> None:
     own_docker.run("--restart", "always", own_docker.image, "sh", "-c", "exec sleep 1000", name="always")
     pid = pid_of(own_docker, "always")

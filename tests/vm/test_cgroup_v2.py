@@ -26,6 +26,10 @@ BORROWED = (
     "test_exec_joins_everything_and_reports_its_end",
     "test_init_reaps_orphans_and_passes_signals_on",
     "test_a_killed_monitor_takes_its_container_with_it",
+    "test_an_oom_kill_is_told_while_the_container_runs",
+    "test_an_oom_kill_of_the_program_itself",
+    "test_a_background_process_does_not_hold_its_exec",
+    "test_the_reaper_is_listed_as_dockers",
 )
 """Of `tests/unit/runtime`: where the hierarchy or the kernel's age could make a difference."""
 

@@ -8,11 +8,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from pier.containers import names, spec, spec_resources, spec_security
 from pier.containers.attach import Attachment, make_ends
 from pier.containers.start import NotRunning, Restarting
 from pier.containers.validate import check_user
-from pier.containers.world import Container, World
+from pier.containers.world import Container, World, log
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
 from pier.kernel.paths import closing
 from pier.model.exec import ExecConfig, ExecInspectResponse, ProcessConfig
@@ -63,7 +65,7 @@ class Exec:
 
 
 class Execs:
-    """All execs of the daemon's life."""
+    """All execs that the daemon knows of."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -130,6 +132,27 @@ class Execs:
         self._world.tasks.start(self._watch(exec_), f"exec {id[:12]}")
         return None if sock is None else Attachment(sock, config.tty)
 
+    def find_again(self, container: Container) -> None:
+        """Remember the execs that an earlier daemon had started in a container whose monitor was found again."""
+        monitor = container.monitor
+        if monitor is None:
+            return
+        for found in monitor.execs_found:
+            try:
+                config = msgspec.json.decode(found.note, type=ExecConfig)
+            except msgspec.MsgspecError as error:
+                log.error("exec %s of container %s cannot be read: %s", found.id[:12], container.id[:12], error)
+                continue
+            exec_ = Exec(found.id, container, config, running=found.ended is None, pid=found.pid)
+            self._execs[found.id] = exec_
+            if found.ended is None:
+                container.execs.add(found.id)
+                self._world.tasks.start(self._watch(exec_), f"exec {found.id[:12]}")
+            else:
+                self._mark_ended(exec_, found.ended.exit_code)
+                if not found.told:
+                    self._publish(exec_, "exec_die", exitCode=str(found.ended.exit_code))
+
     async def _request(self, exec_: Exec, console_size: tuple[int, int] | None) -> ExecRequest:
         record, config = exec_.container.record, exec_.config
         process = exec_process(exec_, console_size, self._world)
@@ -142,6 +165,7 @@ class Execs:
             group_add=list(record.host_config.group_add or ()),
             open_stdin=config.attach_stdin,
             seccomp_bpf=filter_path,
+            note=msgspec.json.encode(config).decode(),
         )
 
     async def _watch(self, exec_: Exec) -> None:
@@ -152,10 +176,13 @@ class Execs:
             code = 137
         self._end(exec_, code)
 
-    def _end(self, exec_: Exec, exit_code: int) -> None:
+    def _mark_ended(self, exec_: Exec, exit_code: int) -> None:
         exec_.running, exec_.exit_code, exec_.pid = False, exit_code, 0
         exec_.ended_s = time.monotonic()
         exec_.container.execs.discard(exec_.id)
+
+    def _end(self, exec_: Exec, exit_code: int) -> None:
+        self._mark_ended(exec_, exit_code)
         self._publish(exec_, "exec_die", exitCode=str(exit_code))
 
     def inspect(self, id: str) -> ExecInspectResponse:

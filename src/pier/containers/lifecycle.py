@@ -103,7 +103,24 @@ def adopt(world: World, container: Container, monitor: Monitor) -> None:
     container.monitor = monitor
     container.exited = asyncio.get_running_loop().create_future()
     container.wake_restart.clear()
+    monitor.on_oom = lambda: _oom(world, container)
+    if monitor.ooms and not container.record.state.oom_killed:
+        _oom(world, container)
     world.tasks.start(watch(world, container, monitor), f"container {container.id[:12]}")
+
+
+def _oom(world: World, container: Container) -> None:
+    """The kernel has killed one of its processes for want of memory."""
+    container.record.state.oom_killed = True
+    world.publish(container, "oom")
+    world.tasks.start(_save_running(world, container), f"oom of {container.id[:12]}")
+
+
+async def _save_running(world: World, container: Container) -> None:
+    """For a change that came by itself; whoever settles the end writes the record as well, or has deleted it."""
+    async with container.lock:
+        if container.running and container.id in world.containers:
+            await world.save(container)
 
 
 async def watch(world: World, container: Container, monitor: Monitor) -> None:
@@ -133,10 +150,9 @@ async def settle(world: World, container: Container, ended: ExitRecord) -> bool:
             restarts=record.restart_count,
             stopped_by_user=record.stopped_by_user,
         )
-        mark_ended(record.state, exit_code=ended.exit_code, at_ns=finished_at_ns, oom_killed=ended.oom_killed)
+        oom_killed = ended.oom_killed or record.state.oom_killed
+        mark_ended(record.state, exit_code=ended.exit_code, at_ns=finished_at_ns, oom_killed=oom_killed)
         await disconnect(world, container)
-        if ended.oom_killed:
-            world.publish(container, "oom")
         world.publish(container, "die", exitCode=str(ended.exit_code), execDuration=str(ran_ns // 1_000_000_000))
         if again:
             container.failures = restart.next_failures(container.failures, ran_ns)
@@ -348,7 +364,9 @@ async def remove(world: World, ref: str, *, force: bool, link: bool = False) -> 
 
 def mark_reconnected(container: Container, monitor: Monitor) -> None:
     """A monitor that outlived the daemon was found again: what it says replaces what was written before the start."""
-    paused = container.record.state.status == "paused"
-    mark_started(container.record.state, pid=monitor.pid, at_ns=monitor.started_at_ns)
+    state = container.record.state
+    paused, oom_killed = state.status == "paused", state.oom_killed
+    mark_started(state, pid=monitor.pid, at_ns=monitor.started_at_ns)
+    state.oom_killed = oom_killed
     if paused:
-        container.record.state.status = "paused"
+        state.status = "paused"

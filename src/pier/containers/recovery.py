@@ -81,7 +81,8 @@ async def _settle_lost(world: World, container: Container, ended: ExitRecord | N
     with contextlib.suppress(PierError, OSError):
         await world.networks.release(record.id)
     ended = ended or ExitRecord(LOST, time.time_ns())
-    mark_ended(record.state, exit_code=ended.exit_code, at_ns=ended.finished_at_ns, oom_killed=ended.oom_killed)
+    oom_killed = ended.oom_killed or record.state.oom_killed
+    mark_ended(record.state, exit_code=ended.exit_code, at_ns=ended.finished_at_ns, oom_killed=oom_killed)
     await world.save(container)
     return f"container {record.name}: ended while no daemon ran, exit code {ended.exit_code}"
 

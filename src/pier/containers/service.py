@@ -92,6 +92,8 @@ class ContainerService:
             repaired = [*(self._loaded or ()), *await recovery.recover(world, was_running)]
         finally:
             await warming
+        for container in world.containers.values():
+            self._execs.find_again(container)
         world.tasks.start(recovery.start_those_that_should(world, was_running), "restart policies")
         return repaired
 

@@ -393,6 +393,12 @@ class Cgroup:
         file = "memory.events" if self.layout.version("memory") == 2 else "memory.oom_control"
         return cgroup_stats.flat(self._read("memory", file)).get("oom_kill", 0)
 
+    def under_oom(self) -> bool:
+        """Whether its processes wait for memory that nobody is killed for (`--oom-kill-disable`, v1 only)."""
+        return self.layout.version("memory") == 1 and bool(
+            cgroup_stats.flat(self._read("memory", "memory.oom_control")).get("under_oom", 0)
+        )
+
     def stats(self) -> CgroupStats:
         """What this cgroup has used. Zeros when it is gone."""
         version = self.layout.version

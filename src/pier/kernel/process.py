@@ -16,6 +16,8 @@ from pier.kernel.syscalls import SYS, libc, prototype, raise_errno, syscall
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
+PR_SET_MM = 35
+PR_SET_MM_MAP = 14
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
@@ -33,11 +35,12 @@ RLIMIT_NAMES = {**RLIMITS, "RLIMIT_LOCKS": 10}
 """Names of runtime-spec's `process.rlimits[].type`; Python's resource module has no RLIMIT_LOCKS."""
 
 _close_range = prototype(SYS.close_range, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+libc.sbrk.restype = ctypes.c_void_p
 libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 
-def prctl(option: int, value: int) -> None:
-    if libc.prctl(option, value, 0, 0, 0) < 0:
+def prctl(option: int, value: int, *more: int) -> None:
+    if libc.prctl(option, value, *(*more, 0, 0, 0)[:3]) < 0:
         raise_errno("prctl", option, value)
 
 
@@ -48,6 +51,53 @@ def set_name(name: str) -> None:
         os.write(fd, name.encode()[:15])
     finally:
         os.close(fd)
+
+
+class prctl_mm_map(ctypes.Structure):
+    _fields_ = (
+        *(
+            (name, ctypes.c_uint64)
+            for name in (
+                "start_code end_code start_data end_data start_brk brk start_stack arg_start arg_end env_start env_end"
+            ).split()
+        ),
+        ("auxv", ctypes.c_void_p),
+        ("auxv_size", ctypes.c_uint32),
+        ("exe_fd", ctypes.c_uint32),
+    )
+
+
+_STAT_FIELDS = {
+    "start_code": 26,
+    "end_code": 27,
+    "start_stack": 28,
+    "start_data": 45,
+    "end_data": 46,
+    "start_brk": 47,
+    "env_start": 50,
+    "env_end": 51,
+}
+"""Where proc(5) counts what a `prctl_mm_map` repeats in /proc/self/stat."""
+
+
+_command_line: list[object] = []
+"""What the kernel shows has to stay where it is."""
+
+
+def set_command_line(args: list[str]) -> None:
+    """Set the process's arguments in ps (prctl(2), PR_SET_MM_MAP). `/proc` must be the kernel's own.
+
+    Takes no privilege, but a kernel with CONFIG_CHECKPOINT_RESTORE. Raises OSError.
+    """
+    text = ctypes.create_string_buffer(b"\0".join(os.fsencode(arg) for arg in args))
+    with open("/proc/self/stat", "rb") as file:
+        after_name = file.read().rpartition(b") ")[2].split()
+    known = {name: int(after_name[number - 3]) for name, number in _STAT_FIELDS.items()}
+    start = ctypes.addressof(text)
+    layout = prctl_mm_map(**known, arg_start=start, arg_end=start + ctypes.sizeof(text), exe_fd=0xFFFFFFFF)
+    layout.brk = libc.sbrk(0) or layout.start_brk
+    prctl(PR_SET_MM, PR_SET_MM_MAP, ctypes.addressof(layout), ctypes.sizeof(layout))
+    _command_line[:] = [text]
 
 
 def close_range(first: int, last: int) -> None:

@@ -17,8 +17,3 @@ class Child:
         self.streams = streams
         self.exit_code: int | None = None
         self.finished_at_ns = 0
-
-    @property
-    def ended(self) -> bool:
-        """Whether the process has ended and its output has been read to the end."""
-        return self.exit_code is not None and not self.streams.open

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pier
 from pier.errors import PierError
@@ -69,6 +69,23 @@ class ZygoteLost(PierError):
     remedy = "see the daemon's log; a restart of the daemon makes a new one, running containers are not affected"
 
 
+class FoundExec(NamedTuple):
+    """An exec that an earlier daemon started."""
+
+    id: str
+    pid: int
+    note: str
+    """`ExecRequest.note`."""
+    ended: ExitRecord | None
+    told: bool
+    """Whether some daemon knew of its end."""
+
+    @classmethod
+    def decode(cls, exec_id: str, fields: dict[str, Any]) -> FoundExec:
+        ended = ExitRecord(**fields["ended"]) if fields["ended"] else None
+        return cls(exec_id, fields["pid"], fields["note"], ended, fields["told"])
+
+
 def _packet_socket(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     return sock
@@ -91,6 +108,12 @@ class Monitor:
         self.pid = 0
         self.started_at_ns = 0
         self.warnings: list[str] = []
+        self.ooms = 0
+        """How often the kernel has killed in the container for want of memory."""
+        self.on_oom: Callable[[], None] = lambda: None
+        """Called when `ooms` grows."""
+        self.execs_found: list[FoundExec] = []
+        """What the monitor knew of when this connection was made."""
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     async def started(self) -> None:
@@ -104,8 +127,11 @@ class Monitor:
         self.id, self.pid, self.started_at_ns = hello["id"], hello["pid"], hello["started_at_ns"]
         self._cgroup = hello["cgroup"]
         self.warnings = hello["warnings"]
-        for exec_id in hello["execs"]:
-            self._execs.setdefault(exec_id, self._loop.create_future())
+        self.execs_found = [FoundExec.decode(exec_id, fields) for exec_id, fields in hello["execs"].items()]
+        for found in self.execs_found:
+            if found.ended is None:
+                self._execs.setdefault(found.id, self._loop.create_future())
+        self._take_oom(hello["oom"])
 
     def _readable(self) -> None:
         try:
@@ -128,6 +154,8 @@ class Monitor:
         elif "ended" in message:
             self._close_execs()
             _resolve(self._ended, ExitRecord(**message["ended"]))
+        elif "oom" in message:
+            self._take_oom(message["oom"])
         elif "exec_ended" in message:
             future = self._execs.setdefault(message["exec_ended"], self._loop.create_future())
             _resolve(future, ExitRecord(**message["record"]))
@@ -137,6 +165,11 @@ class Monitor:
                 _resolve(future_reply, message)
         elif "error" in message and not self._started.done():
             self._started.set_exception(StartFailed(message["error"], message.get("exit_code", 128)))
+
+    def _take_oom(self, times: int) -> None:
+        more, self.ooms = times > self.ooms, times
+        if more:
+            self.on_oom()
 
     def _lose(self) -> None:
         """End of file: the monitor has finished, or was killed."""

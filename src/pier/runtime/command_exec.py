@@ -155,6 +155,7 @@ def _fork(container: Container, order: _Order) -> Started:
     ours.close()
     if starting.error is not None:
         starting.abandon()
+        starting.bury()
         raise StateError(f"unable to start container process: {starting.error[0]}")
     return Started(starting.pid, -1 if starting.stdin is None else starting.stdin)
 

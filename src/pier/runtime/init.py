@@ -23,7 +23,7 @@ from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
 from pier.runtime import network, program, remap, rootfs, wire
 from pier.runtime.failure import OTHER, ProgramError
-from pier.runtime.reaper import run_reaper
+from pier.runtime.reaper import run_reaper, show_as_reaper
 from pier.runtime.request import BindRoot, DetachedRoot, StartRequest
 
 
@@ -135,6 +135,8 @@ def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoRetu
         process.prctl(process.PR_SET_DUMPABLE, 0)
         cgroup.create()
         request = StartRequest.from_json(wire.read_sealed(request_fd).decode())
+        if request.init:
+            show_as_reaper(request.spec["process"]["args"])
         stage: Stage = MonitoredStage(cgroup)
         if remap.wanted(request.spec):
             confined = partial(stage.confine, request, report)
@@ -363,7 +365,7 @@ def start_program(
     """Become the program. Never returns; raises what `Report.fail` reports."""
     become_user(ready, make_cwd=make_cwd)
     if with_reaper:
-        run_reaper(report.fileno())
+        run_reaper(report.fileno(), die_with_parent=stage.die_with_parent)
     finish(ready, report, requested, stage)
 
 

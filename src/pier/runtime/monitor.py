@@ -30,8 +30,9 @@ from pier.runtime import wire
 from pier.runtime.child import Child
 from pier.runtime.init import Report, Stdio
 from pier.runtime.init import run as run_init
-from pier.runtime.join import run as run_exec
 from pier.runtime.logfile import Log
+from pier.runtime.monitor_execs import DRAIN_S, Client, Execs
+from pier.runtime.oom import OomWatch
 from pier.runtime.poll import HANGUP, READ, Poller
 from pier.runtime.reaper import exit_code
 from pier.runtime.request import ExecRequest, ExitRecord, Supervision
@@ -40,8 +41,6 @@ from pier.runtime.streams import Streams
 from pier.runtime.trace import describe as describe_error
 
 SOCKET_NAME = "monitor.sock"
-DRAIN_S = 2.0
-"""How long output of processes that outlive the container's first one (shared pid namespace) is waited for."""
 LINGER_S = 10.0
 """How long attached clients may take to read what they are owed once the container has ended."""
 CONNECTIONS_MAX = 64
@@ -95,8 +94,9 @@ class Monitor:
         self._poller = Poller()
         self._controls: dict[int, socket.socket] = {control.fileno(): control}
         self._attached = attached
-        self._execs: dict[str, Child] = {}
-        self._starting: dict[int, Starting] = {}
+        self._execs = Execs(self._poller, cgroup, self._fork, self._tell, self._broadcast)
+        self._oom = OomWatch(self._poller, cgroup, self._tell_oom)
+        self._ooms = 0
         self._listener: socket.socket | None = None
         self._init: Child | None = None
         self._warnings: list[str] = []
@@ -124,7 +124,8 @@ class Monitor:
         """Tell the daemon, and serve it and every other client until the container's first process has ended."""
         for control in list(self._controls.values()):
             self._watch_control(control)
-            self._tell(control, {"started": self._describe()})
+            self._introduce(control)
+        self._oom.open()
         while not self._container_ended():
             self._round(None)
 
@@ -175,6 +176,7 @@ class Monitor:
         starting.report.close()
         if starting.error is not None:
             starting.abandon()
+            starting.bury()
             raise StartError(*starting.error)
 
     def _abandon(self) -> None:
@@ -211,7 +213,6 @@ class Monitor:
         """One turn of the loop. Nothing a client sends, and no bug in serving it, may cost the container its parent."""
         try:
             self._poller.run_once(timeout_s)
-            self._report_execs()
         except Exception as error:
             self._note(describe_error(error))
 
@@ -265,7 +266,11 @@ class Monitor:
             return
         self._controls[sock.fileno()] = sock
         self._watch_control(sock)
-        self._tell(sock, {"started": self._describe()})
+        self._introduce(sock)
+
+    def _introduce(self, sock: socket.socket) -> None:
+        if self._tell(sock, {"started": self._describe()}):
+            self._execs.all_told()
 
     def _describe(self) -> dict[str, Any]:
         assert self._init is not None
@@ -275,7 +280,8 @@ class Monitor:
             "started_at_ns": self._started_at_ns,
             "cgroup": self._supervision.cgroup_path,
             "warnings": self._warnings,
-            "execs": {exec_id: child.pid for exec_id, child in self._execs.items()},
+            "execs": self._execs.describe(),
+            "oom": self._ooms,
         }
 
     def _watch_control(self, sock: socket.socket) -> None:
@@ -307,12 +313,14 @@ class Monitor:
         if reply is not None:
             self._tell(sock, {"id": message.get("id"), **reply})
 
-    def _tell(self, sock: socket.socket, message: dict[str, Any]) -> None:
-        """Send one message; a daemon that does not read its replies is dropped, it can connect again."""
+    def _tell(self, sock: socket.socket, message: dict[str, Any]) -> bool:
+        """Send one message; a daemon that does not read its replies is dropped (False), it can connect again."""
         try:
             wire.send(sock, message)
         except OSError:
             self._drop_control(sock)
+            return False
+        return True
 
     def _drop_control(self, sock: socket.socket) -> None:
         if self._controls.pop(sock.fileno(), None) is not None:
@@ -324,9 +332,7 @@ class Monitor:
         if exec_id is None:
             assert self._init is not None
             return self._init
-        if exec_id not in self._execs:
-            raise ValueError(f"no such exec: {exec_id}")
-        return self._execs[exec_id]
+        return self._execs.running(exec_id)
 
     def _op_attach(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         client = socket.socket(fileno=os.dup(fds[0]))
@@ -347,53 +353,9 @@ class Monitor:
         return {"ok": True}
 
     def _op_exec(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        """Fork into the container; the reply follows when the new process is the program or has failed."""
+        """The reply follows when the new process is the program or has failed."""
         assert self._init is not None
-        request = ExecRequest(**message["request"])
-        terminal = bool(request.process.get("terminal"))
-        inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
-        mine, theirs = wire.pair()
-        try:
-            pid = self._fork()
-        except OSError:
-            close_fds((*inner, *outer))
-            raise
-        if pid == 0:
-            run_exec(request, Report(theirs), inner, self._cgroup, self._init.pidfd)
-        theirs.close()
-        close_fds(inner)
-        starting = Starting(pid, mine, outer, terminal=terminal)
-        client = socket.socket(fileno=os.dup(fds[0])) if fds else None
-        wants = {name: bool(message.get(name)) for name in ("stdin", "stdout", "stderr")}
-        number = message.get("id")
-
-        def progress(events: int) -> None:
-            starting.receive()
-            if not starting.done:
-                return
-            self._poller.forget(mine.fileno())
-            mine.close()
-            if starting.error is None:
-                self._tell(sock, {"id": number, **self._exec_started(request, starting, client, wants)})
-                return
-            starting.abandon()
-            if client is not None:
-                client.close()
-            text, code = starting.error
-            self._tell(sock, {"id": number, "error": text, "exit_code": code})
-
-        self._poller.watch(mine.fileno(), READ, progress)
-
-    def _exec_started(
-        self, request: ExecRequest, starting: Starting, client: socket.socket | None, wants: dict[str, bool]
-    ) -> dict[str, Any]:
-        close_stdin = request.open_stdin and not starting.terminal
-        child = Child(starting, self._streams(starting, None, close_stdin=close_stdin))
-        self._execs[request.exec_id] = child
-        if client is not None:
-            child.streams.attach(client, **wants)
-        self._watch_child(child)
-        return {"pid": child.pid, "warnings": starting.take_warnings()}
+        self._execs.start(ExecRequest(**message["request"]), self._init.pidfd, Client(sock, message, fds))
 
     OPERATIONS = {  # noqa: RUF012
         "attach": _op_attach,
@@ -402,22 +364,14 @@ class Monitor:
         "exec": _op_exec,
     }
 
-    def _report_execs(self) -> None:
-        """Tell of execs that have ended and whose output has been read; a background child does not hold them.
+    def _tell_oom(self) -> None:
+        self._ooms += 1
+        self._broadcast({"oom": self._ooms})
 
-        The daemon first: a client that has seen its stream end asks for the exit code.
-        """
-        for exec_id, child in list(self._execs.items()):
-            if child.ended:
-                del self._execs[exec_id]
-                os.close(child.pidfd)
-                record = ExitRecord(child.exit_code or 0, child.finished_at_ns)
-                self._broadcast({"exec_ended": exec_id, "record": record.to_dict()})
-                child.streams.finish()
-
-    def _broadcast(self, message: dict[str, Any]) -> None:
-        for sock in list(self._controls.values()):
-            self._tell(sock, message)
+    def _broadcast(self, message: dict[str, Any]) -> bool:
+        """Whether anyone has heard it."""
+        heard = [self._tell(sock, message) for sock in list(self._controls.values())]
+        return any(heard)
 
     # end
 
@@ -427,6 +381,7 @@ class Monitor:
         while self._init.streams.open:
             self._round(None)
         self._init.streams.finish()
+        self._oom.close()
         os.close(self._init.pidfd)
         self._unlisten()
         for control in list(self._controls.values()):
@@ -436,20 +391,23 @@ class Monitor:
     def _finish(self) -> None:
         init = self._init
         assert init is not None
-        oom_killed = self._cgroup.oom_kills() > 0
+        killed_last = self._oom.count()
+        self._oom.close()
         self._cgroup.kill()
         deadline = time.monotonic() + DRAIN_S
-        while (init.streams.open or self._execs) and (left := deadline - time.monotonic()) > 0:
+        while (init.streams.open or self._execs.any_running) and (left := deadline - time.monotonic()) > 0:
             self._round(left)
         init.streams.finish()
         with contextlib.suppress(OSError, PierError):
             self._cgroup.remove()
-        record = ExitRecord(init.exit_code or 0, init.finished_at_ns, oom_killed)
+        record = ExitRecord(init.exit_code or 0, init.finished_at_ns, killed_last or self._ooms > 0)
         try:
             write_exit_file(self._supervision.exit_file, record)
         except OSError as error:  # a full disk: a daemon that runs is told all the same
             self._note(f"exit file: {error}\n")
         self._unlisten()  # a new daemon that cannot connect finds the file
+        if killed_last:
+            self._tell_oom()
         self._broadcast({"ended": record.to_dict()})
         deadline = time.monotonic() + LINGER_S
         while init.streams.clients and (left := deadline - time.monotonic()) > 0:

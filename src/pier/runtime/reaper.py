@@ -9,13 +9,29 @@ import contextlib
 import os
 import signal
 
+from pier.kernel import process
+
+NAME = "docker-init"
+"""What tools look for in a list of processes."""
+
 NOT_PASSED_ON = {signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU, signal.SIGKILL, signal.SIGSTOP}
 
 
-def run_reaper(report_fd: int) -> None:
+def show_as_reaper(args: list[str]) -> None:
+    """Have this process listed as the init in front of `args`; while /proc is the host's.
+
+    To be listed as something else is no reason not to start.
+    """
+    with contextlib.suppress(OSError):
+        process.set_name(NAME)
+        process.set_command_line([f"/sbin/{NAME}", "--", *args])
+
+
+def run_reaper(report_fd: int, *, die_with_parent: int) -> None:
     """Fork; return in the child, which is to become the program. The parent stays as pid 1 and exits as it did.
 
-    `report_fd` is closed in the parent, so that the monitor sees the child's execve.
+    `report_fd` is closed in the parent, so that the monitor sees the child's execve. `die_with_parent` is the signal
+    that comes when the monitor is gone, 0 for none; the change of identity has cleared it.
     """
     passed_on = signal.valid_signals() - NOT_PASSED_ON
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on | {signal.SIGCHLD})
@@ -28,6 +44,7 @@ def run_reaper(report_fd: int) -> None:
             signal.signal(signal.SIGTTOU, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return
+    process.prctl(process.PR_SET_PDEATHSIG, die_with_parent)
     os.close(report_fd)
     os._exit(_reap(child, passed_on))
 

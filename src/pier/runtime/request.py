@@ -178,6 +178,8 @@ class ExecRequest:
     seccomp_bpf: str | None = None
     remapped_root: list[int] | None = None
     """The host's uid and gid of the container's root; None: it has no user namespace of its own."""
+    note: str = ""
+    """The monitor keeps it, for a daemon that has to learn anew what runs."""
 
     def to_dict(self) -> dict[str, Any]:
         return _fields(self)

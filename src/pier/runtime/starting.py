@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from pier.kernel.paths import closing
 from pier.runtime import wire
 from pier.runtime.init import Stdio
 
 START_TIMEOUT_S = 120.0
 """A start that hangs (a dead NFS server under a bind mount) is given up after this."""
+BURIAL_S = 2.0
+"""How long a process that was killed may take to end."""
 
 
 class Outer(NamedTuple):
@@ -63,8 +67,10 @@ class Starting:
         """Take one message of the process, or the end of file that says it is the program now."""
         try:
             received = wire.receive(self.report)
+        except BlockingIOError:
+            return
         except TimeoutError:
-            self._end((f"the process was not ready after {START_TIMEOUT_S:.0f} s", 128))
+            self.give_up()
             return
         except (OSError, ValueError) as error:
             self._end((str(error), 128))
@@ -101,6 +107,10 @@ class Starting:
             os.waitpid(self.pid, 0)
             self.pid, self._passed_on = pid, True
 
+    def give_up(self) -> None:
+        """It takes too long."""
+        self._end((f"the process was not ready after {START_TIMEOUT_S:.0f} s", 128))
+
     def _end(self, error: tuple[str, int] | None) -> None:
         self.done = True
         self.error = error
@@ -110,12 +120,18 @@ class Starting:
         return taken
 
     def abandon(self) -> None:
-        """The start has failed: make sure that the process is gone."""
+        """The start has failed: end the process. It is still to be buried; one that hangs in the kernel may stay."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
         close_fds([*self._outer, self._terminal_fd])
+
+    def bury(self) -> None:
+        """Wait for the end after `abandon`, but not for ever: a process that does not end is left to init."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError), closing(os.pidfd_open(self.pid)) as pidfd:
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            if ended.poll(BURIAL_S * 1000):
+                os.waitpid(self.pid, 0)
 
     @property
     def outputs(self) -> dict[int, int]:

@@ -304,15 +304,26 @@ class Streams:
     # end
 
     def finish(self) -> None:
-        """The outputs have ended: flush the log, let every client go once it has taken what it is owed."""
+        """Read no more; what `let_go` does."""
         for fd in self._outputs.values():
             self._poller.forget(fd)
             os.close(fd)
         self._outputs.clear()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """The process is over: flush the log, let every client go once it has taken what it is owed.
+
+        Outputs that background processes hold open are read on and thrown away: a full pipe would stop them, a closed
+        one kill them.
+        """
         if self._stdin is not None and not self.terminal:
             self._poller.forget(self._stdin)
             os.close(self._stdin)
         self._stdin = None
+        self._stdin_buffer.clear()
+        for stream, fd in self._outputs.items():
+            self._watch_output(stream, fd)
         if self._log is not None:
             with contextlib.suppress(OSError):
                 self._log.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pier.model.host_config import HostConfig
 from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig, RootFS, RunConfig
-from pier.runtime.client import MonitorLost, StartFailed
+from pier.runtime.client import FoundExec, MonitorLost, StartFailed
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, OverlayRoot, StartRequest
 from pier.state import MemoryStore
 
@@ -34,13 +34,22 @@ class FakeMonitor:
         self.pid, self.started_at_ns = 4242, 1_700_000_000_000_000_000
         self.signals: list[int] = []
         self.deaf: set[int] = set()
+        self.ooms = 0
+        self.on_oom: Callable[[], None] = lambda: None
+        self.execs_found: list[FoundExec] = []
         self.execs: dict[str, asyncio.Future[ExitRecord]] = {}
         self.exec_requests: list[ExecRequest] = []
         self.ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
 
     def end(self, code: int, *, oom: bool = False) -> None:
         if not self.ended.done():
+            if oom:
+                self.oom()
             self.ended.set_result(ExitRecord(code, 1_700_000_003_000_000_000, oom))
+
+    def oom(self) -> None:
+        self.ooms += 1
+        self.on_oom()
 
     async def signal(self, number: int) -> None:
         if self.ended.done():

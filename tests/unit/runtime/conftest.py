@@ -174,7 +174,8 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
     shutil.copy(BUSYBOX, root / "bin" / "busybox")
     applets = (
-        "sh cat true false id ls mount hostname sleep echo stty tty head kill ps readlink pwd chmod dd env wc grep tr"
+        "sh cat true false id ls mount hostname sleep echo stty tty head kill ps readlink pwd chmod dd env wc grep tr "
+        "yes touch tail"
     )
     for applet in applets.split():
         (root / "bin" / applet).symlink_to("busybox")

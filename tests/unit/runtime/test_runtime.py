@@ -7,14 +7,16 @@ import json
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.runtime.client import ExecFailed, MonitorError, StartFailed
-from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, OverlayRoot
+from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, OverlayRoot, StartRequest
 
 from .conftest import CGROUP_PARENT, DEFAULT_CAPS, Lab, unframe
 
@@ -44,6 +46,29 @@ async def run_exec(lab: Lab, container, request: ExecRequest) -> tuple[ExitRecor
         return record, output.decode() if request.process.get("terminal") else unframe(output)
     finally:
         ours.close()
+
+
+def parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+async def readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await asyncio.wait_for(ready.wait(), 10)
+    finally:
+        loop.remove_reader(fd)
 
 
 async def test_exit_code_output_log_and_exit_file(lab: Lab) -> None:
@@ -222,6 +247,107 @@ async def test_exec_joins_everything_and_reports_its_end(lab: Lab) -> None:
     assert all(line.endswith(":/") for line in text.splitlines()[2:])
 
 
+async def test_a_background_process_does_not_hold_its_exec(lab: Lab) -> None:
+    """It ends once its process has, and what the other one prints goes on being read: a full pipe would stop it."""
+    container = await lab.start(lab.request(["sleep", "100"]))
+    # yes prints more than a pipe holds, after the exec has been told to be over, which is when /go appears.
+    script = "(while ! [ -e /go ]; do sleep 0.05; done; yes | head -c 1000000; echo $? > /done) & echo begun"
+    record, text = await run_exec(lab, container, exec_request(["sh", "-c", script]))
+    assert (record.exit_code, text) == (0, "begun\n")
+    script = "touch /go; while ! [ -s /done ]; do sleep 0.05; done; cat /done"
+    assert await run_exec(lab, container, exec_request(["sh", "-c", script])) == (ANY, "0\n")
+
+
+async def test_a_background_process_on_a_terminal_does_not_hold_its_exec(lab: Lab) -> None:
+    container = await lab.start(lab.request(["sleep", "100"]))
+    script = "(trap '' HUP; while ! [ -e /go ]; do sleep 0.05; done; echo late; echo $? > /done) & echo begun"
+    record, text = await run_exec(lab, container, exec_request(["sh", "-c", script], terminal=True))
+    assert (record.exit_code, text) == (0, "begun\r\n")
+
+
+async def test_a_background_process_with_the_hosts_pids_does_not_hold_the_container(lab: Lab) -> None:
+    request = lab.request(["sh", "-c", "sleep 1000 & echo begun"])
+    namespaces = request.spec["linux"]["namespaces"]
+    request.spec["linux"]["namespaces"] = [item for item in namespaces if item["type"] != "pid"]
+    container = await lab.start(request)
+    assert (await asyncio.wait_for(container.running.wait(), 10)).exit_code == 0
+    assert unframe(await container.read()) == "begun\n"
+
+
+async def test_execs_are_found_again_with_what_became_of_them(lab: Lab) -> None:
+    container = await lab.start(lab.request(["sleep", "100"]))
+    script = "while ! [ -e /go ]; do sleep 0.05; done; exit 7"
+    ending, staying, known = (
+        exec_request(["sh", "-c", script]),
+        exec_request(["sleep", "100"]),
+        exec_request(["true"]),
+    )
+    for number, request in enumerate((ending, staying, known)):
+        await container.running.exec(replace(request, note=f"note {number}"), None)
+    await container.running.wait_exec(known.exec_id)
+    pid = container.running.pid
+    pidfd = os.pidfd_open(next(pid for pid in children(parent(pid)) if b"/go" in command_line(pid)))
+    container.running.close()
+    try:
+        Path(f"/proc/{pid}/root/go").touch()
+        await readable(pidfd)
+    finally:
+        os.close(pidfd)
+    again = await lab.runtime.reconnect(container.request.exec_dir)
+    assert again is not None
+    container.monitor = again
+    found = {item.id: item for item in again.execs_found}
+    assert [found[item.exec_id].note for item in (ending, staying, known)] == ["note 0", "note 1", "note 2"]
+    assert (found[known.exec_id].told, found[known.exec_id].ended.exit_code) == (True, 0)
+    assert (found[staying.exec_id].told, found[staying.exec_id].ended) == (False, None)
+    if found[ending.exec_id].ended is None:  # it was told just after
+        assert (await asyncio.wait_for(again.wait_exec(ending.exec_id), 10)).exit_code == 7
+    else:
+        assert (found[ending.exec_id].told, found[ending.exec_id].ended.exit_code) == (False, 7)
+    await again.signal(signal.SIGKILL)
+    assert (await asyncio.wait_for(again.wait_exec(staying.exec_id), 10)).exit_code == 137
+
+
+def limited(lab: Lab, script: str) -> StartRequest:
+    request = lab.request(["sh", "-c", script])
+    request.spec["linux"]["resources"] = {"memory": {"limit": 8 << 20, "swap": 8 << 20}}
+    return request
+
+
+EAT = "tail /dev/zero"
+
+
+async def test_an_oom_kill_is_told_while_the_container_runs(lab: Lab) -> None:
+    container = await lab.start(limited(lab, f"{EAT}; echo $?; {EAT}; echo $?; sleep 100"))
+    told = asyncio.Event()
+    container.running.on_oom = told.set
+    await container.read_until(b"137\n")
+    await asyncio.wait_for(told.wait(), 10)
+    await container.running.signal(signal.SIGKILL)
+    record = await container.running.wait()
+    assert (record.exit_code, record.oom_killed) == (137, True)
+    assert ExitRecord.from_json(Path(container.request.exit_file).read_bytes()) == record
+
+
+async def test_an_oom_kill_of_the_program_itself(lab: Lab) -> None:
+    container = await lab.start(limited(lab, f"exec {EAT}"))
+    record = await container.running.wait()
+    assert (record.exit_code, record.oom_killed, container.running.ooms) == (137, True, 1)
+
+
+async def test_an_oom_kill_is_told_to_the_next_daemon(lab: Lab) -> None:
+    container = await lab.start(limited(lab, f"while ! [ -e /go ]; do sleep 0.05; done; {EAT}; echo $?; sleep 100"))
+    container.running.close()
+    Path(f"/proc/{container.running.pid}/root/go").touch()
+    await container.read_until(b"137\n")
+    container.monitor = await lab.runtime.reconnect(container.request.exec_dir)
+    told = asyncio.Event()
+    container.running.on_oom = told.set
+    if not container.running.ooms:
+        await asyncio.wait_for(told.wait(), 10)
+    assert container.running.ooms == 1
+
+
 async def test_exec_of_a_missing_program(lab: Lab) -> None:
     container = await lab.start(lab.request(["sleep", "100"]))
     with pytest.raises(ExecFailed, match="executable file not found") as caught:
@@ -243,6 +369,30 @@ async def test_init_reaps_orphans_and_passes_signals_on(lab: Lab) -> None:
     await container.read_until(b"ready")
     await container.running.signal(signal.SIGTERM)
     assert (await asyncio.wait_for(container.running.wait(), 10)).exit_code == 7
+
+
+async def test_the_reaper_is_listed_as_dockers(lab: Lab) -> None:
+    container = await lab.start(lab.request(["sh", "-c", "echo ready; sleep 100"], init=True))
+    await container.read_until(b"ready")
+    proc = Path(f"/proc/{container.running.pid}")
+    assert (proc / "comm").read_text() == "docker-init\n"
+    assert (proc / "cmdline").read_bytes() == b"/sbin/docker-init\0--\0sh\0-c\0echo ready; sleep 100\0"
+
+
+async def test_a_killed_monitor_takes_a_reaper_of_another_user_with_it(lab: Lab) -> None:
+    request = lab.request(["sh", "-c", "echo ready; sleep 1000"], init=True, user="ana")
+    container = await lab.start(request)
+    await container.read_until(b"ready")
+    pidfd = os.pidfd_open(container.running.pid)
+    try:
+        monitor_pid = parent(container.running.pid)
+        container.running.close()  # so that no daemon ends it by its cgroup
+        os.kill(monitor_pid, signal.SIGKILL)
+        await readable(pidfd)
+    finally:
+        os.close(pidfd)
+    cgroup = Cgroup(detect(), request.spec["linux"]["cgroupsPath"])
+    cgroup.remove()
 
 
 async def test_reconnect_after_the_daemon_is_gone(lab: Lab) -> None:
@@ -267,9 +417,7 @@ async def test_reconnect_after_the_daemon_is_gone(lab: Lab) -> None:
 async def test_a_killed_monitor_takes_its_container_with_it(lab: Lab) -> None:
     container = await lab.start(lab.request(["sh", "-c", "sleep 1000 & echo up; sleep 1000"]))
     await container.read_until(b"up")
-    status = Path(f"/proc/{container.running.pid}/status").read_text()
-    monitor_pid = int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
-    os.kill(monitor_pid, signal.SIGKILL)
+    os.kill(parent(container.running.pid), signal.SIGKILL)
     assert (await asyncio.wait_for(container.running.wait(), 10)).exit_code == 137
     assert not Path(detect().controllers["pids"] + container.request.spec["linux"]["cgroupsPath"]).exists()
 
