@@ -61,8 +61,8 @@ def cross(
     with contextlib.ExitStack() as stack:
         # Before the limits: with a low one on processes there is room for the container's first, not for a helper.
         user_fd, net_fd = _open_namespaces(uids, gids, paths)
-        stack.callback(os.close, user_fd)
-        stack.callback(os.close, net_fd)
+        stack.enter_context(closing(user_fd))
+        stack.enter_context(closing(net_fd))
         confine()
         idmap.own_pipes(stdio, host_id(uids, 0), host_id(gids, 0))
         with contextlib.suppress(OSError):  # what cannot be raised is judged when it is set
