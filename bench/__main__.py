@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bench_daemon
 import bench_exec
+import bench_growth
 import bench_log
 import bench_memory
 import bench_parallel
@@ -44,6 +45,7 @@ def main() -> None:
             "run": lambda: bench_run.measure(compared, rounds),
             "exec": lambda: bench_exec.measure(compared, rounds),
             "parallel": lambda: bench_parallel.measure(compared, rounds),
+            "growth": lambda: bench_growth.measure(compared),
             "log": lambda: bench_log.measure(compared, rounds),
             "memory": lambda: bench_memory.measure(compared),
             "daemon": lambda: bench_daemon.measure(compared, rounds),
