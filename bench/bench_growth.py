@@ -11,12 +11,12 @@ from samples import Row, Samples, Target
 CONTAINERS = 200
 ENDS = 20
 """How many starts at the beginning and at the end are compared."""
-BATCH = 20
-"""Containers made and started before it is the other engine's turn."""
+SETTLE_S = 3.0
+"""For the network namespaces of so many containers: their end goes on in the kernel."""
 
 
 def measure(engines: list[Engine]) -> list[Row]:
-    took = _start_in_turn({engine.name: engine for engine in engines if engine.socket})
+    took = {engine.name: _starts(engine, engine.socket) for engine in engines if engine.socket}
     first = {name: Samples(values[:ENDS]) for name, values in took.items()}
     last = {name: Samples(values[-ENDS:]) for name, values in took.items()}
     growth = {name: Samples([last[name].median / first[name].median]) for name in took}
@@ -32,22 +32,19 @@ def measure(engines: list[Engine]) -> list[Row]:
     ]
 
 
-def _start_in_turn(engines: dict[str, Engine]) -> dict[str, list[float]]:
-    """Milliseconds of each start, by engine; the engines take turns, so that each bears the load of both."""
-    connections = {name: Connection(engine.socket) for name, engine in engines.items() if engine.socket}
-    made: dict[str, list[str]] = {name: [] for name in connections}
-    took: dict[str, list[float]] = {name: [] for name in connections}
+def _starts(engine: Engine, path: str) -> list[float]:
+    """Milliseconds of each start. Nothing of the other engine's runs meanwhile: it would grow with it."""
+    connection = Connection(path)
+    made: list[str] = []
+    took: list[float] = []
     try:
-        for _ in range(CONTAINERS // BATCH):
-            for name, connection in connections.items():
-                for _ in range(BATCH):
-                    made[name].append(_create(connection))
-                    took[name].append(_start(connection, made[name][-1]))
+        for _ in range(CONTAINERS):
+            made.append(_create(connection))
+            took.append(_start(connection, made[-1]))
     finally:
-        for name, engine in engines.items():
-            engine.remove(made[name])
-        for connection in connections.values():
-            connection.close()
+        engine.remove(made)
+        connection.close()
+        time.sleep(SETTLE_S)
     return took
 
 

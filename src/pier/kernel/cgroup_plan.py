@@ -8,6 +8,7 @@ plan: it is not a file on v2 (`bpf_devices`).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -76,6 +77,7 @@ _LOST_CPUSET = _lost("cpuset", "Cpuset")
 _LOST_PIDS = _lost("PIDs limit capabilities", "PIDs limit")
 _LOST_WEIGHT = _lost("Block I/O weight", "Weight")
 _LOST_WEIGHT_DEVICE = _lost("Block I/O weight_device", "Weight-device")
+_LOST_LEAF = _lost("Block I/O leaf weight", "Leaf weight")
 _LOST_THROTTLE = {
     "throttleReadBpsDevice": _lost("BPS Block I/O read limit", "Block I/O BPS read limit"),
     "throttleWriteBpsDevice": _lost("BPS Block I/O write limit", "Block I/O BPS write limit"),
@@ -92,9 +94,7 @@ def _memory_and_swap(memory: Section) -> tuple[int, int]:
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     if limit < 0 and not swap:
         swap = -1  # Whoever lifts the limit of memory means that of both.
-    if swap > 0 and limit <= 0:
-        raise BadResources(reason="a limit of memory and swap needs a limit of memory beside it")
-    if swap > 0 and swap < limit:
+    if 0 < swap < limit:
         raise BadResources(reason="Minimum memoryswap limit should be larger than memory limit, see usage")
     return limit, swap
 
@@ -127,8 +127,10 @@ def _memory_v2(memory: Section) -> Iterator[Write]:
     if limit:
         yield Write("memory", "memory.max", _or_max(limit), _LOST_MEMORY)
     if swap:
-        # v1 counts memory and swap together, v2 swap alone.
-        yield Write("memory", "memory.swap.max", "max" if swap < 0 else str(swap - limit), _LOST_SWAP)
+        # v1 counts memory and swap together, v2 swap alone; beside unlimited memory the sum can only mean swap.
+        if swap > 0 and not limit:
+            raise BadResources(reason="unable to set swap limit without memory limit")
+        yield Write("memory", "memory.swap.max", _or_max(swap - max(limit, 0) if swap > 0 else swap), _LOST_SWAP)
     if memory.get("reservation"):
         yield Write("memory", "memory.low", _or_max(memory["reservation"]), _LOST_RESERVATION)
     # cgroup v2 has none of these, and a file that is never there says so in Docker's words.
@@ -250,11 +252,15 @@ def _block_io_v1(block_io: Section) -> Iterator[Write]:
     weight = _weight(block_io)
     if weight:
         yield Write("blkio", "blkio.bfq.weight", str(weight), _LOST_WEIGHT, ("blkio.weight", str(weight)))
+    if block_io.get("leafWeight"):
+        yield Write("blkio", "blkio.leaf_weight", str(block_io["leafWeight"]), _LOST_LEAF)
     for rule in block_io.get("weightDevice") or ():
         if rule.get("weight"):
             value = f"{_device(rule)} {rule['weight']}"
             instead = ("blkio.weight_device", value)
             yield Write("blkio", "blkio.bfq.weight_device", value, _LOST_WEIGHT_DEVICE, instead)
+        if rule.get("leafWeight"):
+            yield Write("blkio", "blkio.leaf_weight_device", f"{_device(rule)} {rule['leafWeight']}", _LOST_LEAF)
     for name, file, _ in _THROTTLES:
         for rule in block_io.get(name) or ():
             yield Write("blkio", file, f"{_device(rule)} {rule['rate']}", _LOST_THROTTLE[name])
@@ -262,6 +268,8 @@ def _block_io_v1(block_io: Section) -> Iterator[Write]:
 
 def _block_io_v2(block_io: Section) -> Iterator[Write]:
     weight = _weight(block_io)
+    if block_io.get("leafWeight") or any(rule.get("leafWeight") for rule in block_io.get("weightDevice") or ()):
+        yield Write("io", "blkio.leaf_weight", "", _LOST_LEAF)  # there is none in cgroup v2
     if weight:
         instead = ("io.weight", str(io_weight_of(weight)))
         yield Write("io", "io.bfq.weight", str(weight), _LOST_WEIGHT, instead)
@@ -305,15 +313,21 @@ def _network(network: Section) -> Iterator[Write]:
 def _rdma(limits: Mapping[str, Section]) -> Iterator[Write]:
     for device, limit in limits.items():
         keys = (("hca_handle", "hcaHandles"), ("hca_object", "hcaObjects"))
-        values = " ".join(f"{key}={limit[name]}" for key, name in keys if limit.get(name) is not None)
-        yield Write("rdma", "rdma.max", f"{device} {values}")
+        values = [f"{key}={limit[name]}" for key, name in keys if limit.get(name) is not None]
+        if values:
+            yield Write("rdma", "rdma.max", " ".join([device, *values]))
+
+
+_UNIFIED_FILE = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
+CGROUP_LIMITS = frozenset({"cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"})
+"""The files of the hierarchy itself that limit; with the others processes are moved, stopped and killed."""
 
 
 def _unified(files: Mapping[str, str]) -> Iterator[Write]:
     for file, value in files.items():
-        controller, dot, _ = file.partition(".")
-        if not dot or not controller or controller == "cgroup" or "/" in file:
+        if not _UNIFIED_FILE.fullmatch(file) or (file.startswith("cgroup.") and file not in CGROUP_LIMITS):
             raise BadResources(reason=f"resources.unified: {file!r} is no file of a controller")
+        controller = file.partition(".")[0]
         for line in value.splitlines():
             yield Write(controller, file, line)
 

@@ -238,8 +238,8 @@ class Cgroup:
             warnings.append(write.lost)
 
     def _write(self, controller: str, file: str, value: str) -> bool:
-        """Write a controller's file; False where there is no such file. Raises ResourceRefused."""
-        mount = self.layout.controllers.get(controller)
+        """Write a controller's file (`cgroup`: v2's own); False where there is none. Raises ResourceRefused."""
+        mount = self.layout.unified if controller == "cgroup" else self.layout.controllers.get(controller)
         if mount is None:
             return False
         path = f"{mount}{self.path}/{file}"
@@ -411,7 +411,7 @@ class Cgroup:
 
     def _read(self, controller: str, file: str) -> str:
         mount = self.layout.controllers.get(controller)
-        if mount is None and controller == "cpu" and self.layout.mode == "v2":
+        if mount is None and (controller == "cgroup" or (controller == "cpu" and self.layout.mode == "v2")):
             mount = self.layout.unified  # cpu.stat is there without the controller
         return "" if mount is None else cgroup_files.read(f"{mount}{self.path}/{file}")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pier.kernel.cgroup_layout import Layout
-from pier.kernel.cgroup_plan import BadResources, io_weight_of, plan, weight_of_shares
+from pier.kernel.cgroup_plan import BadResources, Write, io_weight_of, plan, weight_of_shares
 
 V1 = Layout(
     "v1",
@@ -157,13 +160,19 @@ def test_unified() -> None:
 @pytest.mark.parametrize(
     ("resources", "words"),
     [
-        ({"memory": {"swap": MIB}}, "needs a limit of memory"),
         ({"memory": {"limit": 2 * MIB, "swap": MIB}}, "Minimum memoryswap limit should be larger than memory limit"),
         ({"memory": {"swappiness": 101}}, "valid memory swappiness range is 0-100"),
         ({"blockIO": {"weight": 5}}, "range of blkio weight is from 10 to 1000"),
         ({"hugepageLimits": [{"pageSize": "../2MB", "limit": 1}]}, "is no page size"),
         ({"unified": {"../memory.max": "1"}}, "no file of a controller"),
         ({"unified": {"cgroup.procs": "1"}}, "no file of a controller"),
+        ({"unified": {"cgroup.kill": "1"}}, "no file of a controller"),
+        ({"unified": {"memory.": "1"}}, "no file of a controller"),
+        ({"unified": {"memory..": "1"}}, "no file of a controller"),
+        ({"unified": {"memory.max\0": "1"}}, "no file of a controller"),
+        ({"unified": {"memory.max\n": "1"}}, "no file of a controller"),
+        ({"cpu": {"shares": 1}}, "the minimum allowed cpu-shares is 2"),
+        ({"cpu": {"shares": 262_145}}, "the maximum allowed cpu-shares is 262144"),
         ({"unified": {"memory": "1"}}, "no file of a controller"),
     ],
 )
@@ -182,3 +191,167 @@ def test_weight_of_shares(shares: int, weight: int) -> None:
 
 def test_io_weight_spans_both_ranges() -> None:
     assert [io_weight_of(weight) for weight in (10, 100, 1000)] == [1, 910, 10_000]
+
+
+def test_swap_without_a_limit_of_memory() -> None:
+    """v1's kernel knows the limit there is; v2 needs it to tell swap from the sum, unless memory is unlimited."""
+    assert writes({"memory": {"swap": MIB}}, V1) == [("memory.memsw.limit_in_bytes", "1048576")]
+    with pytest.raises(BadResources, match="unable to set swap limit without memory limit"):
+        plan({"memory": {"swap": MIB}}, V2)
+    assert writes({"memory": {"limit": -1, "swap": MIB}}, V2) == [
+        ("memory.max", "max"),
+        ("memory.swap.max", "1048576"),
+    ]
+
+
+def test_what_is_rare() -> None:
+    rdma = {"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 0}, "mlx4_0": {}}}
+    assert writes(rdma, V1) == writes(rdma, V2) == [("rdma.max", "mlx5_1 hca_handle=3 hca_object=0")]
+    network = {"network": {"classID": 0x100001, "priorities": [{"name": "eth0", "priority": 5}]}}
+    assert writes(network, V1) == [("net_cls.classid", "1048577"), ("net_prio.ifpriomap", "eth0 5")]
+    leaf = {"blockIO": {"leafWeight": 10, "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 20}]}}
+    assert writes(leaf, V1) == [("blkio.leaf_weight", "10"), ("blkio.leaf_weight_device", "8:0 20")]
+    assert [write.lost for write in plan(leaf, V2)] == [
+        "Your kernel does not support Block I/O leaf weight or the cgroup is not mounted. Leaf weight discarded."
+    ]
+
+
+# --- what holds for all values ---------------------------------------------------------------------------------------
+
+SIZES = st.integers(min_value=-1, max_value=2**63 - 1)
+DEVICES = st.fixed_dictionaries({"major": st.integers(0, 4095), "minor": st.integers(0, 2**20 - 1)})
+
+
+def devices_with(key: str, values: st.SearchStrategy[int]) -> st.SearchStrategy[list[dict[str, int]]]:
+    return st.lists(st.builds(lambda device, value: {**device, key: value}, DEVICES, values), max_size=3)
+
+
+RESOURCES = st.fixed_dictionaries(
+    {},
+    optional={
+        "memory": st.fixed_dictionaries(
+            {},
+            optional={
+                **dict.fromkeys(("limit", "swap", "reservation", "kernel", "kernelTCP"), SIZES),
+                "swappiness": st.integers(0, 101),
+                "disableOOMKiller": st.booleans(),
+            },
+        ),
+        "cpu": st.fixed_dictionaries(
+            {},
+            optional={
+                "shares": st.integers(0, 300_000),
+                "quota": st.integers(-2, 10**7),
+                "period": st.integers(0, 10**6),
+                "burst": st.none() | st.integers(0, 10**6),
+                "idle": st.none() | st.integers(0, 1),
+                "realtimePeriod": st.integers(0, 10**6),
+                "realtimeRuntime": st.integers(0, 10**6),
+                "cpus": st.sampled_from(["", "0", "0-3,7"]),
+                "mems": st.sampled_from(["", "0"]),
+            },
+        ),
+        "pids": st.fixed_dictionaries({"limit": st.integers(-1, 2**22)}),
+        "blockIO": st.fixed_dictionaries(
+            {},
+            optional={
+                "weight": st.integers(0, 1001),
+                "weightDevice": devices_with("weight", st.integers(10, 1000)),
+                "throttleReadBpsDevice": devices_with("rate", st.integers(0, 2**63 - 1)),
+                "throttleWriteIOPSDevice": devices_with("rate", st.integers(0, 2**32 - 1)),
+            },
+        ),
+        "hugepageLimits": st.lists(
+            st.fixed_dictionaries({"pageSize": st.sampled_from(["2MB", "1GB", "64KB"]), "limit": SIZES}), max_size=2
+        ),
+        "rdma": st.dictionaries(
+            st.sampled_from(["mlx5_1"]), st.fixed_dictionaries({}, optional={"hcaHandles": st.integers(0, 99)})
+        ),
+    },
+)
+
+
+def planned(resources: dict[str, Any], layout: Layout) -> list[Write] | None:
+    """None: refused in a sentence."""
+    try:
+        return plan(resources, layout)
+    except BadResources:
+        return None
+
+
+@given(RESOURCES)
+def test_every_write_is_one_line_for_one_file_of_its_controller(resources: dict[str, Any]) -> None:
+    for layout in (V1, HYBRID, V2):
+        for write in planned(resources, layout) or ():
+            for file, value in ((write.file, write.value), write.otherwise or (write.file, write.value)):
+                assert "/" not in file
+                assert "\n" not in value
+                assert file.startswith(f"{write.controller}.") or write.lost, "else its absence is told"
+
+
+@given(RESOURCES)
+def test_a_hybrid_writes_what_the_kind_of_each_controller_wants(resources: dict[str, Any]) -> None:
+    on_v1, on_hybrid = planned(resources, V1), planned(resources, HYBRID)
+    if on_v1 is None or on_hybrid is None:
+        assert on_v1 is on_hybrid
+        return
+    assert [write for write in on_hybrid if write.controller != "hugetlb"] == [
+        write for write in on_v1 if write.controller != "hugetlb"
+    ]
+    assert {write.file for write in on_hybrid if write.controller == "hugetlb"} == {
+        write.file.replace("limit_in_bytes", "max") for write in on_v1 if write.controller == "hugetlb"
+    }
+
+
+@given(st.integers(1, 2**62), st.integers(0, 2**62))
+def test_memory_and_swap_are_the_same_limits_on_both(limit: int, swap: int) -> None:
+    resources = {"memory": {"limit": limit, "swap": limit + swap}}
+    v1, v2 = dict(writes(resources, V1)), dict(writes(resources, V2))
+    assert v1["memory.limit_in_bytes"] == v2["memory.max"] == str(limit)
+    assert int(v1["memory.memsw.limit_in_bytes"]) - limit == int(v2["memory.swap.max"]) == swap
+
+
+@given(st.integers(1, 300_000), st.integers(1, 300_000))
+def test_more_shares_are_no_less_weight(some: int, more: int) -> None:
+    some, more = sorted((some, more))
+    assert 1 <= weight_of_shares(some) <= weight_of_shares(more) <= 10_000
+
+
+@given(st.integers(10, 1000), st.integers(10, 1000))
+def test_more_block_io_weight_is_more_io_weight(some: int, more: int) -> None:
+    some, more = sorted((some, more))
+    assert 1 <= io_weight_of(some) <= io_weight_of(more) <= 10_000
+    assert (some == more) is (io_weight_of(some) == io_weight_of(more))
+
+
+@given(st.integers(-2, 10**7), st.integers(0, 10**6))
+def test_quota_and_period_are_the_same_share_on_both(quota: int, period: int) -> None:
+    cpu = {"cpu": {"quota": quota, "period": period}}
+    v1, v2 = dict(writes(cpu, V1)), dict(writes(cpu, V2))
+    if not quota and not period:
+        assert v1 == v2 == {}
+        return
+    shown_quota, shown_period = v2["cpu.max"].split()
+    assert shown_period == v1.get("cpu.cfs_period_us", "100000")
+    assert shown_quota == ("max" if quota <= 0 else v1["cpu.cfs_quota_us"])
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_unified_takes_plain_file_names_only(file: str, value: str) -> None:
+    for write in planned({"unified": {file: value}}, V2) or ():
+        assert re.fullmatch(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+", write.file)
+        assert write.file == file
+        assert not write.lost, "a file that is missing is an error"
+
+
+@given(
+    st.sampled_from(["memory.high", "hugetlb.2MB.max", "io.bfq.weight", "cpuset.cpus.partition", "cgroup.max.depth"])
+)
+def test_unified_passes_on_what_it_is_given(file: str) -> None:
+    assert writes({"unified": {file: "a b\n8:0 c"}}, V2) == [(file, "a b"), (file, "8:0 c")]
+
+
+@given(RESOURCES)
+def test_unified_has_the_last_word(resources: dict[str, Any]) -> None:
+    found = planned({**resources, "unified": {"memory.max": "7"}}, V2)
+    assert found is None or tuple(found[-1][:3]) == ("memory", "memory.max", "7")
