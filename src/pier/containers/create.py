@@ -170,7 +170,7 @@ def make_folders(world: World, image: Image, record: Record, mounts: list[UserMo
         if mount.type == "bind":
             ensure_source(mount)
     os.makedirs(world.config.container_dir(record.id), mode=FOLDER_MODE)
-    world.snapshots.prepare(record.id, list(image.layers))
+    world.snapshots.prepare(record.id, list(image.layers), validate.root_size_bytes(record.host_config))
 
 
 def ensure_source(mount: UserMount) -> None:

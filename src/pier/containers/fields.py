@@ -145,7 +145,7 @@ HOST_CONFIG: dict[str, Rule] = {
     "publish_all_ports": Acts(),
     "readonly_rootfs": Acts(),
     "security_opt": Acts(),
-    "storage_opt": Refused("--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
+    "storage_opt": Acts(),
     "tmpfs": Acts(),
     "uts_mode": Acts(),
     "userns_mode": Acts(),

@@ -114,5 +114,5 @@ def graph_driver(world: World, record: Record) -> DriverData:
 
 def sizes(world: World, record: Record) -> tuple[int, int]:
     """Bytes of the writable layer, and of the layers below it. Blocking. Raises LayerNotFound, OSError."""
-    lower = sum(world.snapshots.layer_size(Digest(layer)) for layer in record.layers)
-    return world.snapshots.usage(record.id), lower
+    layers = [Digest(layer) for layer in record.layers]
+    return world.snapshots.usage(record.id, layers), sum(map(world.snapshots.layer_size, layers))

@@ -10,6 +10,7 @@ from pier.containers import log_config, signals, spec_mounts, spec_resources, sp
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import HostConfig, RestartPolicy
+from pier.storage.quota_size import parse_size
 
 MIN_MEMORY = 6 << 20
 NS_PER_MS = 1_000_000
@@ -46,6 +47,7 @@ def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str, 
         spec_resources.check_ulimit(limit)
     for rule in host.device_cgroup_rules or ():
         spec_resources.device_rule(rule)
+    root_size_bytes(host)
     spec_mounts.user_mounts(host)
     spec_mounts.tmpfs_mounts(host)
     if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
@@ -61,6 +63,16 @@ def check_update(host: HostConfig, *, cpus: int, cpuset: str, nodes: str) -> lis
     if host.restart_policy.name:
         check_restart_policy(host.restart_policy, auto_remove=False)
     return warnings
+
+
+def root_size_bytes(host: HostConfig) -> int:
+    """What `--storage-opt size=` allows the container to write to its root; 0: no bound. Raises InvalidParameter."""
+    size_bytes = 0
+    for key, value in (host.storage_opt or {}).items():
+        if key.lower() != "size":
+            raise InvalidParameter(f"Unknown option {key}")
+        size_bytes = parse_size(value)
+    return size_bytes
 
 
 def check_config(config: ContainerConfig) -> None:

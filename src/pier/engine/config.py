@@ -84,6 +84,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     shutdown_timeout: Annotated[int, Flag("Set the default shutdown timeout, in seconds")] = 15
 
     storage_driver: Annotated[str, Flag("Storage driver to use", "s")] = ""
+    storage_opts: Annotated[list[str], Flag("Storage driver options", name="storage-opt")] = []
     registry_mirrors: Annotated[list[str], Flag("Preferred Docker registry mirror", name="registry-mirror")] = []
     insecure_registries: Annotated[
         list[str], Flag("Enable insecure registry communication", name="insecure-registry")

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network
 
 from pier.containers import ContainersConfig, ContainerService
@@ -30,7 +31,7 @@ from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool
 from pier.runtime.client import Runtime
 from pier.state import Database
-from pier.storage import ContentStore, choose_driver
+from pier.storage import ContentStore, Setup, choose_driver
 
 log = logging.getLogger("pier.engine")
 
@@ -81,7 +82,9 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     stack.callback(events.close)
 
     content = await asyncio.to_thread(ContentStore, os.path.join(config.data_root, "content"))
-    snapshots = await asyncio.to_thread(choose_driver, config.data_root, config.storage_driver)
+    setup = Setup(leases=content.leases, options=tuple(config.storage_opts))
+    choose = partial(choose_driver, config.data_root, config.storage_driver, setup=setup)
+    snapshots = await asyncio.to_thread(choose)
     stack.callback(snapshots.close)
     backoff = Backoff(retries=config.max_download_attempts)
     registries = Registries(registries_config(config, os.environ), backoff=backoff)
@@ -125,7 +128,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         layout=layout,
         limits=host.limits(layout),
         driver=snapshots.name,
-        backing_filesystem=host.filesystem_name(config.data_root),
+        driver_status=[["Backing Filesystem", host.filesystem_name(config.data_root)], *snapshots.status()],
         containers=containers,
         images=images,
         listeners=lambda: events.listeners,

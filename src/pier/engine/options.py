@@ -74,7 +74,6 @@ INERT: dict[str, Inert] = {
     "rootless": Inert("bool", "rootless mode is not implemented yet", refused=True, harmless=(False,)),
     "runtimes": Inert("map", "containers run in Pier's own runtime", flag="add-runtime"),
     "selinux-enabled": Inert("bool", "SELinux labels are not implemented yet", refused=True, harmless=(False,)),
-    "storage-opts": Inert("list", "no storage driver takes options for now", flag="storage-opt"),
     "swarm-default-advertise-addr": Inert("str", NO_SWARM),
     "tls": Inert("bool", NO_TCP, harmless=(False,)),
     "tlscacert": Inert("str", NO_TCP),

@@ -60,7 +60,7 @@ class System:
         layout: Layout,
         limits: Limits,
         driver: str,
-        backing_filesystem: str,
+        driver_status: list[list[str]],
         containers: Containers,
         images: Images,
         listeners: Callable[[], int],
@@ -72,7 +72,7 @@ class System:
         self._layout = layout
         self._limits = limits
         self._driver = driver
-        self._backing_filesystem = backing_filesystem
+        self._driver_status = driver_status
         self._containers = containers
         self._images = images
         self._listeners = listeners
@@ -119,7 +119,7 @@ class System:
             containers_stopped=len(containers) - states["running"] - states["paused"],
             images=len(images),
             driver=self._driver,
-            driver_status=driver_status(self._driver, self._backing_filesystem),
+            driver_status=self._driver_status,
             plugins=PluginsInfo(volume=["local"], network=list(NETWORK_DRIVERS), log=list(LOG_DRIVERS)),
             memory_limit=limits.memory_limit,
             swap_limit=limits.swap_limit,
@@ -170,19 +170,6 @@ class System:
         if not forwarding:
             lines.append("WARNING: IPv4 forwarding is disabled")
         return lines + [f"WARNING: {text}" for text in self._lacking]
-
-
-def driver_status(driver: str, backing_filesystem: str) -> list[list[str]]:
-    """Pairs that `docker info` prints below the storage driver."""
-    if driver != "overlay2":
-        return [["Backing Filesystem", backing_filesystem]]
-    return [
-        ["Backing Filesystem", backing_filesystem],
-        ["Supports d_type", "true"],
-        ["Using metacopy", "false"],
-        ["Native Overlay Diff", "true"],
-        ["userxattr", "false"],
-    ]
 
 
 def registry_config(config: DaemonConfig) -> RegistryServiceConfig:

@@ -14,12 +14,10 @@ log = logging.getLogger(__name__)
 def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> set[Digest] | None:
     """Delete unreachable blobs and layers; returns the chain ids of the layers, None where it was not the moment.
 
-    It is not while a load or a pull runs, whose blobs nothing names yet, nor while an image is damaged: what belongs to
-    that one cannot be told.
+    Loads and pulls go on meanwhile: what they have met is spared by their leases, and `Leases.take_spared` says that
+    it was. Nothing is deleted while an image is damaged: what belongs to that one cannot be told.
     """
-    with store.exclusive() as alone:
-        if not alone:
-            return None
+    with store.exclusive():
         catalog = read_catalog(store, before)
         if catalog.damaged:
             log.warning("nothing is cleaned up while %d images are damaged", len(catalog.damaged))

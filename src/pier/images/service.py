@@ -313,10 +313,10 @@ class ImageService:
         return deeds + [ImageDeleteResponseItem(deleted=str(chain_id)) for chain_id in layers]
 
     async def _collect(self) -> set[Digest]:
-        """Clear away what nothing needs, now or when the running transfers have ended; returns the layers removed."""
+        """Clear away what nothing needs; what running transfers have met waits for their end. Returns the layers."""
         catalog = await self._current()
         gone = await asyncio.to_thread(partial(collect, self.content, self.snapshots, catalog))
-        self._litter = gone is None and not catalog.damaged
+        self._litter = self.content.leases.take_spared()
         return gone or set()
 
     def _tell(self, action: str, image_id: Digest, name: str, image: Image) -> None:

@@ -148,22 +148,25 @@ def mount_overlay(lower: list[str], upper: str, work: str, extra: list[tuple[str
     """
     upper_options: list[tuple[str, str | None]] = [("upperdir", upper), ("workdir", work), *(extra or [])]
     # An old kernel is not asked: it would complain in its log of every container.
-    if _kernel_version() >= (6, 7):
+    if kernel_version() >= (6, 7):
         try:
             return mount_filesystem("overlay", [("lowerdir+", path) for path in lower] + upper_options)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-    return _mount_overlay_by_fds(lower, upper_options)
+    return mount_overlay_by_fds(lower, upper_options, upper)
 
 
-def _kernel_version() -> tuple[int, int]:
+def kernel_version() -> tuple[int, int]:
     major, _, rest = os.uname().release.partition(".")
     minor = rest.partition(".")[0].partition("-")[0]
     return int(major), int(minor) if minor.isdecimal() else 0
 
 
-def _mount_overlay_by_fds(lower: list[str], upper_options: list[tuple[str, str | None]]) -> int:
+def mount_overlay_by_fds(
+    lower: list[str], upper_options: list[tuple[str, str | None]], place: str, flags: int = 0
+) -> int:
+    """The way of kernels before 6.7: mounted on the directory `place` for a moment, which others see."""
     with contextlib.ExitStack() as stack:
 
         def pinned(path: str) -> str:
@@ -176,9 +179,7 @@ def _mount_overlay_by_fds(lower: list[str], upper_options: list[tuple[str, str |
         text = ",".join(key if value is None else f"{key}={value}" for key, value in options)
         if len(text) > OPTIONS_MAX:
             raise OSError(errno.E2BIG, f"mount overlay: {len(lower)} layers are more than Linux before 6.7 can stack")
-        place = upper_options[0][1]
-        assert place is not None
-        mount("overlay", place, "overlay", 0, text)
+        mount("overlay", place, "overlay", flags, text)
         try:
             return open_tree(AT_FDCWD, place, clone=True)
         finally:

@@ -30,6 +30,7 @@ class SYS:
     openat2 = 437
     pidfd_getfd = 438
     mount_setattr = 442
+    quotactl_fd = 443
 
     # These differ; the numbers are x86-64's unless the machine says otherwise below.
     pivot_root = 155

@@ -32,7 +32,7 @@ class OverlayRoot:
 
 @dataclass(frozen=True, slots=True)
 class BindRoot:
-    """A root file system that is a directory of the host: a bundle's (`pier-runtime`)."""
+    """A root file system that is a directory of the host: a bundle's (`pier-runtime`), or a driver's tree."""
 
     path: str
     """Absolute, without symbolic links."""
@@ -116,7 +116,8 @@ class StartRequest:
     def from_json(cls, text: str) -> StartRequest:
         """Raises ValueError, KeyError, TypeError for what is not a request."""
         fields = json.loads(text)
-        fields["root"] = OverlayRoot(**fields["root"])
+        root = fields["root"]
+        fields["root"] = BindRoot(**root) if "path" in root else OverlayRoot(**root)
         fields["interfaces"] = [Interface(**item) for item in fields.get("interfaces", [])]
         fields["log"] = LogFile(*fields["log"]) if fields.get("log") else None
         return cls(**fields)

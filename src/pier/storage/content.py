@@ -3,7 +3,8 @@
     <root>/oci-layout            {"imageLayoutVersion":"1.0.0"}
     <root>/index.json            one descriptor a name, and one without a name for each image that has none
     <root>/blobs/sha256/<hex>    written once, complete, verified and on the disk before they appear under that name
-    <root>/ingest/               what is being written; what is found here at the start is thrown away
+    <root>/ingest/               what is being written; what is found here at the start is thrown away, but for
+                                 <algorithm>-<hex>.part, a download that was cut and can go on
 
 All calls block; the daemon makes them in worker threads. One daemon owns the folder (T19); its threads share a lock.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
@@ -23,6 +26,8 @@ from pier.oci.digest import hasher
 from pier.oci.manifest import OCI_INDEX
 from pier.storage.durable import fsync_dir, write_file
 from pier.storage.errors import ContentMismatch, ContentNotFound
+from pier.storage.faults import point
+from pier.storage.leases import Leases
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -32,6 +37,9 @@ REF_NAME: Final = "org.opencontainers.image.ref.name"
 """What skopeo and crane look for; the full name here, since two repositories may have the same tag."""
 FULL_NAME: Final = "io.containerd.image.name"
 MAX_INDEX_BYTES: Final = 256 << 20
+PART_MAX_AGE_S: Final = 7 * 24 * 3600
+"""How long a cut download waits to be gone on with."""
+_PART: Final = re.compile(r"(sha\d+)-([0-9a-f]+)\.part")
 
 
 class VerifiedReader:
@@ -76,13 +84,34 @@ class VerifiedReader:
 class Writer:
     """One blob on its way in; nothing is seen of it until `commit`."""
 
-    def __init__(self, store: ContentStore, path: str, expected: Digest | None, size: int | None) -> None:
+    def __init__(
+        self, store: ContentStore, path: str, expected: Digest | None, size: int | None, *, resume: bool = False
+    ) -> None:
         self._store = store
         self._path = path
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by `abandon`
+        self._file = open(path, "a+b" if resume else "xb", buffering=0)  # noqa: SIM115 - closed by `abandon`
         self._hash: _Hash = expected.hasher() if expected else hasher()
         self._expected = expected
         self._expected_size = size
+        self._keep = resume
+        self.offset = 0
+        """Bytes that are here; more than none at the start where a cut ingest goes on."""
+        if resume:
+            self._read_again()
+
+    def _read_again(self) -> None:
+        """Hash what an earlier ingest left; more than there should be is worth nothing."""
+        self._file.seek(0)
+        while data := self._file.read(1 << 20):
+            self._hash.update(data)
+            self.offset += len(data)
+        if self._expected_size is not None and self.offset > self._expected_size:
+            self.restart()
+
+    def restart(self) -> None:
+        """Throw away what is here, and begin anew."""
+        self._file.truncate(0)
+        self._hash = self._expected.hasher() if self._expected else hasher()
         self.offset = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -94,6 +123,7 @@ class Writer:
             view = view[self._file.write(view) :]
         self._hash.update(data)
         self.offset += len(data)
+        point("blob-written")
         return len(data)
 
     def commit(self, media_type: str = "application/octet-stream") -> Descriptor:
@@ -105,36 +135,43 @@ class Writer:
         if self._expected is not None and digest != self._expected:
             self._fail(f"its digest is {digest}")
         os.fsync(self._file.fileno())
+        point("blob-flushed")
         self._file.close()
+        self._store.leases.meet(digest)
         place = self._store.path(digest)
         os.makedirs(os.path.dirname(place), mode=0o700, exist_ok=True)
         os.rename(self._path, place)
+        point("blob-named")
         fsync_dir(os.path.dirname(place))
+        point("blob-durable")
         return Descriptor(media_type=media_type, digest=digest, size=self.offset)
 
     def abandon(self) -> None:
-        """Throw away what was written; after a commit, nothing."""
+        """Throw away what was written, or keep it to be resumed where that was asked for; after a commit, nothing."""
         self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        if not self._keep or not self.offset:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
 
     def _fail(self, reason: str) -> None:
+        self._keep = False  # whatever is wrong with it, going on would not mend it
         raise ContentMismatch(digest=self._expected or "being written", reason=reason)
 
 
 class ContentStore:
     """Blobs by digest, and the names that point at them."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, leases: Leases | None = None) -> None:
         self.root = root
+        self.leases = leases or Leases()
+        """Shared with the snapshot driver: one lease keeps blobs and layers."""
         self._lock = threading.RLock()
         self._serial = 0
-        self._keepers = 0
+        self._resuming: set[str] = set()
         for folder in ("", "blobs", "blobs/sha256", "ingest"):
             os.makedirs(os.path.join(root, folder), mode=0o700, exist_ok=True)
         os.chmod(root, 0o700)
-        for left in os.listdir(self._ingest_dir):
-            os.unlink(os.path.join(self._ingest_dir, left))
+        self.drop_parts(PART_MAX_AGE_S)
         if not os.path.exists(os.path.join(root, "oci-layout")):
             write_file(os.path.join(root, "oci-layout"), LAYOUT)
         if not os.path.exists(self._index_path):
@@ -151,6 +188,23 @@ class ContentStore:
     def _ingest_dir(self) -> str:
         return os.path.join(self.root, "ingest")
 
+    def drop_parts(self, max_age_s: float = 0) -> int:
+        """Delete what cut ingests have left: what cannot go on, and what nobody has gone on with for so long.
+
+        Returns the bytes that this has freed. What is being written now stays.
+        """
+        freed = 0
+        with self._lock:
+            for left in os.listdir(self._ingest_dir):
+                path = os.path.join(self._ingest_dir, left)
+                with contextlib.suppress(FileNotFoundError):
+                    info = os.stat(path)
+                    may_go_on = _PART.fullmatch(left) and time.time() - info.st_mtime < max_age_s
+                    if not may_go_on and path not in self._resuming:
+                        os.unlink(path)
+                        freed += info.st_blocks * 512
+        return freed
+
     # --- blobs
 
     def path(self, digest: Digest) -> str:
@@ -159,10 +213,12 @@ class ContentStore:
         return os.path.join(self.root, "blobs", digest.algorithm, digest.hex)
 
     def has(self, digest: Digest) -> bool:
+        self.leases.meet(digest)
         return os.path.exists(self.path(digest))
 
     def size(self, digest: Digest) -> int:
         """Bytes of a blob; raises ContentNotFound."""
+        self.leases.meet(digest)
         try:
             return os.stat(self.path(digest)).st_size
         except FileNotFoundError:
@@ -170,6 +226,7 @@ class ContentStore:
 
     def open(self, digest: Digest, size: int | None = None) -> VerifiedReader:
         """Read a blob, verified at its end, also against `size` where it is given. Raises ContentNotFound."""
+        self.leases.meet(digest)
         try:
             fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -184,16 +241,37 @@ class ContentStore:
             return reader.read()
 
     @contextlib.contextmanager
-    def ingest(self, *, expected: Digest | None = None, size: int | None = None) -> Iterator[Writer]:
-        """Write a blob; without a `commit` before the block ends nothing remains of it."""
+    def ingest(
+        self, *, expected: Digest | None = None, size: int | None = None, resume: bool = False
+    ) -> Iterator[Writer]:
+        """Write a blob; without a `commit` before the block ends nothing remains of it.
+
+        With `resume` (and `expected`) what was written remains, and the next such ingest of that digest goes on there:
+        see `Writer.offset`. Two at once do not share it: the second begins anew.
+        """
+        path, resumes = self._ingest_path(expected if resume else None)
+        try:
+            writer = Writer(self, path, expected, size, resume=resumes)
+            try:
+                point("blob-begun")
+                yield writer
+            finally:
+                writer.abandon()
+        finally:
+            with self._lock:
+                self._resuming.discard(path)
+
+    def _ingest_path(self, resumed: Digest | None) -> tuple[str, bool]:
         with self._lock:
+            if resumed is not None:
+                path = os.path.join(self._ingest_dir, f"{resumed.algorithm}-{resumed.hex}.part")
+                if path not in self._resuming:
+                    self._resuming.add(path)
+                    return path, True
             self._serial += 1
             path = os.path.join(self._ingest_dir, f"{os.getpid()}-{self._serial}")
-        writer = Writer(self, path, expected, size)
-        try:
-            yield writer
-        finally:
-            writer.abandon()
+            self._resuming.add(path)
+            return path, False
 
     def put(self, data: bytes, media_type: str) -> Descriptor:
         """Store a small blob that is in memory."""
@@ -262,31 +340,37 @@ class ContentStore:
 
     # --- garbage
 
+    def keep(self) -> contextlib.AbstractContextManager[None]:
+        """A lease: what the block writes, opens or finds to be here is not swept before it ends (`leases`)."""
+        return self.leases.hold()
+
     @contextlib.contextmanager
-    def keep(self) -> Iterator[None]:
-        """While any such block runs nothing is swept: what it writes or finds is not reachable from a name yet."""
+    def exclusive(self) -> Iterator[None]:
+        """Nobody changes a name inside the block, so that what the names reach can be worked out."""
         with self._lock:
-            self._keepers += 1
-        try:
             yield
-        finally:
-            with self._lock:
-                self._keepers -= 1
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[bool]:
-        """Nobody keeps, tags or begins to keep inside the block; False where someone keeps already: do nothing then."""
-        with self._lock:
-            yield self._keepers == 0
+    def sweep(self, reachable: Iterable[Digest]) -> set[Digest]:
+        """Delete every blob but these and those that leases protect; returns what was deleted.
 
-    def sweep(self, reachable: Iterable[Digest]) -> None:
-        """Delete every blob but these; called inside `exclusive`, with `reachable` worked out there."""
+        Called inside `exclusive`, with `reachable` worked out there. Pulls and loads go on meanwhile.
+        """
         wanted = frozenset(reachable)
-        for algorithm in os.listdir(os.path.join(self.root, "blobs")):
-            folder = os.path.join(self.root, "blobs", algorithm)
-            for name in os.listdir(folder):
-                if f"{algorithm}:{name}" not in wanted:
-                    os.unlink(os.path.join(folder, name))
+        gone: set[Digest] = set()
+        for digest in self.blobs() - wanted:
+            if self.leases.sweep(digest, lambda digest=digest: os.unlink(self.path(digest))):  # type: ignore[misc]
+                gone.add(digest)
+                point("blob-swept")
+        return gone
+
+    def blobs(self) -> set[Digest]:
+        """All blobs that are here."""
+        folder = os.path.join(self.root, "blobs")
+        return {
+            Digest(f"{algorithm}:{name}")
+            for algorithm in os.listdir(folder)
+            for name in os.listdir(os.path.join(folder, algorithm))
+        }
 
 
 def _named(descriptor: Descriptor, name: str) -> Descriptor:

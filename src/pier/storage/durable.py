@@ -6,6 +6,7 @@ import ctypes
 import os
 
 from pier.kernel.syscalls import libc, raise_errno
+from pier.storage.faults import point
 
 libc.syncfs.argtypes = (ctypes.c_int,)
 
@@ -33,13 +34,16 @@ def write_file(path: str, data: bytes, *, mode: int = 0o600, durable: bool = Tru
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
+        point("index-written")
         if durable:
             os.fsync(fd)
+            point("index-flushed")
     except BaseException:
         os.unlink(fresh)
         raise
     finally:
         os.close(fd)
     os.rename(fresh, path)
+    point("index-named")
     if durable:
         fsync_dir(os.path.dirname(path))

@@ -1,4 +1,4 @@
-"""Layer archive -> directory tree for overlayfs (image-spec, layer.md), confined to that tree.
+"""Layer archive -> directory tree (image-spec, layer.md), confined to that tree.
 
 Every entry's parent directory is resolved by openat2 as if the tree were the root (`open_in_root`); the entry itself is
 made, changed and linked by descriptor or by one last component that is never followed. A name with `..` is refused; an
@@ -9,6 +9,7 @@ of the same tree. So no entry can name anything outside (attack 10).
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import os
 import stat
@@ -17,6 +18,7 @@ from typing import Final
 
 from pier.kernel.paths import mkdir_in_root, open_in_root
 from pier.storage.errors import HostileEntry, TooLarge
+from pier.storage.faults import point
 from pier.storage.stream import CHUNK, Reader
 from pier.storage.tar import TarLimits, TarReader
 from pier.storage.tar_header import (
@@ -28,6 +30,7 @@ from pier.storage.tar_header import (
     REGULAR,
     SYMLINK,
     Entry,
+    Sparse,
 )
 from pier.storage.trees import remove_tree
 
@@ -51,6 +54,15 @@ ENTRY_ERRORS: Final = frozenset(
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+class Whiteouts(enum.Enum):
+    """What becomes of a whiteout."""
+
+    OVERLAY = "overlay"
+    """It stays, in overlayfs' form: the tree is one layer."""
+    APPLIED = "applied"
+    """What it hides is removed: the tree is all layers up to this one, and holds those below at the start."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerLimits:
     """Bounds of one layer (attack 12)."""
@@ -71,14 +83,21 @@ class Unpacked:
     """First components of all names, a thousand at most."""
 
 
-def unpack(stream: Reader, root_fd: int, limits: LayerLimits = LayerLimits()) -> Unpacked:
-    """Unpack a plain tar stream into the empty directory `root_fd`, whiteouts in overlayfs' form.
+def unpack(
+    stream: Reader,
+    root_fd: int,
+    limits: LayerLimits = LayerLimits(),
+    *,
+    whiteouts: Whiteouts = Whiteouts.OVERLAY,
+) -> Unpacked:
+    """Unpack a plain tar stream into the directory `root_fd`: empty, or with `APPLIED` the tree of the layers below.
 
     Raises BadArchive and its kinds, and OSError for what the file system says. Needs root.
     """
     archive = TarReader(stream, limits.tar)
-    with _Extractor(root_fd, archive, limits) as extractor:
+    with _EXTRACTORS[whiteouts](root_fd, archive, limits) as extractor:
         for entry in archive:
+            point("layer-entry")
             try:
                 extractor.extract(entry)
             except OSError as error:
@@ -108,7 +127,7 @@ def whiteout_target(entry: Entry, base: bytes) -> bytes:
 
 
 class _Extractor:
-    """The state of one unpacking: descriptors of recent directories, times still to be set."""
+    """One unpacking: descriptors of recent directories, times still to be set. Whiteouts become overlayfs'."""
 
     def __init__(self, root_fd: int, archive: TarReader, limits: LayerLimits) -> None:
         self._root_fd = root_fd
@@ -200,7 +219,7 @@ class _Extractor:
         os.unlink(base, dir_fd=dir_fd)
         # A link may have led to a directory whose descriptor is kept under the link's name.
         self._close_dirs_but(dir_fd)
-        return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
+        return self._is_whiteout(there)
 
     def _close_dirs_but(self, dir_fd: int) -> None:
         for key, fd in list(self._open_dirs.items()):
@@ -244,16 +263,30 @@ class _Extractor:
                 self._set_attributes_by_name(entry, dir_fd, base)
 
     def _regular(self, entry: Entry, dir_fd: int, base: bytes) -> None:
-        self._count(entry, entry.size)
+        self._count(entry, entry.size if entry.sparse is None else entry.sparse.size)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(base, flags, 0o600, dir_fd=dir_fd)
         try:
-            while data := self._archive.read(CHUNK):
-                _write_all(fd, data)
+            if entry.sparse is None:
+                while data := self._archive.read(CHUNK):
+                    _write_all(fd, data)
+            else:
+                self._fragments(entry.sparse, fd)
             self._set_attributes(entry, fd)
             _set_times(fd, entry.mtime_ns)
         finally:
             os.close(fd)
+
+    def _fragments(self, sparse: Sparse, fd: int) -> None:
+        """A sparse file: data where there is some, holes between."""
+        os.ftruncate(fd, sparse.size)
+        for offset, length in sparse.fragments:
+            os.lseek(fd, offset, os.SEEK_SET)
+            left = length
+            while left:
+                data = self._archive.read(min(left, CHUNK))
+                _write_all(fd, data)
+                left -= len(data)
 
     def _hard_link(self, entry: Entry, dir_fd: int, base: bytes) -> None:
         """A link to an entry of this archive: a name below the root, whose last component is not followed."""
@@ -280,7 +313,12 @@ class _Extractor:
             return
         if base.startswith(WHITEOUT_META_PREFIX):
             return
-        target = whiteout_target(entry, base)
+        self._hide(entry, parents, whiteout_target(entry, base))
+
+    def _is_whiteout(self, there: os.stat_result) -> bool:
+        return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
+
+    def _hide(self, entry: Entry, parents: list[bytes], target: bytes) -> None:
         dir_fd = self._parent(entry, parents)
         try:
             os.mknod(target, stat.S_IFCHR, 0, dir_fd=dir_fd)
@@ -319,6 +357,55 @@ class _Extractor:
             raise TooLarge(reason=f"more than {self._limits.content_bytes} bytes unpacked, at {entry.shown}")
 
 
+class _Applier(_Extractor):
+    """An unpacking onto the tree of the layers below: what a whiteout names goes, unless this layer made it."""
+
+    def __init__(self, root_fd: int, archive: TarReader, limits: LayerLimits) -> None:
+        super().__init__(root_fd, archive, limits)
+        self._made: set[bytes] = set()
+
+    def extract(self, entry: Entry) -> None:
+        super().extract(entry)
+        parts = components(entry, entry.name)
+        if parts and not parts[-1].startswith(WHITEOUT_PREFIX):
+            self._made.add(b"/".join(parts))
+            while (parts := parts[:-1]) and (path := b"/".join(parts)) not in self._made:
+                self._made.add(path)
+
+    def _set_attributes(self, entry: Entry, fd: int) -> None:
+        for key in os.listxattr(fd):  # of the directory that the layers below have here
+            if os.fsencode(key) not in entry.xattrs:
+                with contextlib.suppress(OSError):
+                    os.removexattr(fd, key)
+        super()._set_attributes(entry, fd)
+
+    def _is_whiteout(self, there: os.stat_result) -> bool:
+        return False
+
+    def _hide(self, entry: Entry, parents: list[bytes], target: bytes) -> None:
+        self._close_dirs()
+        self._clear(self._parent(entry, parents), target, b"/".join([*parents, target]))
+
+    def _make_opaque(self, parts: list[bytes], entry: Entry) -> None:
+        self._close_dirs()
+        dir_fd = self._parent(entry, parts)
+        for name in map(os.fsencode, os.listdir(dir_fd)):
+            self._clear(dir_fd, name, b"/".join([*parts, name]))
+
+    def _clear(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        """Remove what the layers below have under a name; directories of this layer keep what is this layer's."""
+        if path not in self._made:
+            remove_tree(dir_fd, name)
+        elif stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            below = os.open(name, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
+            try:
+                for inner in map(os.fsencode, os.listdir(below)):
+                    self._clear(below, inner, path + b"/" + inner)
+            finally:
+                os.close(below)
+
+
+_EXTRACTORS: Final = {Whiteouts.OVERLAY: _Extractor, Whiteouts.APPLIED: _Applier}
 _NODE_TYPES: Final = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 

@@ -6,15 +6,31 @@ refused with the list of those that do, and why each other does not (trap T1).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from pier.errors import InvalidParameter
 from pier.oci import Digest
-from pier.runtime.request import OverlayRoot
-from pier.storage import overlay2
+from pier.runtime.request import BindRoot, OverlayRoot
+from pier.storage import btrfs, overlay2, vfs
+from pier.storage.changes import Change, Diffed
 from pier.storage.errors import DriverUnavailable
+from pier.storage.folder_driver import Setup
 from pier.storage.stream import Reader
+from pier.storage.tar_writer import Sink
+
+Root = OverlayRoot | BindRoot
+"""What the runtime mounts as a container's `/`."""
+
+
+class UnknownStorageOption(InvalidParameter):
+    """storage driver {driver}: unknown option {option!r}"""
+
+    exit_code = 1
+    remedy = "{known}"
 
 
 class Snapshotter(Protocol):
@@ -36,6 +52,26 @@ class Snapshotter(Protocol):
         """The same of a container."""
         ...
 
+    def status(self) -> list[list[str]]:
+        """What `docker info` prints below the driver's name: pairs."""
+        ...
+
+    def open_layer(self, chain_id: Digest) -> int:
+        """A descriptor of a layer's own tree, to read the files it brought; raises LayerNotFound."""
+        ...
+
+    def layer_view(self, layers: list[Digest]) -> AbstractContextManager[int]:
+        """A descriptor of the tree that these layers make together, the base first, while the block runs; read only."""
+        ...
+
+    def layers(self) -> set[Digest]:
+        """All layers there are."""
+        ...
+
+    def claims(self) -> dict[str, list[Digest] | None]:
+        """Container -> the layers it stands on; None where its record is unreadable."""
+        ...
+
     def unpack(self, chain_id: Digest, parent: Digest | None, layer: Reader) -> Digest:
         """Unpack a layer archive, compressed or not; returns its diff_id.
 
@@ -44,11 +80,12 @@ class Snapshotter(Protocol):
         """
         ...
 
-    def prepare(self, container_id: str, layers: list[Digest]) -> OverlayRoot:
-        """Make the writable layer of a new container over `layers`, the base first; raises LayerNotFound."""
+    def prepare(self, container_id: str, layers: list[Digest], size_bytes: int = 0) -> Root:
+        """Make the writable layer of a new container over `layers`, the base first; `size_bytes` bounds what may be
+        written to it, 0 does not. Raises LayerNotFound, QuotaUnavailable."""
         ...
 
-    def root(self, container_id: str, layers: list[Digest]) -> OverlayRoot:
+    def root(self, container_id: str, layers: list[Digest]) -> Root:
         """The same of one that was prepared; raises SnapshotNotFound."""
         ...
 
@@ -64,8 +101,23 @@ class Snapshotter(Protocol):
         """Remove all layers but those wanted and those below containers; returns what was removed."""
         ...
 
-    def usage(self, container_id: str) -> int:
-        """Bytes of the files in a container's writable layer."""
+    def usage(self, container_id: str, layers: list[Digest] | None = None) -> int:
+        """Bytes of the files that a container added or changed, holes not counted (T13)."""
+        ...
+
+    def view(self, container_id: str, layers: list[Digest]) -> AbstractContextManager[int]:
+        """A descriptor of the container's whole tree while the block runs, running or not; to be read only."""
+        ...
+
+    def diff(self, container_id: str, layers: list[Digest], out: Sink) -> Diffed:
+        """Write what the container changed as a plain layer archive, the same bytes for the same changes.
+
+        Raises TreeTooDeep, SnapshotNotFound, OSError.
+        """
+        ...
+
+    def changes(self, container_id: str, layers: list[Digest]) -> list[Change]:
+        """The same as a list, sorted by path."""
         ...
 
     def close(self) -> None:
@@ -79,38 +131,71 @@ class Driver:
 
     probe: Callable[[str], str]
     """Data root -> why it does not work there; empty where it does."""
-    open: Callable[[str], Snapshotter]
+    open: Callable[[str, Setup], Snapshotter]
+    automatic: bool = True
+    """Chosen without being asked for, where nothing before it works."""
 
 
-DRIVERS: Final[Mapping[str, Driver]] = {"overlay2": Driver(overlay2.probe, overlay2.Overlay2)}
+DRIVERS: Final[Mapping[str, Driver]] = {
+    "overlay2": Driver(overlay2.probe, overlay2.Overlay2),
+    "btrfs": Driver(btrfs.probe, btrfs.Btrfs),
+    "vfs": Driver(vfs.probe, vfs.Vfs),
+}
 """In the order they are preferred."""
 
 NOT_BUILT: Final[Mapping[str, str]] = {
     "aufs": "Linux has no aufs and Docker dropped it; use overlay2",
-    "btrfs": "Pier has no btrfs driver yet; overlay2 works on btrfs",
     "devicemapper": "Docker dropped it for its sparse-file pools; use overlay2",
-    "fuse-overlayfs": "Pier has no fuse-overlayfs driver; the kernel's overlayfs needs no FUSE",
+    "fuse-overlayfs": "Pier has no fuse-overlayfs driver; the kernel's overlayfs needs no FUSE, use overlay2",
     "overlay": "the first overlay driver was dropped by Docker; use overlay2",
-    "vfs": "Pier has no vfs driver yet",
-    "zfs": "Pier has no zfs driver; overlay2 works on ZFS 2.2 and newer",
+    "zfs": "Pier has no zfs driver; overlay2 works on ZFS 2.2 and newer, vfs on any",
 }
 """Names that Docker knows or knew."""
+
+HARMLESS_OPTIONS: Final = frozenset({"overlay2.override_kernel_check"})
+"""Options of Docker's that ask for nothing any more."""
 
 
 def choose_driver(
     data_root: str,
     wanted: str = "",
     *,
+    setup: Setup | None = None,
     drivers: Mapping[str, Driver] = DRIVERS,
     not_built: Mapping[str, str] = NOT_BUILT,
 ) -> Snapshotter:
-    """Open the driver `wanted`, or with no name the first that works on `data_root`. Raises DriverUnavailable."""
-    faults = {name: driver.probe(data_root) for name, driver in drivers.items() if not wanted or name == wanted}
-    for name, fault in faults.items():
-        if not fault:
-            return drivers[name].open(data_root)
+    """Open the driver `wanted`; with no name the one whose containers are there already, or the first that works.
+
+    Raises DriverUnavailable, UnknownStorageOption.
+    """
+    setup = setup or Setup()
+    order = [wanted] if wanted else _in_use_first(data_root, drivers)
+    for name in order:
+        if name in drivers and not drivers[name].probe(data_root):
+            check_options(name, setup.options)
+            return drivers[name].open(data_root, setup)
     faults = {name: driver.probe(data_root) for name, driver in drivers.items()}
     raise DriverUnavailable(message=refusal(wanted, faults, not_built))
+
+
+def _in_use_first(data_root: str, drivers: Mapping[str, Driver]) -> list[str]:
+    """The drivers by preference; those that keep layers on this data root already come first, as with Docker."""
+
+    def keeps(name: str) -> bool:
+        try:
+            return bool(os.listdir(os.path.join(data_root, "snapshots", name, "layers")))
+        except OSError:
+            return False
+
+    return sorted((name for name in drivers if drivers[name].automatic), key=lambda name: not keeps(name))
+
+
+def check_options(driver: str, options: Iterable[str]) -> None:
+    """Raise UnknownStorageOption for a `storage-opts` entry that would have no effect."""
+    for option in options:
+        key = option.partition("=")[0].strip().lower()
+        if key not in HARMLESS_OPTIONS and key != f"{driver}.size":
+            raise UnknownStorageOption(driver=driver, option=option, known=f"{driver}.size=BYTES is the one there is")
 
 
 def refusal(wanted: str, faults: Mapping[str, str], not_built: Mapping[str, str]) -> str:

@@ -15,8 +15,10 @@ from pier.storage.errors import BadArchive, TooLarge, TruncatedArchive
 from pier.storage.stream import CHUNK, Reader, read_exactly
 from pier.storage.tar_header import (
     BLOCK,
+    FRAGMENTS_MAX,
     GNU_LONG_LINK,
     GNU_LONG_NAME,
+    GNU_SPARSE,
     HEADER_ONLY,
     NUL_BLOCK,
     PAX_GLOBAL,
@@ -24,10 +26,14 @@ from pier.storage.tar_header import (
     REGULAR,
     VOLUME_HEADER,
     Entry,
+    old_sparse_size,
     parse_header,
+    parse_old_sparse,
     parse_pax,
     refuse_unsupported,
+    with_fragments,
     with_pax,
+    with_pax_sparse,
 )
 
 __all__ = ["Entry", "TarLimits", "TarReader"]
@@ -55,6 +61,8 @@ class TarReader:
         self._limits = limits
         self._left = 0
         self._padding = 0
+        self._block = NUL_BLOCK
+        """The last header block."""
         self._global_pax: dict[bytes, bytes] = {}
         self.entries = 0
 
@@ -116,13 +124,49 @@ class TarReader:
             entry = replace(entry, linkname=long_link)
         if pax:
             entry = with_pax(entry, pax)
-        refuse_unsupported(entry, pax)
+        if entry.type == GNU_SPARSE:
+            entry = self._old_sparse(replace(entry, type=REGULAR))
+        elif entry.type == REGULAR:
+            entry = with_pax_sparse(entry, pax)
+        refuse_unsupported(entry)
         if entry.type == REGULAR and entry.name.endswith(b"/"):  # as archives older than POSIX mark directories
             entry = replace(entry, type=b"5")
         if entry.type in HEADER_ONLY:
             entry = replace(entry, size=0)
         self._expect(entry.size)
+        if entry.sparse is not None and entry.size and not entry.sparse.fragments:
+            entry = self._map_in_front(entry)
         return entry
+
+    def _old_sparse(self, entry: Entry) -> Entry:
+        """An old GNU sparse file: the map goes on in blocks behind the header."""
+        size, (numbers, more) = old_sparse_size(self._block), parse_old_sparse(self._block, extension=False)
+        while more:
+            if len(numbers) > 2 * FRAGMENTS_MAX:
+                raise TooLarge(reason=f"{entry.shown} has a sparse map of more than {FRAGMENTS_MAX} pieces")
+            block = read_exactly(self._stream, BLOCK, where="a sparse map")
+            found, more = parse_old_sparse(block, extension=True)
+            numbers += found
+        return with_fragments(entry, size, numbers)
+
+    def _map_in_front(self, entry: Entry) -> Entry:
+        """PAX sparse format 1.0: the content begins with the map, a number a line, filled up to a whole block."""
+        assert entry.sparse is not None
+        text, lines, count = bytearray(), 0, -1
+        while count < 0 or lines <= 2 * count:
+            if self._left < BLOCK or len(text) > 40 * FRAGMENTS_MAX:
+                raise BadArchive(reason=f"{entry.shown} has a malformed sparse map")
+            block = read_exactly(self._stream, BLOCK, where="a sparse map")
+            self._left -= BLOCK
+            text += block
+            lines += block.count(b"\n")
+            if count < 0 and lines:
+                head = bytes(text.partition(b"\n")[0])
+                if not head.isdigit() or len(head) > 7 or int(head) > FRAGMENTS_MAX:
+                    raise BadArchive(reason=f"{entry.shown} has a malformed sparse map")
+                count = int(head)
+        numbers = bytes(text).split(b"\n")[1 : 2 * count + 1]
+        return with_fragments(replace(entry, size=self._left), entry.sparse.size, numbers)
 
     def _next_header(self) -> Entry | None:
         """The next header block, past what is left of the entry before; None at the end."""
@@ -136,6 +180,7 @@ class TarReader:
                 if second is None or second == NUL_BLOCK:
                     return None
                 raise BadArchive(reason="a zero block in the middle")
+            self._block = block
             entry = parse_header(block)
             self._expect(entry.size)
             if entry.type != VOLUME_HEADER:

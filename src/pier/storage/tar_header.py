@@ -1,15 +1,20 @@
 """One tar header block and its extension records as data: pure parsing, no stream.
 
 Formats: POSIX.1-2017 (pax, "ustar Interchange Format" and "pax Header Block"), GNU tar's `tar.h` (base-256 numbers,
-`L`/`K` long names), and the `SCHILY.xattr.` records that star, GNU tar and all container tools write.
+`L`/`K` long names, old sparse files), GNU tar's PAX sparse formats 0.0, 0.1 and 1.0 (its manual, "Storing Sparse
+Files"), the `SCHILY.xattr.` records that star, GNU tar and all container tools write, and bsdtar's `LIBARCHIVE.xattr.`.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from dataclasses import dataclass, field, replace
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
+from pier.storage import acl
 from pier.storage.errors import BadArchive
 
 BLOCK: Final = 512
@@ -27,6 +32,7 @@ PAX_LOCAL: Final = b"x"
 GNU_LONG_NAME: Final = b"L"
 GNU_LONG_LINK: Final = b"K"
 VOLUME_HEADER: Final = b"V"
+GNU_SPARSE: Final = b"S"
 
 HEADER_ONLY: Final = frozenset({HARD_LINK, SYMLINK, CHAR_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO})
 """Whatever size these state, no content follows."""
@@ -35,7 +41,12 @@ _ALIASES: Final = {b"\0": REGULAR, b"7": REGULAR, b"X": PAX_LOCAL}
 """Old regular files, contiguous files, and Solaris' early name for PAX headers."""
 
 XATTR_PREFIX: Final = b"SCHILY.xattr."
+LIBARCHIVE_PREFIX: Final = b"LIBARCHIVE.xattr."
+ACLS: Final = {b"SCHILY.acl.access": acl.ACCESS, b"SCHILY.acl.default": acl.DEFAULT}
 SPARSE_PREFIX: Final = b"GNU.sparse."
+SPARSE_MAP: Final = SPARSE_PREFIX + b"map"
+FRAGMENTS_MAX: Final = 100_000
+"""Pieces of one sparse file."""
 
 MAX_SIZE: Final = 2**63 - 1
 MAX_ID: Final = 2**32 - 2
@@ -46,6 +57,15 @@ NS: Final = 1_000_000_000
 _OCTAL: Final = re.compile(rb"[0-7]*")
 _DECIMAL: Final = re.compile(rb"[0-9]{1,20}")
 _TIME: Final = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A file with holes: its size, and where the pieces that the archive holds belong, in order, not overlapping."""
+
+    size: int
+    fragments: tuple[tuple[int, int], ...] = ()
+    """(offset, length) each; together as long as the entry's content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +86,7 @@ class Entry:
     devmajor: int = 0
     devminor: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    sparse: Sparse | None = None
 
     @property
     def shown(self) -> str:
@@ -101,6 +122,7 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
     """The records `LENGTH KEY=VALUE\\n` of a PAX header, the last of equal keys winning. Raises BadArchive."""
     records: dict[bytes, bytes] = {}
     at = 0
+    pieces: list[bytes] = []
     while at < len(data):
         space = data.find(b" ", at, at + 20)
         digits = data[at:space]
@@ -112,8 +134,13 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if end > len(data) or end <= space + 1 or data[end - 1 : end] != b"\n" or not equals or not key:
             raise BadArchive(reason="a malformed PAX record")
-        records[key] = value
+        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):  # format 0.0: the same keys again and again
+            pieces.append(value)
+        else:
+            records[key] = value
         at = end
+    if pieces:
+        records[SPARSE_MAP] = b",".join(pieces)
     return records
 
 
@@ -138,14 +165,87 @@ def with_pax(entry: Entry, pax: dict[bytes, bytes]) -> Entry:
         mtime_ns=_pax_time(pax[b"mtime"]) if pax.get(b"mtime") else entry.mtime_ns,
         devmajor=decimal(b"SCHILY.devmajor", 2**32 - 1, entry.devmajor),
         devminor=decimal(b"SCHILY.devminor", 2**32 - 1, entry.devminor),
-        xattrs={key[len(XATTR_PREFIX) :]: value for key, value in pax.items() if key.startswith(XATTR_PREFIX)},
+        xattrs=_xattrs(pax),
     )
 
 
-def refuse_unsupported(entry: Entry, pax: dict[bytes, bytes]) -> None:
-    """Raise BadArchive for what this reader would get wrong: sparse files, volumes, kinds nobody knows."""
-    if entry.type == b"S" or any(key.startswith(SPARSE_PREFIX) for key in pax):
-        raise BadArchive(reason=f"{entry.shown} is a sparse file; make the archive without --sparse")
+def _xattrs(pax: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The extended attributes in PAX records, whoever wrote them; star's form wins."""
+    found: dict[bytes, bytes] = {}
+    for key, value in pax.items():
+        if key.startswith(LIBARCHIVE_PREFIX):
+            try:
+                decoded = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+            except binascii.Error:
+                raise BadArchive(reason="a PAX record with a damaged xattr") from None
+            found[unquote_to_bytes(key[len(LIBARCHIVE_PREFIX) :])] = decoded
+        elif key in ACLS and (encoded := acl.encode(value)):
+            found[ACLS[key]] = encoded
+    return found | {key[len(XATTR_PREFIX) :]: value for key, value in pax.items() if key.startswith(XATTR_PREFIX)}
+
+
+def sparse_version(pax: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+    """(major, minor) of the PAX sparse format that the records speak of; (b"", b"") for none."""
+    major, minor = pax.get(b"GNU.sparse.major", b""), pax.get(b"GNU.sparse.minor", b"")
+    if not major and SPARSE_MAP in pax:
+        return b"0", b"1"
+    return (major, minor) if major else (b"", b"")
+
+
+def with_pax_sparse(entry: Entry, pax: dict[bytes, bytes]) -> Entry:
+    """The entry as the PAX sparse records make it, for 1.0 without the fragments, which precede the content.
+
+    Raises BadArchive.
+    """
+    version = sparse_version(pax)
+    if version == (b"", b""):
+        return entry
+    size = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size") or b""
+    if version not in ((b"0", b"0"), (b"0", b"1"), (b"1", b"0")) or not _DECIMAL.fullmatch(size):
+        raise BadArchive(reason=f"{entry.shown} is a sparse file of an unknown form")
+    entry = replace(entry, name=pax.get(b"GNU.sparse.name") or entry.name)
+    real_size = _bounded(int(size), MAX_SIZE, "GNU.sparse.size")
+    if version == (b"1", b"0"):
+        return replace(entry, sparse=Sparse(real_size))
+    return with_fragments(entry, real_size, pax.get(SPARSE_MAP, b"").split(b","))
+
+
+def with_fragments(entry: Entry, size: int, numbers: list[bytes]) -> Entry:
+    """The entry with its map: offsets and lengths by turns, decimal. Raises BadArchive: overlaps, sums, too many."""
+    if numbers == [b""]:
+        numbers = []
+    if len(numbers) % 2 or len(numbers) > 2 * FRAGMENTS_MAX or not all(map(_DECIMAL.fullmatch, numbers)):
+        raise BadArchive(reason=f"{entry.shown} has a malformed sparse map")
+    values = list(map(int, numbers))
+    fragments = tuple(zip(values[::2], values[1::2], strict=True))
+    end = 0
+    for offset, length in fragments:
+        if offset < end or offset + length > size:
+            raise BadArchive(reason=f"{entry.shown} has a sparse map with pieces that overlap or reach beyond its end")
+        end = offset + length
+    if sum(values[1::2]) != entry.size:
+        raise BadArchive(reason=f"{entry.shown} has a sparse map that does not fit its content")
+    return replace(entry, sparse=Sparse(size, fragments))
+
+
+def parse_old_sparse(block: bytes, *, extension: bool) -> tuple[list[bytes], bool]:
+    """The map in an old GNU header block or an extension of it, as decimal texts; and whether an extension follows."""
+    start, count, flag = (0, 21, 504) if extension else (386, 4, 482)
+    numbers: list[bytes] = []
+    for at in range(start, start + count * 24, 24):
+        if not block[at + 12] and not block[at]:
+            break
+        numbers += [b"%d" % _number(block[at : at + 12], "map"), b"%d" % _number(block[at + 12 : at + 24], "map")]
+    return numbers, bool(block[flag])
+
+
+def old_sparse_size(block: bytes) -> int:
+    """The size of an old GNU sparse file with its holes."""
+    return _bounded(_number(block[483:495], "size"), MAX_SIZE, "size")
+
+
+def refuse_unsupported(entry: Entry) -> None:
+    """Raise BadArchive for what this reader would get wrong: volumes, kinds nobody knows."""
     if entry.type not in KNOWN:
         raise BadArchive(reason=f"{entry.shown} is of the unknown type {entry.type!r}")
     if b"\0" in entry.name or b"\0" in entry.linkname:

@@ -24,6 +24,8 @@ FS_APPEND_FL: Final = 0x20
 DEPTH_MAX: Final = 64
 """Directories held open at once; deeper ones are moved up first."""
 MEASURED_DEPTH: Final = 256
+INLINE_MAX: Final = 4096
+"""Bytes that a file system may keep without a block: a link's target, a small file in its inode."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -135,7 +137,8 @@ def _clear_flags(fd: int) -> None:
 
 
 def tree_size(path: str) -> int:
-    """Bytes of all files and links' targets below `path`, hard links once: as Docker counts a container's size.
+    """Bytes of all files and links' targets below `path`, hard links once: as Docker counts a container's size, but
+    for holes, which take nothing (T13).
 
     A tree that is being changed is measured as it is met; what vanishes counts nothing, nor does what lies deeper than
     MEASURED_DEPTH directories.
@@ -174,5 +177,11 @@ def _measure(fd: int, below: list[str], seen: set[tuple[int, int]]) -> int:
                 elif info.st_nlink == 1 or (info.st_dev, info.st_ino) not in seen:
                     if info.st_nlink > 1:
                         seen.add((info.st_dev, info.st_ino))
-                    total += info.st_size
+                    total += size_on_disk(info)
     return total
+
+
+def size_on_disk(info: os.stat_result) -> int:
+    """A file's length, or where it has holes what its blocks take (T13). Tiny files may live in their inode."""
+    taken = info.st_blocks * 512
+    return min(info.st_size, taken) if taken or info.st_size > INLINE_MAX else info.st_size

@@ -128,7 +128,7 @@ class FakeSnapshots:
     def __init__(self) -> None:
         self.made: set[str] = set()
 
-    def prepare(self, container_id: str, layers: list[Digest]) -> OverlayRoot:
+    def prepare(self, container_id: str, layers: list[Digest], size_bytes: int = 0) -> OverlayRoot:
         self.made.add(container_id)
         return self.root(container_id, layers)
 
@@ -138,7 +138,7 @@ class FakeSnapshots:
     def remove(self, container_id: str) -> None:
         self.made.discard(container_id)
 
-    def usage(self, container_id: str) -> int:
+    def usage(self, container_id: str, layers: list[Digest]) -> int:
         return 11
 
     def layer_size(self, chain_id: Digest) -> int:

@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 
 from pier.api.versions import NEWEST, OLDEST, text
-from pier.engine import system as module
 from pier.engine.config import DaemonConfig, Proxies
 from pier.engine.host import Host, limits
 from pier.engine.system import System, registry_config, security_options, without_secret
@@ -39,7 +38,7 @@ def made(config: DaemonConfig) -> System:
         layout=V1,
         limits=limits(V1, lambda path: "memsw" not in path),
         driver="overlay2",
-        backing_filesystem="extfs",
+        driver_status=[["Backing Filesystem", "extfs"], ["userxattr", "false"]],
         containers=Containers(),
         images=Images(),
         listeners=lambda: 3,
@@ -55,6 +54,7 @@ def test_info_counts_and_warns() -> None:
     assert info.labels == ["rack=7"]
     assert info.n_events_listener == 3
     assert "secret" not in repr(info)
+    assert (info.driver, info.driver_status[0]) == ("overlay2", ["Backing Filesystem", "extfs"])
     assert {"WARNING: No swap limit support", "WARNING: no NAT in this kernel"} <= set(info.warnings or [])
     assert info.memory_limit
     assert not info.swap_limit
@@ -95,4 +95,3 @@ def test_registries_and_guards() -> None:
         "name=cgroupns",
         "name=no-new-privileges",
     ]
-    assert module.driver_status("vfs", "extfs") == [["Backing Filesystem", "extfs"]]

@@ -15,7 +15,7 @@ from pier.model.event import EventMessage
 from pier.oci import Digest
 from pier.oci.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from pier.state.memory import MemoryStore
-from pier.storage import ContentStore
+from pier.storage import ContentStore, Setup
 from pier.storage.overlay2 import Overlay2
 
 CREATED = "2024-05-06T07:08:09.123456789Z"
@@ -97,7 +97,7 @@ class Lab:
     def __init__(self, root: str) -> None:
         self.root = root
         self.content = ContentStore(f"{root}/content")
-        self.snapshots = Overlay2(root)
+        self.snapshots = Overlay2(root, Setup(leases=self.content.leases))
         self.store = MemoryStore()
         self.bus = EventBus()
         self.images = self.service()

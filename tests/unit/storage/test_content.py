@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,14 +154,118 @@ def test_a_kill_leaves_only_garbage_that_the_next_start_removes(store: ContentSt
     assert again.tags() == {}
 
 
-def test_sweep_spares_what_is_reachable_and_waits_for_those_who_keep(store: ContentStore) -> None:
+def test_sweep_spares_what_is_reachable(store: ContentStore) -> None:
     one, two = descriptor(store, b"one"), descriptor(store, b"two")
-    with store.keep(), store.exclusive() as alone:
-        assert not alone
-    with store.exclusive() as alone:
-        assert alone
-        store.sweep([one.digest])
+    with store.exclusive():
+        assert store.sweep([one.digest]) == {two.digest}
     assert (store.has(one.digest), store.has(two.digest)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        lambda store, blob: store.has(blob.digest),
+        lambda store, blob: store.size(blob.digest),
+        lambda store, blob: store.open(blob.digest).close(),
+        lambda store, blob: store.put(b"one", OCI_MANIFEST),
+    ],
+)
+def test_a_lease_keeps_what_it_has_met_and_nothing_else(store: ContentStore, meet: Any) -> None:
+    one, two = descriptor(store, b"one"), descriptor(store, b"two")
+    with store.keep():
+        meet(store, one)
+        assert store.sweep([]) == {two.digest}
+        assert store.leases.take_spared()
+        with store.keep():  # a younger lease protects nothing that was met before it
+            pass
+        assert store.sweep([]) == set()
+        assert store.leases.take_spared()
+    assert store.sweep([]) == {one.digest}
+    assert not store.leases.take_spared()
+    assert store.leases.held == 0
+
+
+def test_a_lease_that_began_later_takes_over_what_it_met_itself(store: ContentStore) -> None:
+    one, two = descriptor(store, b"one"), descriptor(store, b"two")
+    first = store.keep()
+    first.__enter__()
+    assert store.has(one.digest)
+    assert store.has(two.digest)
+    with store.keep():
+        assert store.has(two.digest)
+        first.__exit__(None, None, None)
+        assert store.sweep([]) == {one.digest}
+
+
+def test_sweeps_run_while_blobs_come_in(store: ContentStore) -> None:
+    """Writers under leases, each reading back what it wrote, against a sweep that never stops."""
+    done, faults = threading.Event(), list[BaseException]()
+
+    def write(number: int) -> None:
+        try:
+            for round_ in range(30):
+                with store.keep():
+                    blob = store.put(b"%d of %d" % (round_, number % 2), OCI_MANIFEST)
+                    assert store.read(blob.digest, limit_bytes=100)
+        except BaseException as error:
+            faults.append(error)
+
+    def sweep() -> None:
+        while not done.is_set():
+            with store.exclusive():
+                store.sweep([])
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in writers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    sweeper.join()
+    assert faults == []
+
+
+def test_a_cut_ingest_goes_on_where_it_was(store: ContentStore) -> None:
+    with store.ingest(expected=HELLO, size=5, resume=True) as writer:
+        writer.write(b"hel")
+    again = ContentStore(store.root)
+    with again.ingest(expected=HELLO, size=5, resume=True) as writer:
+        assert writer.offset == 3
+        with again.ingest(expected=HELLO, size=5, resume=True) as second:
+            assert second.offset == 0
+            second.write(b"h")
+        writer.write(b"lo")
+        writer.commit()
+    assert again.read(HELLO, limit_bytes=5) == b"hello"
+    assert files(again) == [f"blobs/sha256/{HELLO.hex}", "index.json", "oci-layout"]
+
+
+@pytest.mark.parametrize("left", [b"jel", b"hello!!", b"jello"])
+def test_attack_11_what_a_cut_ingest_left_is_not_believed(store: ContentStore, left: bytes) -> None:
+    Path(store.root, "ingest", f"sha256-{HELLO.hex}.part").write_bytes(left)
+    with contextlib.suppress(ContentMismatch), store.ingest(expected=HELLO, size=5, resume=True) as writer:
+        writer.write(b"hello"[writer.offset :])
+        writer.commit()
+    with store.ingest(expected=HELLO, size=5, resume=True) as writer:
+        assert writer.offset == 0
+        writer.write(b"hello")
+        writer.commit()
+    assert store.read(HELLO, limit_bytes=5) == b"hello"
+
+
+def test_cut_ingests_are_given_up_after_a_week_or_when_asked(store: ContentStore) -> None:
+    for name in ("a", "b"):
+        Path(store.root, "ingest", f"sha256-{Digest.of(name.encode()).hex}.part").write_bytes(b"x")
+    old = Path(store.root, "ingest", f"sha256-{Digest.of(b'a').hex}.part")
+    os.utime(old, (1, 1))
+    again = ContentStore(store.root)
+    assert len(os.listdir(Path(store.root, "ingest"))) == 1
+    with again.ingest(expected=Digest.of(b"b"), resume=True) as writer:
+        assert again.drop_parts() == 0
+        writer.restart()
+    assert os.listdir(Path(store.root, "ingest")) == []
 
 
 def test_attack_23_nobody_else_can_look_in(store: ContentStore) -> None:

@@ -185,7 +185,7 @@ def test_global_pax_headers_hold_until_overridden() -> None:
         header(name=b"f", uid=b"\xff" * 8),
         header(name=b"f", mtime=b"\xbf" + b"\xff" * 11),
         header(name=b"f", type=b"Z"),
-        header(name=b"f", type=b"S"),
+        header(name=b"f", type=b"S", size=b"00000001000\0"),
         header(name=b"f") + bytes(BLOCK) + header(name=b"g"),
         b"not an archive".ljust(BLOCK),
         archive([member("f")]).replace(b"\0ustar", b"\1ustar", 1),

@@ -1,0 +1,64 @@
+"""Overlays to look into, without a writable layer: mounted nowhere, gone with their descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from pier.kernel import mounts, namespaces
+
+LAYERS_MAX: Final = 500
+"""OVL_MAX_STACK of the kernel: lower layers of one overlay."""
+
+
+_OPTIONS: Final[list[tuple[str, str | None]]] = [("redirect_dir", "follow"), ("metacopy", "on")]
+"""Follow what overlayfs itself left in upper directories; images cannot bring such orders (`layer`)."""
+
+
+@contextlib.contextmanager
+def view(directories: list[str], place: str) -> Iterator[int]:
+    """A descriptor of directories as one tree, topmost first, while the block runs.
+
+    One of them may be the upper directory of a running container: what is written there meanwhile may show or not.
+    `place` is any directory; kernels before 6.7 need one to mount on. No directory gives `place` itself, an empty one.
+    """
+    if len(directories) < 2:
+        fd = os.open((directories or [place])[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        mount_fd = _mount(directories, place)
+        try:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
+        finally:
+            os.close(mount_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _mount(lower: list[str], place: str) -> int:
+    with contextlib.ExitStack() as stack:
+        if len(lower) > LAYERS_MAX:  # an overlay may have another one below it, once
+            base = _mount(lower[LAYERS_MAX - 1 :], place)
+            stack.callback(os.close, base)
+            lower = [*lower[: LAYERS_MAX - 1], f"/proc/self/fd/{base}"]
+        if mounts.kernel_version() >= (6, 7):
+            try:
+                options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in lower]
+                return mounts.mount_filesystem("overlay", options + _OPTIONS, mounts.MOUNT_ATTR_RDONLY)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        with ThreadPoolExecutor(1, thread_name_prefix="overlay-view") as aside:
+            return aside.submit(_mount_aside, lower, place).result()
+
+
+def _mount_aside(lower: list[str], place: str) -> int:
+    """In a thread of its own, which takes its mount namespace with it when it ends: the host never sees the mount."""
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    return mounts.mount_overlay_by_fds(lower, _OPTIONS, place, mounts.MS_RDONLY)

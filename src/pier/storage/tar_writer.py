@@ -1,0 +1,182 @@
+"""Writing tar archives: POSIX.1-2017 pax, the same bytes for the same entries.
+
+A field that the ustar header holds exactly is written there and nowhere else; what it cannot hold (long or non-ASCII
+names, parts of a second, times before 1970, large ids and sizes, xattrs) goes into PAX records, sorted. User and group
+names, access and change times are never written. `encode_header` is the pure half.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from pier.storage.tar_header import (
+    BLOCK,
+    BLOCK_DEVICE,
+    CHAR_DEVICE,
+    NS,
+    PAX_LOCAL,
+    XATTR_PREFIX,
+    Entry,
+)
+
+RECORD: Final = 20 * BLOCK
+"""An archive is a whole number of these, as tar(1) and Docker leave it."""
+BUFFER: Final = 1 << 18
+_NAME_MAX: Final = 100
+_OCTAL7_MAX: Final = 8**7 - 1
+_OCTAL11_MAX: Final = 8**11 - 1
+
+
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int: ...
+
+
+def encode_header(entry: Entry) -> bytes:
+    """The header block of an entry, with the PAX header in front of it where one is needed."""
+    pax = pax_records(entry)
+    head = b""
+    if pax:
+        body = b"".join(_record(key, pax[key]) for key in sorted(pax))
+        name = b"PaxHeaders.0/" + _plain(entry.name.strip(b"/").rpartition(b"/")[2])[: _NAME_MAX - 13]
+        head = _block(name, PAX_LOCAL, size=len(body), mode=0o644) + _padded(body)
+    is_device = entry.type in (CHAR_DEVICE, BLOCK_DEVICE)
+    return head + _block(
+        _plain(entry.name)[:_NAME_MAX],
+        entry.type,
+        size=_fits(entry.size, _OCTAL11_MAX),
+        mode=entry.mode,
+        uid=_fits(entry.uid, _OCTAL7_MAX),
+        gid=_fits(entry.gid, _OCTAL7_MAX),
+        mtime=_fits(entry.mtime_ns // NS, _OCTAL11_MAX),
+        linkname=_plain(entry.linkname)[:_NAME_MAX],
+        device=(entry.devmajor, entry.devminor) if is_device else (0, 0),
+    )
+
+
+def pax_records(entry: Entry) -> dict[bytes, bytes]:
+    """What the ustar header cannot say of an entry."""
+    seconds, fraction = divmod(entry.mtime_ns, NS)
+    records = {XATTR_PREFIX + key: value for key, value in entry.xattrs.items()}
+    if len(entry.name) > _NAME_MAX or not entry.name.isascii():
+        records[b"path"] = entry.name
+    if len(entry.linkname) > _NAME_MAX or not entry.linkname.isascii():
+        records[b"linkpath"] = entry.linkname
+    if fraction or not 0 <= seconds <= _OCTAL11_MAX:
+        records[b"mtime"] = _time(entry.mtime_ns)
+    for key, value, most in (
+        (b"uid", entry.uid, _OCTAL7_MAX),
+        (b"gid", entry.gid, _OCTAL7_MAX),
+        (b"size", entry.size, _OCTAL11_MAX),
+    ):
+        if value > most:
+            records[key] = b"%d" % value
+    return records
+
+
+class TarWriter:
+    """Entries and their contents in, an archive out; nothing is kept but a buffer."""
+
+    def __init__(self, out: Sink) -> None:
+        self._out = out
+        self._buffer = bytearray()
+        self._padding = 0
+        self.offset = 0
+        """Bytes of the archive so far."""
+        self.entries = 0
+
+    def add(self, entry: Entry) -> None:
+        """Begin an entry; `entry.size` bytes of `content` follow."""
+        self.entries += 1
+        self._padding = -entry.size % BLOCK
+        self._put(encode_header(entry))
+        if not entry.size:
+            self._padding = 0
+
+    def content(self, data: bytes | memoryview) -> None:
+        """The next bytes of the entry's content."""
+        self._put(data)
+
+    def end_content(self) -> None:
+        """The content is whole."""
+        self._put(bytes(self._padding))
+        self._padding = 0
+
+    def finish(self) -> None:
+        """Write the end of the archive."""
+        self._put(bytes(2 * BLOCK))
+        self._put(bytes(-self.offset % RECORD))
+        self._flush()
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self.offset += len(data)
+        if len(data) >= BUFFER:
+            self._flush()
+            self._out.write(data)
+            return
+        self._buffer += data
+        if len(self._buffer) >= BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            self._out.write(bytes(self._buffer))
+            self._buffer.clear()
+
+
+def _block(
+    name: bytes,
+    kind: bytes,
+    *,
+    size: int,
+    mode: int,
+    uid: int = 0,
+    gid: int = 0,
+    mtime: int = 0,
+    linkname: bytes = b"",
+    device: tuple[int, int] = (0, 0),
+) -> bytes:
+    """One ustar header block (POSIX.1-2017, pax, "ustar Interchange Format")."""
+    fields = (
+        name.ljust(100, b"\0"),
+        b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime),
+        b" " * 8,
+        kind,
+        linkname.ljust(100, b"\0"),
+        b"ustar\x0000",
+        bytes(64),
+        b"%07o\0%07o\0" % device,
+    )
+    block = b"".join(fields).ljust(BLOCK, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE\\n`, where LENGTH counts its own digits."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(b"%d" % rest)
+    length = rest + len(b"%d" % length)
+    return b"%d %b=%b\n" % (length, key, value)
+
+
+def _time(ns: int) -> bytes:
+    """Nanoseconds as PAX writes them: decimal seconds, no more digits than needed."""
+    sign, ns = (b"-", -ns) if ns < 0 else (b"", ns)
+    seconds, fraction = divmod(ns, NS)
+    digits = b".%09d" % fraction if fraction else b""
+    return sign + b"%d" % seconds + digits.rstrip(b"0")
+
+
+def _fits(value: int, most: int) -> int:
+    """A number as the header's field shows it; what does not fit is in a PAX record."""
+    return value if 0 <= value <= most else 0
+
+
+def _plain(text: bytes) -> bytes:
+    """The part of a name that an old reader can take; the whole is in a PAX record."""
+    return bytes(byte for byte in text if byte < 0x80)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % BLOCK)
