@@ -10,7 +10,7 @@ from aiohttp import web
 
 import pier
 
-from . import containers, exec, images, system, unimplemented
+from . import containers, distribution, exec, images, system, unimplemented
 from .call import Call
 from .errors import PageNotFound, error_response
 from .hijack import Hijacked, wants_upgrade
@@ -22,7 +22,8 @@ from .versions import NEWEST, negotiate, text
 
 log = logging.getLogger("pier.api")
 
-ROUTES: Final = (*system.ROUTES, *containers.ROUTES, *exec.ROUTES, *images.ROUTES, *unimplemented.ROUTES)
+GROUPS: Final = (system, containers, exec, distribution, images, unimplemented)
+ROUTES: Final = tuple(route for group in GROUPS for route in group.ROUTES)
 
 
 def make_app(engine: Engine, *, experimental: bool = False) -> web.Application:

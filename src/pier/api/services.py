@@ -8,6 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from pier.containers.attach import Attachment
+from pier.distribution.login import Login
+from pier.distribution.search import SearchResult
+from pier.images.manifest_list import ListEntry
+from pier.images.remote import RawManifest
 from pier.model.container import (
     ContainerCreateRequest,
     ContainerCreateResponse,
@@ -21,8 +25,9 @@ from pier.model.container import (
 from pier.model.event import EventMessage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
-from pier.model.image import ImageDeleteResponseItem, ImageInspect, ImageSummary
+from pier.model.image import DistributionInspect, ImageDeleteResponseItem, ImageInspect, ImageSummary, RemoteTag
 from pier.model.system import SystemInfo, SystemVersion
+from pier.oci import Descriptor
 
 
 class Containers(Protocol):
@@ -91,6 +96,21 @@ class Images(Protocol):
     def push(self, reference: str, *, platform: str, auth: dict[str, str] | None) -> AsyncIterator[dict[str, Any]]: ...
 
 
+class Remote(Protocol):
+    """`images.remote.Remote`."""
+
+    async def log_in(self, server: str, auth: dict[str, str] | None) -> Login: ...
+    async def search(
+        self, term: str, *, limit: int, filters: Filters, auth: dict[str, str] | None
+    ) -> list[SearchResult]: ...
+    async def inspect(self, name: str, auth: dict[str, str] | None) -> DistributionInspect: ...
+    async def manifest(self, name: str, auth: dict[str, str] | None) -> RawManifest: ...
+    async def tags(self, name: str, auth: dict[str, str] | None, *, details: bool) -> list[RemoteTag]: ...
+    async def push_list(
+        self, name: str, media_type: str, entries: list[ListEntry], auth: dict[str, str] | None
+    ) -> Descriptor: ...
+
+
 class Events(Protocol):
     """`events.bus.EventBus`."""
 
@@ -113,6 +133,8 @@ class Engine(Protocol):
     def containers(self) -> Containers: ...
     @property
     def images(self) -> Images: ...
+    @property
+    def remote(self) -> Remote: ...
     @property
     def events(self) -> Events: ...
     @property

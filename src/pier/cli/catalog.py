@@ -20,13 +20,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "Show everything about containers, images, networks or volumes"),
     "kill": ("kill", "Send a signal to running containers"),
     "load": ("load", "Load images from an archive made by save"),
+    "login": ("login", "Try an account at a registry and keep it; --list shows where you are logged in"),
+    "logout": ("logout", "Forget the account at a registry"),
     "logs": ("logs", "Show what a container has written"),
     "pause": ("pause", "Freeze all processes of containers"),
     "port": ("port", "Show a container's published ports"),
+    "push": ("push", "Send an image to its registry"),
     "rename": ("rename", "Give a container another name"),
     "restart": ("restart", "Stop containers and start them again"),
     "rm": ("rm", "Remove containers"),
     "rmi": ("rmi", "Remove images"),
+    "search": ("search", "Look for images in a registry's index"),
     "start": ("start", "Start stopped containers"),
     "stats": ("stats", "Show what running containers use"),
     "stop": ("stop", "Stop running containers"),
@@ -42,13 +46,19 @@ VERBS: dict[str, tuple[str, str]] = {
     "image ls": ("images", "List images"),
     "image prune": ("prune", "Remove images that nothing uses"),
     "image rm": ("rmi", "Remove images"),
+    "image tags": ("tags", "List the tags that a repository has in its registry"),
+    "manifest annotate": ("manifest_annotate", "Say which platform an entry of a manifest list is for"),
+    "manifest create": ("manifest_create", "Make a manifest list of images in a registry, to push later"),
+    "manifest inspect": ("manifest_inspect", "Show a manifest or manifest list, in a registry or made here"),
+    "manifest push": ("manifest_push", "Push a manifest list"),
+    "manifest rm": ("manifest_rm", "Forget manifest lists that were made here"),
 }
 """Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
 
 _CONTAINER = (
     "attach create diff exec kill logs pause port rename restart rm run start stats stop top unpause update wait"
 ).split()
-_IMAGE = "history import load pull tag".split()
+_IMAGE = "history import load pull push tag".split()
 VERBS.update({f"container {verb}": VERBS[verb] for verb in _CONTAINER})
 VERBS.update({f"image {verb}": VERBS[verb] for verb in _IMAGE})
 VERBS.update({f"system {verb}": VERBS[verb] for verb in ("events", "info")})
@@ -77,6 +87,7 @@ SAME = (
 GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
+    "manifest": "Make and look at manifest lists",
     "system": "Look at the daemon as a whole",
 }
 
@@ -84,11 +95,11 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 ABSENT = frozenset(
     (
-        "build builder buildx checkpoint commit compose config context cp export login logout manifest network node "
-        "plugin push save search secret service stack swarm trust volume "
+        "build builder buildx checkpoint commit compose config context cp export network node "
+        "plugin save secret service stack swarm trust volume "
     ).split()
     + [f"container {verb}" for verb in ("commit", "cp", "export")]
-    + [f"image {verb}" for verb in ("build", "push", "save")]
+    + [f"image {verb}" for verb in ("build", "save")]
     + ["system df", "system prune", "system dial-stdio"]
 )
 """Commands Docker has and Pier has not yet. Each leaves this set with the issue that brings it."""

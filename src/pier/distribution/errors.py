@@ -66,6 +66,10 @@ class CertificateRefused(RegistryError):
     )
 
 
+class SocksFailed(OSError):
+    """A SOCKS proxy could not be reached, or did not connect; becomes RegistryUnreachable."""
+
+
 class PlainHttpAnswer(RegistryError):
     """{method} "{url}": http: server gave HTTP response to HTTPS client"""
 
@@ -84,8 +88,10 @@ class ProxyUnusable(RegistryError):
 class BadHostsFile(RegistryError):
     """{path}: {reason}"""
 
-    remedy = 'containerd\'s hosts.toml is wanted: server, and [host."https://…"] with capabilities, ca, client, \
-skip_verify, override_path, header'
+    remedy = (
+        'containerd\'s hosts.toml is wanted: server, and [host."https://…"] with capabilities, ca, client, '
+        "skip_verify, override_path, header"
+    )
 
 
 class BadCertificateFile(RegistryError):

@@ -60,10 +60,11 @@ class Repository:
         *,
         backoff: Backoff,
         push: bool = False,
+        session: Session | None = None,
     ) -> None:
         self.reference = reference
         self._backoff = backoff
-        self._session = Session(transport, reference, credentials, actions="pull,push" if push else "pull")
+        self._session = session or Session(transport, reference, credentials, actions="pull,push" if push else "pull")
 
     async def resolve(self) -> Descriptor:
         """What the tag or digest points at: one HEAD request where the registry answers it in full."""
@@ -176,6 +177,32 @@ class Repository:
             return described.digest if described else None
 
         return await self._session.first_that_can(look)
+
+    async def small_blob(self, descriptor: Descriptor, *, limit_bytes: int) -> bytes:
+        """A blob into memory, verified. What is larger than `limit_bytes` is refused."""
+        what = f"blob {descriptor.digest} of {self.reference.familiar_name}"
+        if descriptor.size > limit_bytes:
+            reason = f"{descriptor.size} bytes, more than the {limit_bytes} allowed"
+            raise ContentRefused(what=what, host=self.reference.domain, reason=reason)
+
+        async def fetch(endpoint: Endpoint) -> bytes:
+            async with self._ask(endpoint, f"blobs/{descriptor.digest}", {}) as response:
+                data = await read_bounded(response, descriptor.size)
+            if len(data) != descriptor.size or Digest.of(data, descriptor.digest.algorithm) != descriptor.digest:
+                raise ContentRefused(what=what, host=endpoint.host, reason="its digest is another")
+            return data
+
+        return await self._session.first_that_can(fetch)
+
+    def at(self, tag: str) -> Repository:
+        """The same repository and login, for another tag."""
+        return Repository(
+            self._session.transport,
+            self.reference.with_tag(tag),
+            self._session.credentials,
+            backoff=self._backoff,
+            session=self._session,
+        )
 
     async def has_manifest(self, digest: Digest) -> bool:
         """Is a manifest there already?"""

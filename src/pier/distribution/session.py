@@ -67,6 +67,7 @@ class Session:
         self.reference = reference
         self.scope = f"repository:{reference.path}:{actions}"
         self.transport = transport
+        self.credentials = credentials
         self._pushes = "push" in actions
         self._authenticator = Authenticator(transport, credentials)
         self._endpoints = endpoints_for(reference.domain, transport.config, push=self._pushes)

@@ -33,9 +33,9 @@ from pier.distribution.errors import (
     RedirectRefused,
     RegistryError,
     RegistryUnreachable,
+    SocksFailed,
     tame,
 )
-from pier.distribution.socks import ProxyError, socks_connector
 from pier.distribution.tls import Contexts, describe_certificate, speaks_plain_http, verification_reason
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Transport:
                 proxy=None if socks else proxy,
                 allow_redirects=False,
             )
-        except (aiohttp.ClientError, ProxyError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise await self._explain(error, method, url, host, verify=verify, proxy=proxy) from error
         try:
             yield response
@@ -139,7 +139,7 @@ class Transport:
         session = self._sessions.get(socks or "")
         if session is None:
             session = self._sessions[socks or ""] = aiohttp.ClientSession(
-                connector=socks_connector(socks) if socks else None,
+                connector=_through(socks) if socks else None,
                 headers={"User-Agent": f"pier/{pier.__version__}", "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S),
@@ -190,6 +190,12 @@ class Transport:
         return RegistryUnreachable(method=verb, url=where, host=host, reason=_reason(error, url), via=via)
 
 
+def _through(proxy: str) -> aiohttp.BaseConnector:
+    from pier.distribution.socks import socks_connector  # noqa: PLC0415 - only with such a proxy
+
+    return socks_connector(proxy)
+
+
 def host_of(url: URL) -> str:
     """`host[:port]`, the port only where it is not the scheme's own."""
     return url.host_port_subcomponent or ""
@@ -238,7 +244,7 @@ def _tls_error(error: Exception) -> ssl.SSLError | None:
 def _reason(error: Exception, url: URL) -> str:
     """The cause in a few words, the layer first as Go tells it."""
     match error:
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError() | ProxyError():
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError() | SocksFailed():
             words = f"proxyconnect tcp: {tame(str(error))}"
         case aiohttp.ClientConnectorDNSError():
             words = f"dial tcp: lookup {url.host}: {_words(error.os_error)}"

@@ -26,6 +26,7 @@ from pier.engine.roots import DATA_MODE, EXEC_MODE, make_root
 from pier.engine.system import System
 from pier.events import EventBus
 from pier.images import ImageService
+from pier.images.remote import Remote
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool
@@ -47,6 +48,7 @@ class Engine:
     config: DaemonConfig
     containers: ContainerService
     images: ImageService
+    remote: Remote
     networks: NetworkService
     events: EventBus
     system: System
@@ -134,7 +136,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         listeners=lambda: events.listeners,
         lacking=networks.features,
     )
-    return Engine(config, containers, images, networks, events, system, stack)
+    return Engine(config, containers, images, Remote(registries), networks, events, system, stack)
 
 
 def _take_folders(config: DaemonConfig, stack: AsyncExitStack) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from typing import Final
+from typing import Final, TypeVar
 
 from pier.images.progress import Message
 
@@ -13,13 +13,14 @@ BACKLOG: Final = 64
 TICK_S: Final = 0.1
 """How often the progress of a blob is told."""
 
+T = TypeVar("T")
 Say = Callable[[Message], Awaitable[None]]
 
 
 async def telling(work: Callable[[Say], Coroutine[None, None, None]], *, name: str) -> AsyncGenerator[Message, None]:
     """What `work` says, as it says it; raises what `work` raises. Closing the generator ends the work."""
     said: asyncio.Queue[Message] = asyncio.Queue(BACKLOG)
-    task = asyncio.create_task(_single_error(work(said.put)), name=name)
+    task = asyncio.create_task(single_error(work(said.put)), name=name)
     try:
         while not task.done():
             arrival = asyncio.ensure_future(said.get())
@@ -37,10 +38,10 @@ async def telling(work: Callable[[Say], Coroutine[None, None, None]], *, name: s
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _single_error(work: Coroutine[None, None, None]) -> None:
+async def single_error(work: Coroutine[None, None, T]) -> T:
     """Raise the first of a group's errors alone: whoever reads messages wants one sentence."""
     try:
-        await work
+        return await work
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):

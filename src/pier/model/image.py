@@ -163,3 +163,42 @@ class AuthConfig(msgspec.Struct, kw_only=True):
     serveraddress: str = ""
     identitytoken: str = ""
     registrytoken: str = ""
+
+
+class AuthResponse(Struct):
+    """The answer of POST /auth."""
+
+    identity_token: str = ""
+    status: str = ""
+
+
+class DistributionInspect(Struct):
+    """What a registry has under a name."""
+
+    descriptor: OCIDescriptor
+    platforms: list[OCIPlatform] = field(default_factory=list)
+
+
+class RemoteTag(Struct):
+    """A tag in a registry; `size` in bytes, compressed, for this host's platform. Pier's own."""
+
+    name: str
+    digest: Annotated[str, OMIT] = ""
+    platforms: Annotated[list[str], OMIT] = field(default_factory=list)
+    size: Annotated[int, OMIT] = 0
+    created: Annotated[str, OMIT] = ""
+    """RFC 3339; empty: the image does not say."""
+
+
+class ManifestListEntry(Struct):
+    """A manifest of a list that is to be made, by its name in the registry. Pier's own."""
+
+    reference: str
+    platform: OCIPlatform = field(default_factory=OCIPlatform)
+
+
+class ManifestListRequest(Struct):
+    """A list to make and push. Pier's own."""
+
+    media_type: str
+    manifests: list[ManifestListEntry] = field(default_factory=list)

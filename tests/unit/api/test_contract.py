@@ -12,6 +12,7 @@ from pier.api.unimplemented import ONE_PLUGIN, SWARM, UNIMPLEMENTED
 
 CONTRACT = Path(__file__).parents[4] / "shared/reference/engine-api-v1.55.yaml"
 OUTSIDE_THE_CONTRACT = {"GRPC", "BuildCancel", "CheckpointList", "CheckpointCreate", "CheckpointDelete"}
+PIERS_OWN = {"DistributionTags", "DistributionManifest", "DistributionPushList"}
 
 
 def operations() -> set[tuple[str, str, str]]:
@@ -34,7 +35,7 @@ def test_every_operation_is_routed_under_its_own_name() -> None:
     assert len(contract) == 108
     ours = {(route.method, route.path.replace("...", ""), route.operation) for route in ROUTES}
     assert contract - ours == set()
-    assert {operation for _, _, operation in ours - contract} == OUTSIDE_THE_CONTRACT
+    assert {operation for _, _, operation in ours - contract} == OUTSIDE_THE_CONTRACT | PIERS_OWN
 
 
 def test_no_operation_is_listed_twice() -> None:
