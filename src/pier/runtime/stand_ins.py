@@ -200,6 +200,17 @@ def _contextmanager(function: Callable[..., Any]) -> Callable[..., _Managed]:
     return lambda *values, **named: _Managed(function(*values, **named))
 
 
+class _Callback:
+    def __init__(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
+        self._function, self._args = function, args
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self._function(*self._args)
+
+
 class _ExitStack:
     def __init__(self) -> None:
         self._entered: list[Any] = []
@@ -208,6 +219,9 @@ class _ExitStack:
         entered = manager.__enter__()
         self._entered.append(manager)
         return entered
+
+    def callback(self, function: Callable[..., object], *args: object) -> None:
+        self.enter_context(_Callback(function, args))
 
     def __enter__(self) -> _ExitStack:
         return self

@@ -107,6 +107,7 @@ def story(contexts: Any, inside: BaseException | None, at_exit: BaseException | 
             steps.append(stack.enter_context(managed("a")))
             steps.append(stack.enter_context(managed("b")))
             stack.enter_context(contexts.closing(Thing()))
+            stack.callback(steps.append, "called")
             stack.enter_context(contexts.suppress(IndexError))
             if inside is not None:
                 raise inside
