@@ -289,13 +289,11 @@ class Cgroup:
 
     def pids(self) -> list[int]:
         """Processes in this cgroup and below it, sorted; empty when it is gone."""
-        # A container may make cgroups of its own below in one v1 hierarchy and not in another: any one knows them all.
-        return sorted(set(cgroup_files.pids_below(self._main)))
-
-    @property
-    def _main(self) -> str:
-        """The hierarchy that is asked about processes: the one where only the engine moves them, if there is one."""
-        return self._directories[-1] if self.layout.unified is not None else self._directories[0]
+        # A container may make cgroups of its own below in one v1 hierarchy and not in another: any one knows them all,
+        # best the one where only the engine moves them. Another runtime may leave out a hierarchy.
+        directories = self._directories[::-1] if self.layout.unified is not None else self._directories
+        pids = (sorted(set(cgroup_files.pids_below(directory))) for directory in directories)
+        return next(filter(None, pids), [])
 
     def kill(self, timeout_s: float = 2.0) -> None:
         """SIGKILL every process in this cgroup and below it, forks under way included. Does not wait for their end.

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pier
@@ -18,8 +18,9 @@ from pier.kernel import mounts
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
-from pier.runtime import stand_ins, wire, zygote
+from pier.runtime import oci_call, stand_ins, wire, zygote
 from pier.runtime.monitor import SOCKET_NAME
+from pier.runtime.oci_call import OciRuntime, remove_tree
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest, Supervision
 from pier.runtime.users import UserError
 
@@ -38,6 +39,9 @@ class StartFailed(PierError):
         if reason.startswith(UserError.BEGINNINGS):  # Docker's daemon looks the user up itself
             super().__init__(reason)
             self.status = 500
+        elif reason.startswith(oci_call.BEGINNINGS):  # another runtime's words are whole
+            super().__init__(f"failed to create task for container: failed to create shim task: {reason}")
+            self.status = 400 if exit_code in (126, 127) else 500
         else:
             super().__init__(reason=reason)
         self.exit_code = exit_code
@@ -49,7 +53,10 @@ class ExecFailed(PierError):
     status = 400
 
     def __init__(self, reason: str, exit_code: int = 126) -> None:
-        super().__init__(reason=reason)
+        if reason.startswith(oci_call.BEGINNINGS):
+            super().__init__(reason)
+        else:
+            super().__init__(reason=reason)
         self.exit_code = exit_code
 
 
@@ -104,6 +111,7 @@ class Monitor:
         self._ended: asyncio.Future[ExitRecord] = self._loop.create_future()
         self._lost = False
         self._cgroup = ""
+        self._oci_runtime: OciRuntime | None = None
         self.id = ""
         self.pid = 0
         self.started_at_ns = 0
@@ -127,6 +135,8 @@ class Monitor:
         self.id, self.pid, self.started_at_ns = hello["id"], hello["pid"], hello["started_at_ns"]
         self._cgroup = hello["cgroup"]
         self.warnings = hello["warnings"]
+        if hello["oci_runtime"] is not None:
+            self._oci_runtime = OciRuntime(*hello["oci_runtime"])
         self.execs_found = [FoundExec.decode(exec_id, fields) for exec_id, fields in hello["execs"].items()]
         for found in self.execs_found:
             if found.ended is None:
@@ -227,6 +237,23 @@ class Monitor:
         """Send a signal to the container's first process. Raises MonitorError, MonitorLost."""
         await self._order("signal", signum=signum)
 
+    @property
+    def foreign(self) -> bool:
+        """Whether another OCI runtime made the container: it pauses and updates it, rather than the cgroup's owner."""
+        return self._oci_runtime is not None
+
+    async def pause(self) -> None:
+        """Have the container's runtime stop all its processes. Raises MonitorError, MonitorLost."""
+        await self._order("pause")
+
+    async def resume(self) -> None:
+        """Have them go on. Raises MonitorError, MonitorLost."""
+        await self._order("resume")
+
+    async def update(self, resources: Mapping[str, Any]) -> None:
+        """Have the container's runtime change limits (OCI `linux.resources`). Raises MonitorError, MonitorLost."""
+        await self._order("update", resources=resources)
+
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         """Run one more process; returns its pid on the host once the program itself runs.
 
@@ -256,6 +283,8 @@ class Monitor:
             return await asyncio.shield(self._ended)
         except MonitorLost:
             await asyncio.to_thread(_remove_cgroup, self._cgroup)
+            if self._oci_runtime is not None:
+                await clear_lost(self._oci_runtime)
             return ExitRecord(KILLED, 0)
 
     def close(self) -> None:
@@ -290,6 +319,27 @@ def _remove_cgroup(path: str) -> None:
         with contextlib.suppress(OSError):
             cgroup.kill()
             cgroup.remove()
+
+
+async def clear_lost(runtime: OciRuntime) -> None:
+    """Have another runtime forget a container whose monitor was killed; what it cannot remove is left to it."""
+    if not await asyncio.to_thread(os.path.isdir, runtime.folder):
+        return
+    with contextlib.suppress(OSError, TimeoutError):
+        program, *rest = runtime.arguments("delete", "--force", runtime.id)
+        null = asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(
+            program, *rest, stdin=null, stdout=null, stderr=null, env=oci_call.ENVIRONMENT
+        )
+        try:
+            async with asyncio.timeout(oci_call.FAREWELL_S):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    with contextlib.suppress(OSError):
+        await asyncio.to_thread(remove_tree, runtime.folder)
 
 
 class Runtime:

@@ -171,7 +171,7 @@ def become_container(request: StartRequest, report: Report, stdio: Stdio, stage:
             process.setdomainname(spec["domainname"])
     os.umask(0)
     with contextlib.ExitStack() as stack:
-        _leave_host_mounts(linux)
+        leave_host_mounts(linux)
         operations = rootfs.copy_host_root(operations)
         root_fd = stack.enter_context(closing(_mount_root(request)))
         stage.rooted()
@@ -244,7 +244,7 @@ def is_new(linux: dict[str, Any], kind: str) -> bool:
     return any(item["type"] == kind and not item.get("path") for item in linux.get("namespaces", []))
 
 
-def _leave_host_mounts(linux: dict[str, Any]) -> None:
+def leave_host_mounts(linux: dict[str, Any]) -> None:
     """Nothing that is mounted from here on may travel back to the host's mounts.
 
     With `shared` they have to stay our peers until the bind mounts are made; `/` itself, which the container's root is
@@ -265,7 +265,7 @@ def _mount_root(request: StartRequest) -> int:
         fd = mounts.open_tree(mounts.AT_FDCWD, root.path, clone=True, recursive=True)
         mounts.mount_setattr(fd, propagation=mounts.MS_SLAVE, recursive=True)
         if root.at_home:
-            _make_mount_private(root.path)
+            make_mount_private(root.path)
             place = root.path
     elif isinstance(root, DetachedRoot):
         fd = root.fd
@@ -277,7 +277,7 @@ def _mount_root(request: StartRequest) -> int:
     return fd
 
 
-def _make_mount_private(path: str) -> None:
+def make_mount_private(path: str) -> None:
     """Make the mount that holds `path` private: what is mounted below it must not show in the host's peers."""
     while True:
         with closing(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:

@@ -1,7 +1,8 @@
 """One container's parent: keeps its streams, log and exit status, serves its clients, outlives the daemon.
 
-Forked from the zygote, single-threaded, never executes another program. Work that touches much memory is left to its
-children or to the end: what a monitor does not touch it shares with all others.
+Forked from the zygote, single-threaded, never executes another program (where another OCI runtime makes the container,
+what it forks does: `foreign.py`). Work that touches much memory is left to its children or to the end: what a monitor
+does not touch it shares with all others.
 
 Its control socket (`monitor.sock` in the container's folder, SOCK_SEQPACKET, root only) takes `Monitor.OPERATIONS` and
 tells every connection when the container or an exec ends. Before anyone is told, the log is complete, the exit file
@@ -11,27 +12,26 @@ written, the cgroup gone.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from pier.errors import PierError
 from pier.kernel import namespaces, process
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
-from pier.kernel.namespaces import fork_into_cgroup
-from pier.kernel.paths import closing
 from pier.runtime import wire
 from pier.runtime.child import Child
-from pier.runtime.init import Report, Stdio
-from pier.runtime.init import run as run_init
+from pier.runtime.foreign import ForeignMaker
+from pier.runtime.init import Report
 from pier.runtime.logfile import Log
+from pier.runtime.maker import Maker, OwnMaker
+from pier.runtime.monitor_errands import Errands
 from pier.runtime.monitor_execs import DRAIN_S, Client, Execs
+from pier.runtime.oci_call import RuntimeFailed
 from pier.runtime.oom import OomWatch
 from pier.runtime.poll import HANGUP, READ, Poller
 from pier.runtime.reaper import exit_code
@@ -84,17 +84,15 @@ class Order(NamedTuple):
 class Monitor:
     """The state of one running container."""
 
-    def __init__(
-        self, order: Order, cgroup: Cgroup, run_first: Callable[[int, Report, Stdio, Cgroup], NoReturn]
-    ) -> None:
-        """`run_first` becomes the container's first process (`init.run`)."""
+    def __init__(self, order: Order, cgroup: Cgroup, maker: Maker) -> None:
         self._supervision, self._request_fd, control, attached = order
         self._cgroup = cgroup
-        self._run_first = run_first
+        self._maker = maker
         self._poller = Poller()
         self._controls: dict[int, socket.socket] = {control.fileno(): control}
         self._attached = attached
-        self._execs = Execs(self._poller, cgroup, self._fork, self._tell, self._broadcast)
+        self._execs = Execs(self._poller, maker, self._tell, self._broadcast)
+        self._errands = Errands(self._poller, maker)
         self._oom = OomWatch(self._poller, cgroup, self._tell_oom)
         self._ooms = 0
         self._listener: socket.socket | None = None
@@ -136,18 +134,12 @@ class Monitor:
         self._listen()
         inner, outer = make_stdio(terminal=terminal, open_stdin=supervision.open_stdin)
         mine, theirs = wire.pair()
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        _prepare_pid_namespace(supervision.pid_namespace)
-        self._cgroup.create_unified()
-        pid = self._fork()
-        if pid == 0:
-            self._run_first(self._request_fd, Report(theirs), inner, self._cgroup)
-        with closing(own):
-            namespaces.setns(own, namespaces.CLONE_NEWPID)
+        pid = self._maker.first(self._request_fd, Report(theirs), inner)
         theirs.close()
         close_fds((*inner, self._request_fd))
-        starting = Starting(pid, mine, outer, terminal=terminal)
+        starting = Starting(pid, mine, outer, terminal=terminal, goes_on=self._maker.runtime is None)
         self._await_start(starting)
+        self._maker.settled({starting.pid})
         self._started_at_ns = time.time_ns()
         log = Log(supervision.log) if supervision.log is not None else None
         self._init = Child(starting, self._streams(starting, log, close_stdin=supervision.stdin_once and not terminal))
@@ -155,18 +147,6 @@ class Monitor:
             self._init.streams.attach(client.sock, stdin=client.stdin, stdout=client.stdout, stderr=client.stderr)
         self._attached = []
         self._watch_child(self._init)
-
-    def _fork(self) -> int:
-        """Fork a process that is in the container's cgroup2, where the machine has that."""
-        try:
-            return _fork_into(self._cgroup.open_unified())
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                self._cgroup.require_domain()
-            # A container that divides its cgroup (systemd does) lets no process into the top of it.
-            if error.errno != errno.EBUSY or self._init is None:
-                raise
-            return _fork_into(self._cgroup.open_unified_of(self._init.pid))
 
     def _await_start(self, starting: Starting) -> None:
         """Wait until the first process is the program. Raises StartError with what it reported."""
@@ -183,8 +163,17 @@ class Monitor:
         """Undo a start that failed."""
         with contextlib.suppress(OSError, PierError):
             self._cgroup.kill()
-            self._cgroup.remove()
+        self._forget()
         self._unlisten()
+
+    def _forget(self) -> None:
+        """Have the container's runtime leave nothing of it, and remove its cgroup."""
+        try:
+            self._maker.clear()
+        except (RuntimeFailed, OSError) as error:
+            self._note(f"{error}\n")
+        with contextlib.suppress(OSError, PierError):
+            self._cgroup.remove()
 
     def _streams(self, starting: Starting, log: Log | None, *, close_stdin: bool) -> Streams:
         return Streams(
@@ -282,6 +271,7 @@ class Monitor:
             "warnings": self._warnings,
             "execs": self._execs.describe(),
             "oom": self._ooms,
+            "oci_runtime": self._maker.runtime,
         }
 
     def _watch_control(self, sock: socket.socket) -> None:
@@ -348,20 +338,52 @@ class Monitor:
         process.set_window_size(terminal, int(message["height"]), int(message["width"]))
         return {"ok": True}
 
-    def _op_signal(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        namespaces.pidfd_send_signal(self._child(message).pidfd, int(message["signum"]))
-        return {"ok": True}
+    def _op_signal(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any] | None:
+        child, signum = self._child(message), int(message["signum"])
+        if child is not self._init or self._maker.runtime is None:
+            namespaces.pidfd_send_signal(child.pidfd, signum)
+            return {"ok": True}
+
+        def sent(error: str) -> None:
+            # A runtime that is gone, or stuck, must not keep its containers from being killed.
+            if error and signum == signal.SIGKILL:
+                namespaces.pidfd_send_signal(child.pidfd, signum)
+                error = ""
+            self._answer(sock, message, error)
+
+        self._errands.run("kill", self._supervision.id, str(signum), then=sent)
+        return None
+
+    def _op_pause(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        self._errands.run("pause", self._supervision.id, then=lambda error: self._answer(sock, message, error))
+
+    def _op_resume(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        self._errands.run("resume", self._supervision.id, then=lambda error: self._answer(sock, message, error))
+
+    def _op_update(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        self._errands.run(
+            "update",
+            self._supervision.id,
+            then=lambda error: self._answer(sock, message, error),
+            resources=message["resources"],
+        )
+
+    def _answer(self, sock: socket.socket, message: dict[str, Any], error: str) -> None:
+        self._tell(sock, {"id": message.get("id"), **({"error": error} if error else {"ok": True})})
 
     def _op_exec(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         """The reply follows when the new process is the program or has failed."""
         assert self._init is not None
-        self._execs.start(ExecRequest(**message["request"]), self._init.pidfd, Client(sock, message, fds))
+        self._execs.start(ExecRequest(**message["request"]), self._init.pid, Client(sock, message, fds))
 
     OPERATIONS = {  # noqa: RUF012
         "attach": _op_attach,
         "resize": _op_resize,
         "signal": _op_signal,
         "exec": _op_exec,
+        "pause": _op_pause,
+        "resume": _op_resume,
+        "update": _op_update,
     }
 
     def _tell_oom(self) -> None:
@@ -395,11 +417,10 @@ class Monitor:
         self._oom.close()
         self._cgroup.kill()
         deadline = time.monotonic() + DRAIN_S
-        while (init.streams.open or self._execs.any_running) and (left := deadline - time.monotonic()) > 0:
+        while self._work_is_left(init) and (left := deadline - time.monotonic()) > 0:
             self._round(left)
         init.streams.finish()
-        with contextlib.suppress(OSError, PierError):
-            self._cgroup.remove()
+        self._forget()
         record = ExitRecord(init.exit_code or 0, init.finished_at_ns, killed_last or self._ooms > 0)
         try:
             write_exit_file(self._supervision.exit_file, record)
@@ -413,6 +434,9 @@ class Monitor:
         while init.streams.clients and (left := deadline - time.monotonic()) > 0:
             self._round(left)
 
+    def _work_is_left(self, init: Child) -> bool:
+        return init.streams.open or self._execs.any_running or self._errands.any_running
+
 
 def write_exit_file(path: str, record: ExitRecord) -> None:
     """Write the record so that a reader sees all of it or none."""
@@ -422,24 +446,9 @@ def write_exit_file(path: str, record: ExitRecord) -> None:
     os.rename(temporary, path)
 
 
-def _fork_into(cgroup_fd: int | None) -> int:
-    try:
-        return fork_into_cgroup(cgroup_fd)
-    finally:
-        if cgroup_fd is not None:
-            os.close(cgroup_fd)
-
-
-def _prepare_pid_namespace(path: str | None) -> None:
-    """Have this process's next child born in the container's pid namespace."""
-    if path:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            namespaces.setns(fd, namespaces.CLONE_NEWPID)
-        finally:
-            os.close(fd)
-    elif path is not None:
-        namespaces.unshare(namespaces.CLONE_NEWPID)
+def make_maker(supervision: Supervision, cgroup: Cgroup) -> Maker:
+    """Another runtime's way where one was asked for, else Pier's own."""
+    return ForeignMaker(supervision) if supervision.oci_runtime else OwnMaker(cgroup, supervision.pid_namespace)
 
 
 def main(order: Order) -> NoReturn:
@@ -448,7 +457,8 @@ def main(order: Order) -> NoReturn:
         os.setsid()
         process.set_name("pier-monitor")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        Monitor(order, Cgroup(detect(), order.supervision.cgroup_path), run_init).run()
+        cgroup = Cgroup(detect(), order.supervision.cgroup_path)
+        Monitor(order, cgroup, make_maker(order.supervision, cgroup)).run()
     except BaseException as error:
         with (
             contextlib.suppress(OSError),

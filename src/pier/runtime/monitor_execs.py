@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pier.kernel.cgroups import Cgroup
 from pier.runtime import wire
 from pier.runtime.child import Child
 from pier.runtime.init import Report
-from pier.runtime.join import run
+from pier.runtime.maker import Maker
 from pier.runtime.poll import READ, Poller
 from pier.runtime.reaper import exit_code
 from pier.runtime.request import ExecRequest, ExitRecord
@@ -58,18 +57,17 @@ class Execs:
     def __init__(
         self,
         poller: Poller,
-        cgroup: Cgroup,
-        fork: Callable[[], int],
+        maker: Maker,
         tell: Callable[[socket.socket, dict[str, Any]], bool],
         broadcast: Callable[[dict[str, Any]], bool],
     ) -> None:
-        """`fork` makes a process in the container's cgroup and pid namespace; the others say whether anyone heard."""
+        """`tell` and `broadcast` say whether anyone heard."""
         self._poller = poller
-        self._cgroup = cgroup
-        self._fork = fork
+        self._maker = maker
         self._tell = tell
         self._broadcast = broadcast
         self._execs: dict[str, Exec] = {}
+        self._under_way = 0
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Every one that is remembered, for a daemon that connects."""
@@ -93,34 +91,41 @@ class Execs:
 
     # start
 
-    def start(self, request: ExecRequest, init_pidfd: int, client: Client) -> None:
+    def start(self, request: ExecRequest, init_pid: int, client: Client) -> None:
         """Fork into the container; the answer follows when the new process is the program or has failed."""
         terminal = bool(request.process.get("terminal"))
         inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
         mine, theirs = wire.pair()
         try:
-            pid = self._fork()
+            pid = self._maker.exec(request, Report(theirs), inner, init_pid)
         except OSError:
             close_fds((*inner, *outer))
             raise
-        if pid == 0:
-            run(request, Report(theirs), inner, self._cgroup, init_pidfd)
         theirs.close()
         close_fds(inner)
-        starting = Starting(pid, mine, outer, terminal=terminal)
+        starting = Starting(pid, mine, outer, terminal=terminal, goes_on=self._maker.runtime is None)
+        self._under_way += 1
         mine.setblocking(False)
-        self._poller.watch(mine.fileno(), READ, lambda events: self._progress(starting, request, client))
-        self._poller.after(starting, START_TIMEOUT_S, lambda: self._too_late(starting, request, client))
 
-    def _too_late(self, starting: Starting, request: ExecRequest, client: Client) -> None:
-        starting.give_up()
-        self._settle_start(starting, request, client)
-
-    def _progress(self, starting: Starting, request: ExecRequest, client: Client) -> None:
-        starting.receive()
-        if starting.done:
-            self._poller.cancel(starting)
+        def settle() -> None:
             self._settle_start(starting, request, client)
+            self._under_way -= 1
+            if not self._under_way:
+                running = {item.child.pid for item in self._execs.values() if item.record is None}
+                self._maker.settled({init_pid, *running})
+
+        def progress(events: int) -> None:
+            starting.receive()
+            if starting.done:
+                self._poller.cancel(starting)
+                settle()
+
+        def give_up() -> None:
+            starting.give_up()
+            settle()
+
+        self._poller.watch(mine.fileno(), READ, progress)
+        self._poller.after(starting, START_TIMEOUT_S, give_up)
 
     def _settle_start(self, starting: Starting, request: ExecRequest, client: Client) -> None:
         self._poller.forget(starting.report.fileno())

@@ -17,6 +17,7 @@ from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.runtime import wire
 from pier.runtime.init import Report, Stdio
+from pier.runtime.maker import OwnMaker
 from pier.runtime.monitor import Monitor, Order
 from pier.runtime.request import LogFile, Supervision
 
@@ -32,7 +33,7 @@ def rehearse() -> None:
     daemon, zygote = wire.pair()
     folder = mounts.mount_filesystem("tmpfs", [])  # no path leads to it, and it goes when it is closed
     supervision = Supervision(
-        "", f"/proc/self/fd/{folder}", "/", "/", False, False, False, LogFile("/dev/null"), "/proc/self/ns/pid"
+        "", f"/proc/self/fd/{folder}", "/", "/", False, False, False, [], LogFile("/dev/null"), "/proc/self/ns/pid"
     )
     for _ in range(ROUNDS):
         process.set_name("pier-zygote")
@@ -64,7 +65,8 @@ def _play(supervision: Supervision, cgroup: Cgroup, daemon: socket.socket, zygot
     os.close(request)
     control.close()
     end.close()
-    monitor = Monitor(Order.decode(wire.receive_packet(zygote)), cgroup, _end_at_once)
+    order = Order.decode(wire.receive_packet(zygote))
+    monitor = Monitor(order, cgroup, OwnMaker(cgroup, order.supervision.pid_namespace, _end_at_once))
     monitor.start()
     monitor.serve()
     monitor.hang_up()

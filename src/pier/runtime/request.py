@@ -101,6 +101,9 @@ class StartRequest:
     """Path of the compiled filter (an array of `struct sock_filter`); None: unconfined."""
     init: bool = False
     """Run a reaper as pid 1 in front of the program (`docker run --init`)."""
+    oci_runtime: list[str] = field(default_factory=list)
+    """Another OCI runtime that is to make the container: its absolute path and the arguments that come before all
+    others. Empty: Pier's own. Another one gets the seccomp profile in `spec`, not `seccomp_bpf`."""
     requested: list[str] = field(default_factory=list)
     """What the user asked for by name rather than got by default, as OCI paths such as
     `process.oomScoreAdj` or `process.rlimits.RLIMIT_NOFILE`: a failure there is an error, elsewhere a warning."""
@@ -136,6 +139,8 @@ class Supervision(NamedTuple):
     terminal: bool
     open_stdin: bool
     stdin_once: bool
+    oci_runtime: list[str]
+    """As in StartRequest."""
     log: LogFile | None
     pid_namespace: str | None
     """Path of the pid namespace to join, "" for a new one, None for the monitor's own."""
@@ -152,6 +157,7 @@ class Supervision(NamedTuple):
             terminal=bool(request.spec["process"].get("terminal")),
             open_stdin=request.open_stdin,
             stdin_once=request.stdin_once,
+            oci_runtime=request.oci_runtime,
             log=request.log,
             # One that belongs to a user namespace is the first process's to make (`remap.cross`).
             pid_namespace=None if "user" in paths else paths.get("pid"),

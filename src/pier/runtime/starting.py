@@ -51,7 +51,8 @@ def close_fds(fds: Iterable[int]) -> None:
 class Starting:
     """A process that is not yet the program: what it reports, and what the monitor holds for it meanwhile."""
 
-    def __init__(self, pid: int, report: socket.socket, outer: Outer, *, terminal: bool) -> None:
+    def __init__(self, pid: int, report: socket.socket, outer: Outer, *, terminal: bool, goes_on: bool = True) -> None:
+        """`goes_on`: False where the process itself never is the program, but names another one that is."""
         self.pid = pid
         self.report = report
         self.terminal = terminal
@@ -60,6 +61,7 @@ class Starting:
         self._outer = outer
         self._terminal_fd = -1
         self._passed_on = False
+        self._goes_on = goes_on
         self._warnings: list[str] = []
         report.settimeout(START_TIMEOUT_S)
 
@@ -76,7 +78,8 @@ class Starting:
             self._end((str(error), 128))
             return
         if received is None:
-            self._end(None)
+            lost = not (self._goes_on or self._passed_on)
+            self._end(("its process is no child of the container's monitor", 128) if lost else None)
             return
         message, fds = received
         try:

@@ -103,6 +103,7 @@ class Lab:
         for name in ("upper", "work", "run"):
             (base / name).mkdir(parents=True)
         spec: dict[str, Any] = {
+            "ociVersion": "1.2.1",
             "process": {
                 "args": args,
                 "env": ["PATH=/bin"],
