@@ -224,9 +224,8 @@ def _call_for_pid(
     runtime: OciRuntime, verb: str, options: list[str], *, report: Report, stdio: Stdio, terminal: bool
 ) -> int:
     """Call a verb that makes a process; its terminal's master goes to the monitor, its pid is returned."""
-    pid_file = f"{runtime.folder}/pid-{os.getpid()}"
     with contextlib.ExitStack() as stack:
-        stack.callback(_forget, pid_file)
+        pid_file = stack.enter_context(_temporary(f"{runtime.folder}/pid-{os.getpid()}"))
         console = stack.enter_context(Console(runtime.folder)) if terminal else None
         if console is not None:
             options = [*options, "--console-socket", console.path]
@@ -278,19 +277,22 @@ class Console:
         return fds[0]
 
 
-def _forget(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+@contextlib.contextmanager
+def _temporary(path: str) -> Iterator[str]:
+    """The path of a file that is gone when the block is left."""
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 @contextlib.contextmanager
 def _document(path: str, document: dict[str, Any]) -> Iterator[str]:
     """A JSON file that is there while the block runs."""
-    try:
+    with _temporary(path):
         _write_json(path, document)
         yield path
-    finally:
-        _forget(path)
 
 
 def _write_json(path: str, document: dict[str, Any]) -> None:
