@@ -10,12 +10,26 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pier.kernel.cgroup_layout import Layout
-from pier.kernel.cgroups import Cgroup
 from pier.runtime import monitor_execs
+from pier.runtime.init import Report, Stdio
+from pier.runtime.maker import OwnMaker
 from pier.runtime.monitor_execs import KEPT_MAX, Client, Execs
 from pier.runtime.poll import Poller
 from pier.runtime.request import ExecRequest
+
+
+class ForkMaker(OwnMaker):
+    """Forks what does as the bench says."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._bench.become()
+        self._bench.pids.append(pid)
+        return pid
 
 
 class Bench:
@@ -27,14 +41,8 @@ class Bench:
         self.heard = True
         self.pids: list[int] = []
         self.control, self._other = socket.socketpair()
-        cgroup = Cgroup(Layout("v2", {}, ("/nowhere",), "/nowhere"), "/x")
-        self.execs = Execs(self.poller, cgroup, self.fork, self.tell, self.broadcast)
-
-    def fork(self) -> int:
-        pid = os.fork()
-        if pid:
-            self.pids.append(pid)
-        return pid
+        self.become: Callable[[], NoReturn] = end
+        self.execs = Execs(self.poller, ForkMaker(self), self.tell, self.broadcast)
 
     def tell(self, sock: socket.socket, message: dict[str, Any]) -> bool:
         self.told.append(message)
@@ -75,17 +83,17 @@ def bench() -> Iterator[Bench]:
     made.close()
 
 
-def hang(*_: object) -> NoReturn:
+def hang() -> NoReturn:
     while True:
         signal.pause()
 
 
-def end(*_: object) -> NoReturn:
+def end() -> NoReturn:
     os._exit(3)
 
 
 def test_a_start_that_hangs_is_given_up_and_its_process_buried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor_execs, "run", hang)
+    bench.become = hang
     monkeypatch.setattr(monitor_execs, "START_TIMEOUT_S", 0.05)
     bench.start("a")
     bench.run_until(lambda: bench.told)
@@ -98,8 +106,7 @@ def test_a_start_that_hangs_is_given_up_and_its_process_buried(bench: Bench, mon
     assert bench.execs.describe() == {}
 
 
-def test_those_never_told_are_kept_and_of_the_others_some(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor_execs, "run", end)
+def test_those_never_told_are_kept_and_of_the_others_some(bench: Bench) -> None:
     bench.heard = False
     bench.run_to_the_end("untold")
     bench.heard = True
