@@ -8,7 +8,6 @@ plan: it is not a file on v2 (`bpf_devices`).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -318,16 +317,17 @@ def _rdma(limits: Mapping[str, Section]) -> Iterator[Write]:
             yield Write("rdma", "rdma.max", " ".join([device, *values]))
 
 
-_UNIFIED_FILE = re.compile(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+", re.ASCII)
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 CGROUP_LIMITS = frozenset({"cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"})
 """The files of the hierarchy itself that limit; with the others processes are moved, stopped and killed."""
 
 
 def _unified(files: Mapping[str, str]) -> Iterator[Write]:
     for file, value in files.items():
-        if not _UNIFIED_FILE.fullmatch(file) or (file.startswith("cgroup.") and file not in CGROUP_LIMITS):
+        controller, *parameter = parts = file.split(".")
+        plain = parameter and all(part and _NAME_CHARACTERS.issuperset(part) for part in parts)
+        if not plain or (controller == "cgroup" and file not in CGROUP_LIMITS):
             raise BadResources(reason=f"resources.unified: {file!r} is no file of a controller")
-        controller = file.partition(".")[0]
         for line in value.splitlines():
             yield Write(controller, file, line)
 

@@ -339,7 +339,7 @@ def test_quota_and_period_are_the_same_share_on_both(quota: int, period: int) ->
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_unified_takes_plain_file_names_only(file: str, value: str) -> None:
     for write in planned({"unified": {file: value}}, V2) or ():
-        assert re.fullmatch(r"[a-z0-9_]+(\.[A-Za-z0-9_]+)+", write.file)
+        assert re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+", write.file)
         assert write.file == file
         assert not write.lost, "a file that is missing is an error"
 
