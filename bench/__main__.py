@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_cold
 import bench_daemon
 import bench_exec
 import bench_growth
@@ -50,6 +51,7 @@ def main() -> None:
             "memory": lambda: bench_memory.measure(compared),
             "daemon": lambda: bench_daemon.measure(compared, rounds),
             "runtime": lambda: bench_runtime.measure(compared, rounds, archive),
+            "cold": lambda: bench_cold.measure(compared, rounds, archive),
         }
         wanted = sys.argv[1:] or list(benches)
         rows = []

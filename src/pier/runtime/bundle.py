@@ -32,13 +32,11 @@ from pier.runtime.schema import (
     text,
     without_nulls,
 )
+from pier.runtime.state import VERSION
 
 CONFIG_NAME = "config.json"
 SIZE_MAX = 16 * 1024 * 1024
 DEPTH_MAX = 64
-
-VERSION = "1.2.1"
-"""The runtime-spec that Pier implements; any 1.x is taken."""
 
 HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 DEVICE_TYPES = ("a", "b", "c", "u", "p")

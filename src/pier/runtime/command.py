@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 from pier import __version__
 from pier.errors import PierError
-from pier.runtime.bundle import VERSION, BundleError
 from pier.runtime.command_flags import GLOBAL, NOT_YET, VERBS, UsageError, general_help, help_of, parse
 from pier.runtime.command_output import Log
-from pier.runtime.launch import StartError
-from pier.runtime.state import StateError
+from pier.runtime.state import VERSION, StartError, StateError
 
 FAILED, EXEC_FAILED, NO_SUCH_VERB = 1, 255, 3
 DEFAULT_ROOT = "/run/pier-runtime"
@@ -65,7 +63,7 @@ def run(words: list[str]) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
-    except (StartError, StateError, BundleError, PierError, OSError, ValueError) as error:
+    except (StartError, StateError, PierError, OSError, ValueError) as error:
         log.fatal(PREFIXES.get(name, "") + explain(error))
         return EXEC_FAILED if name == "exec" else FAILED
 

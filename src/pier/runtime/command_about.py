@@ -9,13 +9,13 @@ from typing import Any
 from pier.kernel import mounts
 from pier.kernel.capabilities import NAMES, last_cap
 from pier.kernel.namespaces import OCI_TYPES
-from pier.runtime.bundle import CONFIG_NAME, HOOK_KINDS, VERSION
+from pier.runtime.bundle import CONFIG_NAME, HOOK_KINDS
 from pier.runtime.command import Context
 from pier.runtime.command_flags import Line
 from pier.runtime.command_output import pretty
 from pier.runtime.program import APPARMOR_ENABLED, SELINUX_ROOT
 from pier.runtime.rootfs import ATTRIBUTES, BIND_WORDS, PASSED_OVER, RECURSIVE_ATTRIBUTES
-from pier.runtime.state import StateError
+from pier.runtime.state import VERSION, StateError
 
 _FILESYSTEM_FLAGS = ("dirsync", "iversion", "lazytime", "mand", "sync")
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]

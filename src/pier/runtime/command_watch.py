@@ -12,12 +12,11 @@ from typing import Any
 
 from pier.kernel.cgroup_stats import CgroupStats, IOEntry
 from pier.kernel.cgroups import Cgroup
-from pier.runtime.bundle import VERSION
 from pier.runtime.command import Context
 from pier.runtime.command_flags import Line
 from pier.runtime.command_output import pretty, table
 from pier.runtime.life import cgroup_of, require, status
-from pier.runtime.state import Container, Record, StateError, all_ids
+from pier.runtime.state import VERSION, Container, Record, StateError, all_ids
 from pier.runtime.users import parse_passwd
 
 UNLIMITED = 9223372036854771712

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pier.kernel import process
@@ -50,6 +50,14 @@ def run_all(spec: Mapping[str, Any], kind: str, document: Mapping[str, Any]) -> 
         except OSError as error:
             reason = error if isinstance(error, HookError) else error.strerror or error
             raise HookError(f"error running {kind} hook #{index}: {reason}") from None
+
+
+def run_poststop(spec: Mapping[str, Any], container_id: str, bundle: str, warn: Callable[[str], None]) -> None:
+    """Run the poststop hooks; the failure of one is a warning (config.md, "Poststop")."""
+    try:
+        run_all(spec, "poststop", state(spec, container_id=container_id, pid=0, status="stopped", bundle=bundle))
+    except OSError as error:
+        warn(str(error))
 
 
 def run(hook: Hook, state_text: bytes) -> None:

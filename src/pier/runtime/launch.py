@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pier.errors import PierError
@@ -25,14 +24,9 @@ from pier.runtime.first import run as run_first
 from pier.runtime.init import Stdio, is_new, keyring_name
 from pier.runtime.request import BindRoot, StartRequest
 from pier.runtime.starting import START_TIMEOUT_S, close_fds
-from pier.runtime.state import Container, Record, StateError, start_time
+from pier.runtime.state import Container, Record, StartError, StateError, Warn, start_time
 
-Warn = Callable[[str], None]
 INHERITED = Stdio(0, 1, 2)
-
-
-class StartError(Exception):
-    """The container did not start: one sentence."""
 
 
 class Wishes(NamedTuple):
@@ -300,16 +294,7 @@ class _Birth:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
         close_fds([self._terminal])
-        run_poststop(self._spec, self._container.id, self._bundle.path, self._warn)
-
-
-def run_poststop(spec: dict[str, Any], container_id: str, bundle: str, warn: Warn) -> None:
-    """Run the poststop hooks; the failure of one is a warning (config.md, "Poststop")."""
-    state = hooks.state(spec, container_id=container_id, pid=0, status="stopped", bundle=bundle)
-    try:
-        hooks.run_all(spec, "poststop", state)
-    except OSError as error:
-        warn(str(error))
+        hooks.run_poststop(self._spec, self._container.id, self._bundle.path, self._warn)
 
 
 def fork_joined(paths: list[str], flags: int, cgroup_fd: int | None) -> int:

@@ -11,8 +11,8 @@ from pier.errors import PierError
 from pier.kernel import cgroup_files, namespaces
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
-from pier.runtime.launch import Warn, run_poststop
-from pier.runtime.state import Container, Record, StateError
+from pier.runtime.hooks import run_poststop
+from pier.runtime.state import Container, Record, StateError, Warn
 
 END_S = 10.0
 """How long `delete --force` waits for a killed process."""

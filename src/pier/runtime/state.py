@@ -15,12 +15,22 @@ import contextlib
 import errno
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 ID_MAX = 1024
 ID_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 FIFO_NAME = "exec.fifo"
+
+
+VERSION = "1.2.1"
+"""The runtime-spec that Pier implements; any 1.x is taken."""
+Warn = Callable[[str], None]
+
+
+class StartError(Exception):
+    """The container did not start: one sentence."""
 
 
 class StateError(Exception):
