@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pier import __version__
 from pier.errors import PierError
-from pier.runtime.command_flags import GLOBAL, NOT_YET, VERBS, UsageError, general_help, help_of, parse
+from pier.runtime.command_flags import GLOBAL, NOT_YET, VERBS, UsageError, WrongCount, general_help, help_of, parse
 from pier.runtime.command_output import Log
 from pier.runtime.state import VERSION, StartError, StateError
 
@@ -43,22 +43,24 @@ def run(words: list[str]) -> int:
     name = ""
     try:
         general = parse(GLOBAL, words)
-        log = Log(general.text("log"), general.text("log-format"), debug=general.on("debug"))
         if general.text("log-format") not in ("text", "json"):
-            raise UsageError(f'invalid log-format: "{general.text("log-format")}"')
+            raise StateError(f"invalid log-format: {general.text('log-format')}")
+        wanted = Log(general.text("log"), general.text("log-format"), debug=general.on("debug"))
+        wanted.check()
+        log = wanted
         if general.on("version"):
             sys.stdout.write(version())
             return 0
         name, *rest = general.arguments or ["help"]
         if general.on("help") or name in ("help", "h"):
-            sys.stdout.write(help_of(rest[0]) if rest and rest[0] in VERBS else general_help())
-            return 0
+            return _help(log, rest)
         if general.on("systemd-cgroup"):
             raise StateError(NO_SYSTEMD)
         context = Context(os.path.abspath(general.text("root") or DEFAULT_ROOT), log)
         return _dispatch(context, name, rest)
     except UsageError as error:
-        sys.stdout.write(f"Incorrect Usage: {error}\n\n{help_of(name) if name in VERBS else general_help()}\n")
+        what = "Incorrect Usage." if isinstance(error, WrongCount) else f"Incorrect Usage: {error}"
+        sys.stdout.write(f"{what}\n\n{help_of(name) if name in VERBS else general_help()}\n")
         log.fatal(str(error))
         return FAILED
     except KeyboardInterrupt:
@@ -88,11 +90,19 @@ def _dispatch(context: Context, name: str, words: list[str]) -> int:
             if line.arguments == []
             else f"at most {most}"
         )
-        raise UsageError(f'pier-runtime: "{name}" requires {how} argument(s)')
+        raise WrongCount(f'pier-runtime: "{name}" requires {how} argument(s)')
     module = __import__(f"pier.runtime.{verb.module}", fromlist=[name])
     code: int = getattr(module, name if name != "list" else "list_")(context, line)
     sys.stdout.flush()
     return code
+
+
+def _help(log: Log, words: list[str]) -> int:
+    if words and words[0] not in VERBS:
+        log.fatal(f"No help topic for '{words[0]}'")
+        return NO_SUCH_VERB
+    sys.stdout.write(help_of(words[0]) if words else general_help())
+    return 0
 
 
 def explain(error: BaseException) -> str:
@@ -102,7 +112,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, PierError):
         return error.wire
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        # As Go words it, which is what tools above us look for.
+        return f"open {error.filename}: {error.strerror.lower()}" if error.filename else error.strerror
     return str(error)
 
 

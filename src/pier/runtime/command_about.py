@@ -72,7 +72,10 @@ def spec(context: Context, line: Line) -> int:
     """Write the starter configuration into the bundle; one that is there is kept."""
     if line.on("rootless"):
         raise StateError("spec --rootless: rootless containers are not implemented by Pier")
-    path = os.path.join(line.text("bundle") or ".", CONFIG_NAME)
+    folder = line.text("bundle") or "."
+    if not os.path.isdir(folder):
+        raise StateError(f"chdir {folder}: no such file or directory")
+    path = os.path.join(folder, CONFIG_NAME)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:

@@ -18,7 +18,7 @@ SIGNALS = {
 
 def parse_signal(text: str) -> int:
     """`KILL`, `sigkill`, `9`. Raises StateError."""
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.removeprefix("-").isdigit():
         return int(text) if len(text) < 10 else 2**31 - 1
     upper = text.upper()
     full = upper if upper.startswith("SIG") else f"SIG{upper}"
@@ -30,13 +30,14 @@ def parse_signal(text: str) -> int:
 def kill(context: Context, line: Line) -> int:
     """Signal the first process, or with --all every one."""
     container_id, *rest = line.arguments
-    number = parse_signal(rest[0] if rest else "SIGTERM")
     container = Container(context.root, container_id)
     record = container.load()
+    number = parse_signal(rest[0] if rest else "SIGTERM")
     cgroup = cgroup_of(record)
     # Without a pid namespace of its own the end of the first process leaves the others.
     if line.on("all") or (number == signal.SIGKILL and not record.own_pid_namespace):
-        if status(container, record) == "stopped" and not cgroup.pids():
+        # None at all is well with --all: who tears a container down asks for it once more at the end.
+        if not line.on("all") and status(container, record) == "stopped" and not cgroup.pids():
             raise StateError("container not running")
         signal_all(cgroup, number)
     else:

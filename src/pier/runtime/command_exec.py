@@ -21,7 +21,7 @@ from pier.runtime.foreground import Foreground
 from pier.runtime.init import Report, Stage
 from pier.runtime.join import enter
 from pier.runtime.launch import INHERITED, Started, drop_unknown_capabilities
-from pier.runtime.life import cgroup_of, require
+from pier.runtime.life import cgroup_of, status
 from pier.runtime.request import ExecRequest
 from pier.runtime.schema import without_nulls
 from pier.runtime.starting import Outer, Starting, close_fds
@@ -51,7 +51,9 @@ def exec(context: Context, line: Line) -> int:
     container_id, *args = line.arguments
     container = Container(context.root, container_id)
     record = container.load()
-    found = require(container, record, "running", "created", "paused")
+    found = status(container, record)
+    if found == "stopped":
+        raise StateError("cannot exec in a stopped container")
     if found == "paused" and not line.on("ignore-paused"):
         raise StateError("cannot exec in a paused container (use --ignore-paused to override)")
     spec = container.load_spec()
@@ -104,6 +106,8 @@ def process_of(line: Line, container_process: dict[str, Any], args: list[str]) -
         sets = wanted.get("capabilities", {})
         kinds = ("bounding", "effective", "permitted")
         wanted["capabilities"] = sets | {kind: [*sets.get(kind, []), *line.options["cap"]] for kind in kinds}
+    if not wanted.get("cwd", "").startswith("/"):
+        raise StateError("Cwd must be an absolute path")
     if not wanted.get("args"):
         raise StateError("exec args cannot be empty")
     return wanted
@@ -135,7 +139,7 @@ def sub_cgroup(cgroup: Cgroup, wanted: list[str]) -> Cgroup:
     if len(wanted) > 1 or ":" in wanted[0]:
         raise StateError("--cgroup for single controllers is not implemented by Pier; name one sub-cgroup")
     if ".." in wanted[0].split("/"):
-        raise StateError(f"bad sub cgroup path: {wanted[0]}")
+        raise StateError(f"{wanted[0]} is not a sub cgroup path")
     return Cgroup(cgroup.layout, f"{cgroup.path}/{wanted[0].strip('/')}".rstrip("/"))
 
 

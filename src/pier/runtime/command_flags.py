@@ -8,9 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pier import __version__
+
 
 class UsageError(Exception):
     """A command line that cannot be read."""
+
+
+class WrongCount(UsageError):
+    """Too few arguments, or too many."""
 
 
 class Flag(NamedTuple):
@@ -32,6 +38,8 @@ class Verb(NamedTuple):
     flags: tuple[Flag, ...] = ()
     arguments: tuple[int, int] = (1, 1)
     """Fewest and most."""
+    description: str = ""
+    """What the help says beyond `help`: indented lines."""
 
 
 class Line(NamedTuple):
@@ -95,7 +103,7 @@ GLOBAL = (
     Flag("root", "root directory for storage of container state (this should be located in tmpfs)", default=""),
     Flag("systemd-cgroup", "enable systemd cgroup support", "flag"),
     Flag("rootless", "ignore cgroup permission errors ('true', 'false', or 'auto')", default="auto"),
-    Flag("criu", "not used", default=""),
+    Flag("criu", "(not used)", default=""),
     Flag("help", "show help", "flag", "h"),
     Flag("version", "print the version", "flag", "v"),
 )
@@ -169,7 +177,23 @@ _UPDATE = (
     Flag("kernel-memory", "(obsoleted; do not use)"),
     Flag("kernel-memory-tcp", "(obsoleted; do not use)"),
     Flag("pids-limit", "Maximum number of pids allowed in the container", "number"),
+    Flag("l3-cache-schema", "The string of Intel RDT/CAT L3 cache schema"),
+    Flag("mem-bw-schema", "The string of Intel RDT/MBA memory bandwidth schema"),
 )  # fmt: skip
+
+_RESOURCES_FORMAT = """\
+   --resources takes the configuration's linux.resources, without devices; what is not named, or 0, stays as it is:
+
+   {
+     "memory": {"limit": 0, "reservation": 0, "swap": 0, "checkBeforeUpdate": true},
+     "cpu": {"shares": 0, "quota": 0, "burst": 0, "period": 0, "realtimeRuntime": 0, "realtimePeriod": 0,
+             "cpus": "", "mems": "", "idle": 0},
+     "blockIO": {"weight": 0},
+     "pids": {"limit": 0}
+   }
+
+   With it, the other options are passed over.
+"""
 
 VERBS: Mapping[str, Verb] = {
     "create": Verb("<container-id>", "create a container", "command_start", _CREATION),
@@ -232,33 +256,49 @@ VERBS: Mapping[str, Verb] = {
     ),
     "start": Verb("<container-id>", "executes the user defined process in a created container", "command_start"),
     "state": Verb("<container-id>", "output the state of a container", "command_watch"),
-    "update": Verb("<container-id>", "update container resource constraints", "command_limits", _UPDATE),
+    "update": Verb(
+        "<container-id>",
+        "update container resource constraints",
+        "command_limits",
+        _UPDATE,
+        description=_RESOURCES_FORMAT,
+    ),
 }
 NOT_YET = ("checkpoint", "restore")
 
 
-def describe(flag: Flag) -> str:
-    """One line of help."""
-    value = "" if flag.kind == "flag" else " value"
-    names = f"--{flag.name}{value}" + (f", -{flag.short}{value}" if flag.short else "")
-    return f"   {names:<28} {flag.help}"
+def _rows(rows: Sequence[tuple[str, str]]) -> str:
+    width = max((len(left) for left, _ in rows), default=0) + 2
+    return "".join(f"   {left:<{width}}{right}\n" for left, right in rows)
+
+
+def _options(flags: Sequence[Flag]) -> str:
+    """The help of some options, in columns."""
+    rows = []
+    for flag in flags:
+        value = "" if flag.kind == "flag" else " value"
+        names = f"--{flag.name}{value}" + (f", -{flag.short}{value}" if flag.short else "")
+        default = f'"{flag.default}"' if flag.kind == "text" else flag.default
+        rows.append((names, flag.help + (f" (default: {default})" if flag.default not in (None, "") else "")))
+    return _rows(rows)
 
 
 def help_of(name: str) -> str:
     """The help of one verb."""
     verb = VERBS[name]
-    options = "".join(f"{describe(flag)}\n" for flag in verb.flags)
     text = f"NAME:\n   pier-runtime {name} - {verb.help}\n\nUSAGE:\n   pier-runtime {name}"
     text += f"{' [command options]' if verb.flags else ''} {verb.usage}".rstrip() + "\n"
-    return text + (f"\nOPTIONS:\n{options}" if options else "")
+    text += f"\nDESCRIPTION:\n{verb.description}" if verb.description else ""
+    return text + (f"\nOPTIONS:\n{_options(verb.flags)}" if verb.flags else "")
 
 
 def general_help() -> str:
     """The help of the whole command."""
-    verbs = "".join(f"   {name:<11} {verb.help}\n" for name, verb in VERBS.items())
-    options = "".join(f"{describe(flag)}\n" for flag in GLOBAL)
+    verbs = [(name, verb.help) for name, verb in VERBS.items()]
+    verbs.append(("help, h", "Shows a list of commands or help for one command"))
     return (
         "NAME:\n   pier-runtime - Open Container Initiative runtime\n\n"
         "USAGE:\n   pier-runtime [global options] command [command options] [arguments...]\n\n"
-        f"COMMANDS:\n{verbs}\nGLOBAL OPTIONS:\n{options}"
+        f"VERSION:\n   {__version__}\n\n"
+        f"COMMANDS:\n{_rows(verbs)}\nGLOBAL OPTIONS:\n{_options(GLOBAL)}"
     )

@@ -55,6 +55,10 @@ def update(context: Context, line: Line) -> int:
     container = Container(context.root, line.arguments[0])
     record = container.load()
     require(container, record, "running", "created", "paused")
+    if line.text("l3-cache-schema") or line.text("mem-bw-schema"):
+        raise StateError("Intel RDT: cache and memory bandwidth schemata are not implemented by Pier")
+    if line.text("kernel-memory") or line.text("kernel-memory-tcp"):
+        context.log.warning("Kernel memory settings are ignored and will be removed")
     source = line.text("resources")
     resources = _read(source) if source else from_options(line)
     resources.pop("devices", None)  # what a container may reach is decided when it is made

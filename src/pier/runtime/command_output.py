@@ -71,11 +71,19 @@ class Log:
         if not self._path:
             sys.stderr.write(line)
             return
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fd = self._open()
         try:
             os.write(fd, line.encode("utf-8", "surrogateescape"))
         finally:
             os.close(fd)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def check(self) -> None:
+        """Raises OSError where the log's file cannot be written."""
+        if self._path:
+            os.close(self._open())
 
 
 def _word(text: str) -> str:

@@ -138,7 +138,7 @@ def preserved_fds(wanted: int) -> tuple[int, list[str]]:
         try:
             os.fstat(fd)
         except OSError:
-            raise StateError(f"unable to preserve file descriptor {fd}: it is not open") from None
+            raise StateError(f"unable to stat preserved-fd {fd} (of {wanted}): no such file or directory") from None
     return wanted + sockets, [f"LISTEN_FDS={sockets}", "LISTEN_PID=1"] if sockets else []
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from pier.kernel.cgroup_stats import CgroupStats, IOEntry
 from pier.kernel.cgroups import Cgroup
-from pier.runtime.command import Context
+from pier.runtime.command import DEFAULT_ROOT, Context
 from pier.runtime.command_flags import Line
 from pier.runtime.command_output import pretty, table
-from pier.runtime.life import cgroup_of, require, status
+from pier.runtime.life import cgroup_of, status
 from pier.runtime.state import VERSION, Container, Record, StateError, all_ids
 from pier.runtime.users import parse_passwd
 
@@ -55,6 +55,8 @@ def state(context: Context, line: Line) -> int:
 def list_(context: Context, line: Line) -> int:
     """`list`; one whose state is not there yet, or damaged, is passed over."""
     found = []
+    if context.root != DEFAULT_ROOT:
+        os.stat(context.root)  # one that was asked for has to be there
     for name in all_ids(context.root):
         try:
             container = Container(context.root, name)
@@ -138,7 +140,8 @@ def events(context: Context, line: Line) -> int:
     interval_s = parse_duration(line.text("interval"))
     if interval_s <= 0:
         raise StateError("duration interval must be greater than 0")
-    require(container, record, "created", "running", "paused")
+    if status(container, record) == "stopped":
+        raise StateError(f"container with id {record.id} is not running")
     cgroup = cgroup_of(record)
     if line.on("stats"):
         _print_event("stats", record.id, statistics(cgroup))
@@ -170,7 +173,10 @@ UNITS_S = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def parse_duration(text: str) -> float:
     """Go's `1m30s` in seconds. Raises StateError."""
-    total, number, rest = 0.0, "", text
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text)
+    if rest == "0":
+        return 0.0
+    total, number = 0.0, ""
     while rest:
         if rest[0].isdigit() or rest[0] == ".":
             number, rest = number + rest[0], rest[1:]
@@ -181,7 +187,7 @@ def parse_duration(text: str) -> float:
         total, number, rest = total + float(number) * UNITS_S[unit], "", rest[len(unit) :]
     if number or not text:
         raise StateError(f'invalid duration "{text}"')
-    return total
+    return sign * total
 
 
 def statistics(cgroup: Cgroup) -> dict[str, Any]:

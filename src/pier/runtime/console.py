@@ -28,7 +28,7 @@ def send(path: str, fd: int, name: bytes) -> None:
         try:
             sock.connect(path)
         except OSError as error:
-            raise OSError(error.errno, f"dial unix {path}: connect: {error.strerror}") from error
+            raise OSError(error.errno, f"dial unix {path}: connect: {(error.strerror or '').lower()}") from error
         sock.sendmsg([name], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))])
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
-import sys
 
 from pier.kernel import namespaces, process
 from pier.runtime import console
@@ -81,6 +81,4 @@ def _noted(number: int, frame: object) -> None:
 def require_own_terminal() -> None:
     """Raises OSError where there is no terminal to show the program's on."""
     if not os.isatty(0):
-        raise OSError(
-            "open /dev/tty: no such device or address" if not sys.stdin else "standard input is not a terminal"
-        )
+        raise OSError(errno.ENXIO, "no such device or address", "/dev/tty")

@@ -49,12 +49,19 @@ class Report:
     def fail(self, error: BaseException) -> NoReturn:
         """Say what went wrong and end. A traceback never leaves: its text goes with the message's class."""
         code = error.exit_code if isinstance(error, ProgramError) else OTHER
-        text = str(error) or type(error).__name__
+        text = _words_of(error)
         if not isinstance(error, (ProgramError, PierError, OSError, ValueError)):
             text = f"{type(error).__name__}: {text}"
         with contextlib.suppress(OSError):
             wire.send(self._sock, {"error": text, "exit_code": code})
         os._exit(1)
+
+
+def _words_of(error: BaseException) -> str:
+    """An error's text, without the number that OSError puts before it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 class Stdio(NamedTuple):

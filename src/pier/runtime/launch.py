@@ -219,6 +219,7 @@ class _Birth:
         sock.settimeout(START_TIMEOUT_S)
         self._give_host_attributes()
         wire.send(sock, {"go": True, "pid": self._pid})
+        furnished = False
         while True:
             try:
                 received = wire.receive(sock)
@@ -235,12 +236,13 @@ class _Birth:
             elif "warning" in message:
                 self._warn(str(message["warning"]))
             elif "furnished" in message:
+                furnished = True
                 self._run_hooks_of_the_host()
                 wire.send(sock, {"go": True})
             elif "ready" in message:
                 return
             close_fds(fds)
-        if not self._wishes.wait_at_fifo:
+        if furnished and not self._wishes.wait_at_fifo:
             return  # end of file: execve closed it
         raise StartError("the first process ended before it was ready")
 

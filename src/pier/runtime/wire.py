@@ -69,7 +69,11 @@ Packet = tuple[bytes, list[tuple[int, int, bytes]]]
 
 def receive_packet(sock: socket.socket) -> Packet:
     """The next packet, not looked into; its data is empty at end of file. Raises OSError."""
-    data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The peer ended without reading all that we said. It is told once, before what the peer said last (unix(7)).
+        data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, socket.MSG_CMSG_CLOEXEC)
     return data, ancillary
 
 
