@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from .client import Client
-from .conftest import BIN, Daemon
+from .conftest import BIN, Daemon, poll
 
 pytestmark = pytest.mark.root
 
@@ -64,6 +65,24 @@ def test_logs_are_bounded(configured: Client) -> None:
 
 def test_info_shows_it(configured: Client) -> None:
     assert configured.ok("info", "--format", "{{.Labels}}") == "[place=here]"
+
+
+def test_sighup_reads_what_may_change(configured: Client, own_daemon: Daemon) -> None:
+    path = own_daemon.root / "daemon.json"
+    settings = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**settings, "insecure-registries": ["reg.test:5000"], "registry-mirrors": ["https://m.test"]})
+    )
+    assert own_daemon.process is not None
+    own_daemon.process.send_signal(signal.SIGHUP)
+    poll(lambda: "m.test" in configured.ok("info", "--format", "{{.RegistryConfig.Mirrors}}"), "the reload")
+    assert "reg.test:5000" in configured.ok("info", "--format", "{{json .RegistryConfig.IndexConfigs}}")
+    events = ["events", "--since", "1", "--until", "0s", "--filter", "type=daemon"]
+    poll(lambda: "daemon reload" in configured.ok(*events), "the event, in whole seconds")
+    path.write_text("{nonsense")
+    own_daemon.process.send_signal(signal.SIGHUP)
+    configured.ok("ps")
+    assert "m.test" in configured.ok("info", "--format", "{{.RegistryConfig.Mirrors}}")
 
 
 def test_validate() -> None:

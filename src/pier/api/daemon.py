@@ -9,12 +9,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pier
 from pier.engine import flags
-from pier.engine.config import DaemonConfig
+from pier.engine.config import DaemonConfig, Loaded
 from pier.engine.engine import Engine
 from pier.engine.lock import clear_socket
 from pier.errors import PierError
@@ -72,7 +72,7 @@ def command(argv: list[str]) -> int:
     set_up_log(loaded.config)
     for warning in loaded.warnings:
         log.warning("%s", warning)
-    return run(loaded.config)
+    return run(loaded.config, given.load)
 
 
 def describe(error: OSError) -> str:
@@ -92,26 +92,25 @@ def set_up_log(config: DaemonConfig) -> None:
     logging.getLogger("asyncio").setLevel(max(LEVELS[config.level], logging.WARNING))
 
 
-def run(config: DaemonConfig) -> int:
+def run(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
     """Serve until told to stop; on uvloop where that is installed."""
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ImportError:
-        return asyncio.run(serve(config))
+        return asyncio.run(serve(config, read))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(config))
+        return runner.run(serve(config, read))
 
 
-async def serve(config: DaemonConfig) -> int:
-    """One life of the daemon."""
+async def serve(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
+    """One life of the daemon; `read` reads its configuration again."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(
-        signal.SIGHUP, log.warning, "SIGHUP: the configuration is read at start only, restart pierd"
-    )
+    loop.add_signal_handler(signal.SIGHUP, log.warning, "SIGHUP: not while the daemon is starting")
     engine = await Engine.open(config)
+    loop.add_signal_handler(signal.SIGHUP, reload, engine, read)
     try:
         with listening(config) as sockets:
             server = Server(
@@ -130,6 +129,22 @@ async def serve(config: DaemonConfig) -> int:
     finally:
         await engine.close()
     return 0
+
+
+def reload(engine: Engine, read: Callable[[], Loaded]) -> None:
+    """SIGHUP: take over what may change; a configuration that cannot be read changes nothing."""
+    try:
+        loaded = read()
+    except (PierError, OSError) as error:
+        log.error("reload: %s; nothing was changed", error)
+        return
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    waiting = engine.reload(loaded.config)
+    logging.getLogger().setLevel(LEVELS[engine.config.level])
+    if waiting:
+        log.warning("reload: %s: changes of these wait for a restart", ", ".join(waiting))
+    log.info("the configuration was reloaded")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pier.distribution.errors import ContentRefused, RegistryError, RegistryUnre
 from pier.distribution.transport import host_of
 from pier.oci import Descriptor
 from pier.storage.content import ContentStore, Writer
+from pier.storage.errors import ContentMismatch
 
 Open = Callable[[Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 """Ask for the blob with these headers (a Range); the answer is 2xx or a RegistryError was raised."""
@@ -59,14 +60,33 @@ class Backoff:
 async def download(
     open_blob: Open, descriptor: Descriptor, content: ContentStore, watcher: Watcher, *, backoff: Backoff
 ) -> None:
-    """Fetch a blob whole. Raises RegistryError, ContentMismatch; whatever ends it early leaves nothing in the store."""
+    """Fetch a blob whole; what an earlier download of it left is gone on with. Raises RegistryError, ContentMismatch.
+
+    Whatever ends it early leaves no blob, and the bytes that are here for the next time.
+    """
+    resumed = await _download(open_blob, descriptor, content, watcher, backoff, last=False)
+    if resumed:  # and it was not what it should be: the old bytes may be at fault
+        await _download(open_blob, descriptor, content, watcher, backoff, last=True)
+
+
+async def _download(
+    open_blob: Open, descriptor: Descriptor, content: ContentStore, watcher: Watcher, backoff: Backoff, *, last: bool
+) -> bool:
+    """One ingest; True where it began with bytes from earlier, and ended in another digest."""
     stack = ExitStack()
     try:
-        ingest = content.ingest(expected=descriptor.digest, size=descriptor.size)
+        ingest = content.ingest(expected=descriptor.digest, size=descriptor.size, resume=True)
         writer = await in_thread(stack.enter_context, ingest)
+        resumed = writer.offset > 0
         await _fill(open_blob, descriptor, writer, watcher, backoff)
         watcher.verifying()
-        await in_thread(writer.commit, descriptor.media_type)
+        try:
+            await in_thread(writer.commit, descriptor.media_type)
+        except ContentMismatch:
+            if last or not resumed:
+                raise
+            return True
+        return False
     finally:
         await in_thread(stack.close)
 

@@ -66,10 +66,6 @@ class CertificateRefused(RegistryError):
     )
 
 
-class SocksFailed(OSError):
-    """A SOCKS proxy could not be reached, or did not connect; becomes RegistryUnreachable."""
-
-
 class PlainHttpAnswer(RegistryError):
     """{method} "{url}": http: server gave HTTP response to HTTPS client"""
 

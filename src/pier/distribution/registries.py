@@ -23,8 +23,9 @@ class Registries:
     def config(self) -> RegistryConfig:
         return self._transport.config
 
-    def reconfigure(self, config: RegistryConfig) -> None:
-        """From the next pull or push on; those that run go on as they began."""
+    def reconfigure(self, config: RegistryConfig, backoff: Backoff) -> None:
+        """From the next pull or push on; those that run finish with the endpoints they have."""
+        self._backoff = backoff
         self._transport.reconfigure(config)
 
     def repository(

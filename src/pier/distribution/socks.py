@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import aiohttp
-from aiohttp_socks import ProxyConnector, ProxyError
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
 from pier.distribution.endpoints import without_password
-from pier.distribution.errors import ProxyUnusable, SocksFailed
+from pier.distribution.errors import ProxyUnusable
+from pier.distribution.transport import SocksFailed
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
@@ -30,7 +31,7 @@ class _Connector(ProxyConnector):
     ) -> Connection:
         try:
             return await super().connect(req, traces, timeout)
-        except ProxyError as error:
+        except (ProxyError, ProxyConnectionError, ProxyTimeoutError) as error:
             raise SocksFailed(str(error)) from error
 
 

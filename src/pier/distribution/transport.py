@@ -33,7 +33,6 @@ from pier.distribution.errors import (
     RedirectRefused,
     RegistryError,
     RegistryUnreachable,
-    SocksFailed,
     tame,
 )
 from pier.distribution.tls import Contexts, describe_certificate, speaks_plain_http, verification_reason
@@ -50,6 +49,10 @@ MAX_HEADER: Final = 32 << 10
 READ_BUFFER: Final = 1 << 18
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SAME_METHOD: Final = frozenset({307, 308})
+
+
+class SocksFailed(aiohttp.ClientError):
+    """A SOCKS proxy could not be reached, or did not connect; becomes RegistryUnreachable."""
 
 
 class Transport:

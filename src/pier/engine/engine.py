@@ -22,6 +22,7 @@ from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
 from pier.engine import host, prerequisites
 from pier.engine.config import DaemonConfig
 from pier.engine.lock import FolderLock
+from pier.engine.reload import attributes, merge
 from pier.engine.roots import DATA_MODE, EXEC_MODE, make_root
 from pier.engine.system import System
 from pier.events import EventBus
@@ -52,6 +53,7 @@ class Engine:
     networks: NetworkService
     events: EventBus
     system: System
+    _registries: Registries
     _stack: AsyncExitStack
 
     @classmethod
@@ -64,6 +66,16 @@ class Engine:
             engine = await _compose(config, stack)
             engine._stack = stack.pop_all()
         return engine
+
+    def reload(self, wanted: DaemonConfig) -> list[str]:
+        """Take over what may change in a running daemon; returns the keys whose change waits for a restart."""
+        self.config, waiting = merge(self.config, wanted)
+        config = self.config
+        self._registries.reconfigure(registries_config(config, os.environ), Backoff(config.max_download_attempts))
+        self.images.limit_transfers(downloads=config.max_concurrent_downloads, uploads=config.max_concurrent_uploads)
+        self.system.reconfigure(config)
+        self.events.publish("daemon", "reload", self.system.id, attributes(config))
+        return waiting
 
     async def close(self) -> None:
         """Let go of everything; containers go on."""
@@ -136,7 +148,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         listeners=lambda: events.listeners,
         lacking=networks.features,
     )
-    return Engine(config, containers, images, Remote(registries), networks, events, system, stack)
+    return Engine(config, containers, images, Remote(registries), networks, events, system, registries, stack)
 
 
 def _take_folders(config: DaemonConfig, stack: AsyncExitStack) -> None:

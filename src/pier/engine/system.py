@@ -67,7 +67,7 @@ class System:
         lacking: Sequence[str],
     ) -> None:
         self._config = config
-        self._id = id
+        self.id = id
         self._host = host
         self._layout = layout
         self._limits = limits
@@ -77,6 +77,10 @@ class System:
         self._images = images
         self._listeners = listeners
         self._lacking = lacking
+
+    def reconfigure(self, config: DaemonConfig) -> None:
+        """Tell of another configuration from now on."""
+        self._config = config
 
     async def version(self) -> SystemVersion:
         host = self._host
@@ -112,7 +116,7 @@ class System:
         states = Counter(container.state for container in containers)
         forwarding = _reads_one("/proc/sys/net/ipv4/ip_forward")
         return SystemInfo(
-            id=self._id,
+            id=self.id,
             containers=len(containers),
             containers_running=states["running"],
             containers_paused=states["paused"],

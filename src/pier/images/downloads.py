@@ -52,8 +52,12 @@ class Downloads:
 
     def __init__(self, content: ContentStore, *, most: int) -> None:
         self._content = content
-        self._slots = asyncio.Semaphore(most)
+        self._slots = asyncio.Semaphore(max(1, most))
         self._running: dict[tuple[Digest, int], Download] = {}
+
+    def limit(self, most: int) -> None:
+        """How many may run at once, from the next one on."""
+        self._slots = asyncio.Semaphore(max(1, most))
 
     def join(self, repository: Repository, descriptor: Descriptor) -> Download:
         """The running download of a blob, or a new one; the caller leaves it."""

@@ -46,7 +46,7 @@ class Puller:
         self.content = content
         self.snapshots = snapshots
         self.events = events
-        self.downloads = Downloads(content, most=max(1, max_downloads))
+        self.downloads = Downloads(content, most=max_downloads)
         self._registries = registries
         self._unpacking: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
 

@@ -68,6 +68,10 @@ class Pusher:
         self.slots = asyncio.Semaphore(max(1, max_uploads))
         self._registries = registries
 
+    def limit(self, uploads: int) -> None:
+        """How many blobs may be on their way at once, from the next one on."""
+        self.slots = asyncio.Semaphore(max(1, uploads))
+
     async def push(
         self, reference: str, *, platform: str = "", auth: Mapping[str, str] | None = None
     ) -> AsyncIterator[Message]:

@@ -107,6 +107,11 @@ class ImageService:
         await self._registries.close()
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
 
+    def limit_transfers(self, *, downloads: int, uploads: int) -> None:
+        """How many blobs may be on their way at once, from the next one on."""
+        self.puller.downloads.limit(downloads)
+        self.pusher.limit(uploads)
+
     async def _current(self) -> Catalog:
         """The catalogue as of now."""
         if self._catalog.generation != self.content.generation:

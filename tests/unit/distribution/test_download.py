@@ -180,7 +180,34 @@ async def test_attack_11_truncated_blob(content: ContentStore) -> None:
         registry.blob_hook[descriptor.digest] = always(DATA[:1000])
         with pytest.raises(RegistryUnreachable, match=r"unexpected EOF after 1000 of 300000 bytes"):
             await fetch(registry, content, descriptor)
-    assert left_behind(content) == []
+    assert not content.has(descriptor.digest)
+
+
+async def test_attack_11_bytes_of_a_liar_do_not_spoil_the_next_download(content: ContentStore) -> None:
+    async with FakeRegistry().serving() as registry:
+        descriptor = describe(registry)
+        registry.blob_hook[descriptor.digest] = always(b"x" * 1000)
+        with pytest.raises(RegistryUnreachable):
+            await fetch(registry, content, descriptor)
+        del registry.blob_hook[descriptor.digest]
+        await fetch(registry, content, descriptor)
+    assert content.read(descriptor.digest, limit_bytes=len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("cut", [1, 1000, len(DATA) - 1])
+async def test_a_download_goes_on_where_an_earlier_one_ended(content: ContentStore, cut: int) -> None:
+    """Also after a restart of the daemon: what is here is found by the blob's digest."""
+    async with FakeRegistry().serving() as registry:
+        descriptor = describe(registry)
+        registry.blob_hook[descriptor.digest] = cut_after([cut, 0, 0, 0])
+        with pytest.raises(RegistryUnreachable):
+            await fetch(registry, content, descriptor)
+        registry.seen.clear()
+        again = ContentStore(content.root)
+        await fetch(registry, again, descriptor)
+        assert [seen.headers.get("Range") for seen in registry.seen] == [f"bytes={cut}-"]
+    assert again.read(descriptor.digest, limit_bytes=len(DATA)) == DATA
+    assert len(left_behind(again)) == 1
 
 
 async def test_attack_11_answer_of_another_range(content: ContentStore) -> None:
@@ -192,7 +219,7 @@ async def test_attack_11_answer_of_another_range(content: ContentStore) -> None:
     assert left_behind(content) == []
 
 
-async def test_cancellation_leaves_no_file(content: ContentStore) -> None:
+async def test_cancellation_leaves_no_blob(content: ContentStore) -> None:
     reached = asyncio.Event()
 
     async def stall(request, data):  # type: ignore[no-untyped-def]
@@ -214,7 +241,9 @@ async def test_cancellation_leaves_no_file(content: ContentStore) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert left_behind(content) == []
+    assert not content.has(descriptor.digest)
+    [part] = left_behind(content)
+    assert part.endswith(".part")
 
 
 async def test_a_full_disk_is_not_taken_for_a_bad_network(

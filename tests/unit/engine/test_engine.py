@@ -3,6 +3,7 @@ from pathlib import Path
 
 from pier.engine.config import AddressPool, DaemonConfig, Proxies
 from pier.engine.engine import containers_config, engine_id, network_config, registries_config
+from pier.engine.reload import attributes, merge
 from pier.kernel.cgroups import Layout
 from pier.model.host_config import Ulimit
 from pier.networks.ipam import DEFAULT_POOLS
@@ -77,3 +78,18 @@ def test_settings_reach_the_registries() -> None:
     assert (registries.mirrors, registries.insecure) == (("https://mirror.local",), ("reg.local:5000",))
     proxies = registries.proxies
     assert (proxies.http, proxies.https, proxies.no_proxy) == ("http://own:3128", "http://env:2", "local")
+
+
+def test_a_reload_takes_what_may_change_and_names_the_rest() -> None:
+    before = DaemonConfig(registry_mirrors=["https://a.test"], bip="10.0.0.1/24")
+    wanted = DaemonConfig(registry_mirrors=["https://b.test"], bip="10.0.1.1/24", mtu=9000, debug=True)
+    after, waiting = merge(before, wanted)
+    assert (after.registry_mirrors, after.debug, after.bip, after.mtu) == (["https://b.test"], True, "10.0.0.1/24", 0)
+    assert waiting == ["bip", "mtu"]
+    assert attributes(after)["registry-mirrors"] == '["https://b.test"]'
+    assert merge(before, before) == (before, [])
+
+
+def test_a_reload_s_event_holds_no_password() -> None:
+    config = DaemonConfig(proxies=Proxies(https_proxy="http://user:s3cret@p.test"))
+    assert "s3cret" not in str(attributes(config))

@@ -357,7 +357,8 @@ async def test_cancellation_leaves_nothing_half_done(registry: FakeRegistry, mac
         with pytest.raises(asyncio.CancelledError):
             await task
     assert machine.snapshots.working == 0
-    assert machine.partial_files() == []
+    # bytes of a download that was cut stay for the next one
+    assert all(name.endswith(".part") for name in machine.partial_files())
     assert machine.content.tags() == {}
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith(("pull", "download"))] == []
     if machine.snapshots.gate is not None:
