@@ -129,6 +129,14 @@ diff
 diff a b
 pause
 unpause
+update
+update {r}
+update --memory
+update --memory x {r}
+update --cpus abc {r}
+update --blkio-weight 99999 {r}
+update --pids-limit x {r}
+update --bogus {r}
 restart
 start
 start -a a b
@@ -218,6 +226,18 @@ pause nosuch
 pause {e}
 unpause {r}
 stats --no-stream nosuch
+update --cpu-shares 5 nosuch
+update --restart x:y {r}
+update --restart bogus {r}
+update --restart always:3 {r}
+update --memory 1m {r}
+update --memory 64m --memory-swap 32m {r}
+update --cpuset-cpus 999 {r}
+update --cpuset-mems x {r}
+update --cpu-period 5 {r}
+update --cpu-quota 5 {r}
+top {r} -o comm
+top {r} --bogus
 """.strip().splitlines()
 
 ANSWERS = """
@@ -319,6 +339,14 @@ create --name {p}c {i} true
 rename {p}c {p}d
 rm -v {p}d
 stats --no-stream --format '{{.Name}}' {r}
+stats --no-stream {e}
+stats --no-stream --format '{{.Name}}'
+update --cpu-shares 5 {r} {e} nosuch
+update --memory-swap -1 {r}
+update --restart on-failure:2 {e}
+inspect -f '{{.HostConfig.CpuShares}} {{.HostConfig.RestartPolicy.Name}}' {e}
+top {r} -o pid,comm
+top {r} aux
 start {r}
 kill -s URG {r}
 info --format '{{.ServerVersion}} {{.Driver}} {{.OSType}}'

@@ -57,3 +57,18 @@ def test_info_counts(docker: Client) -> None:
         assert after[key] - before[key] == more
     assert after["Driver"] == "overlay2"
     assert "Error" not in docker("info").err
+
+
+def test_all_that_run_and_all_there_are(docker: Client) -> None:
+    docker.run(docker.image, "sleep", "1000", name="t-on")
+    docker.run("--network", "container:t-on", docker.image, "sleep", "1000", name="t-joined")
+    docker.run("--network", "host", docker.image, "sleep", "1000", name="t-host")
+    docker.ok("create", "--name", "t-off", docker.image)
+    shown = {"t-on", "t-joined", "t-host"}
+    assert set(docker.ok("stats", "--no-stream", "--format", "{{.Name}}").splitlines()) == shown
+    assert set(docker.ok("stats", "-a", "--no-stream", "--format", "{{.Name}}").splitlines()) == shown | {"t-off"}
+    docker.ok("exec", "t-on", "ping", "-c1", "-W1", docker.field("t-on", "{{.NetworkSettings.Gateway}}"))
+    traffic = docker.ok("stats", "--no-stream", "--format", "{{.NetIO}}", "t-on", "t-joined", "t-host").splitlines()
+    assert traffic[0] != "0B / 0B"
+    assert traffic[1] == traffic[0], "the devices are those of the namespace"
+    assert traffic[2] == "0B / 0B", "the host's are not the container's"

@@ -1,6 +1,7 @@
 """`docker update` and `docker top`, and what is paused."""
 
 import json
+import shutil
 
 import pytest
 
@@ -109,6 +110,8 @@ def test_top(docker: Client) -> None:
     assert sorted(row[7] for row in rows) == ["sleep 1000", "sleep 999"]
     assert docker.field("t-top", "{{.State.Pid}}") in {row[1] for row in rows}
     docker.ok("pause", "t-top")
-    assert len(docker.ok("top", "t-top", "-o", "pid,args").splitlines()) == 3
+    assert len(docker.ok("top", "t-top").splitlines()) == 3, "paused"
+    if shutil.which("ps"):
+        assert len(docker.ok("top", "t-top", "-o", "pid,args").splitlines()) == 3
     docker.ok("kill", "t-top")
     assert "is not running" in docker("top", "t-top").err
