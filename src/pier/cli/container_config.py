@@ -199,7 +199,7 @@ def _check_modes(opts: Options) -> None:
         raise ValueError("--pid: invalid PID mode")
     if opts["uts"] not in ("", "host"):
         raise ValueError("--uts: invalid UTS mode")
-    if opts["userns"] not in ("", "host"):
+    if opts["userns"] not in ("", "host") and opts["userns"].partition(":")[0] != "auto":
         raise ValueError("--userns: invalid USER mode")
     if opts["cgroupns"] not in ("", "host", "private"):
         raise ValueError("--cgroupns: invalid CGROUP mode")

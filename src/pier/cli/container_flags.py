@@ -102,7 +102,7 @@ CONTAINER_FLAGS: tuple[Flag, ...] = (
     Flag("ulimit", "", "ulimit", "Resource limit: name=soft[:hard]"),
     Flag("use-api-socket", "", "bool", "Give it the daemon's socket"),
     Flag("user", "u", "string", "User and group: name|uid[:group|gid]"),
-    Flag("userns", "", "string", "User namespace: host or private"),
+    Flag("userns", "", "string", "User namespace: host, or auto[:size=N] for ids of its own"),
     Flag("uts", "", "string", "UTS namespace: host"),
     Flag("volume", "v", "list", "Bind mount or volume: SOURCE:TARGET[:options], or TARGET"),
     Flag("volume-driver", "", "string", "Driver of new volumes"),

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 
-from pier.containers import fields, names, validate
+from pier.containers import fields, names, userns, validate
 from pier.containers import merge as rules
 from pier.containers.record import KIND, Record
 from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts, user_mounts
@@ -20,6 +20,7 @@ from pier.model.container import ContainerConfig, ContainerCreateRequest, Contai
 from pier.model.host_config import HostConfig
 from pier.oci.platform import Platform, host_platform, runnable_on
 from pier.state import Delete
+from pier.storage.ids import IdMap
 
 FOLDER_MODE = 0o710
 """Other users may not even look: the log is in there (attack 23)."""
@@ -43,12 +44,16 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     host = rules.fill_host_config(given_host, world.config, network_disabled=config.network_disabled)
     warnings += fields.judge(config, given_host)
     warnings += validate.check(config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes())
+    mode = userns.parse_mode(host.userns_mode)
+    if mode.kind == "auto" or (not mode.kind and world.config.id_map is not None):
+        userns.check(host)
     warnings += lost_limits(world, host)
     mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
     check_joined(world, host)
     warnings += volume_warnings(config, host)
     mounts = user_mounts(host)
     id = names.make_id()
+    id_map = await userns.choose(world, id, mode)
     record = Record(
         id=id,
         name=asked or names.random_name(world.names),
@@ -62,15 +67,21 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         host_config=host,
         networking=body.networking_config,
         mac_address=mac,
+        id_map=id_map,
     )
     name_host(record, os.uname().nodename)
-    world.take_name(record.name, id)
+    try:
+        world.take_name(record.name, id)
+    except names.NameInUse:
+        world.id_maps.pop(id, None)
+        raise
     container = Container(record)
     try:
         await asyncio.to_thread(make_folders, world, image, record, mounts)
         await world.save(container)
     except BaseException:
         del world.names[record.name]
+        world.id_maps.pop(id, None)
         await asyncio.shield(asyncio.to_thread(remove_folders, world, id))
         with contextlib.suppress(Exception):
             await world.store.write(Delete(KIND, id))
@@ -168,24 +179,38 @@ def make_folders(world: World, image: Image, record: Record, mounts: list[UserMo
     """
     for mount in mounts:
         if mount.type == "bind":
-            ensure_source(mount)
+            ensure_source(mount, record.id_map)
     os.makedirs(world.config.container_dir(record.id), mode=FOLDER_MODE)
-    world.snapshots.prepare(record.id, list(image.layers), validate.root_size_bytes(record.host_config))
+    size_bytes = validate.root_size_bytes(record.host_config)
+    world.snapshots.prepare(record.id, list(image.layers), size_bytes, record.id_map)
 
 
-def ensure_source(mount: UserMount) -> None:
-    """Make the source of a `-v` if it is missing. Raises InvalidMount where it must be there already."""
+def ensure_source(mount: UserMount, id_map: IdMap | None) -> None:
+    """Make the missing source of a `-v`, the container's root's. Raises InvalidMount where it must be there."""
     if os.path.lexists(mount.source):
         return
     if not mount.create_source:
         raise InvalidMount(type="bind", reason=f"bind source path does not exist: {mount.source}")
     try:
+        made = missing_folders(mount.source)
         os.makedirs(mount.source, exist_ok=True)
+        if id_map is not None:
+            for path in made:
+                os.chown(path, *id_map.root, follow_symlinks=False)
     except OSError as error:
         raise InvalidMount(
             type="bind",
             reason=f"error while creating mount source path '{mount.source}': {(error.strerror or '').lower()}",
         ) from error
+
+
+def missing_folders(path: str) -> list[str]:
+    """What of an absolute path is not there yet, the uppermost first."""
+    missing: list[str] = []
+    while not os.path.lexists(path):
+        missing.insert(0, path)
+        path = os.path.dirname(path)
+    return missing
 
 
 def remove_folders(world: World, id: str) -> None:

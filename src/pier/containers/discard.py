@@ -24,6 +24,7 @@ async def discard(world: World, container: Container) -> None:
         raise
     await world.store.write(Delete(KIND, container.id))
     world.containers.pop(container.id, None)
+    world.id_maps.pop(container.id, None)
     if world.names.get(container.record.name) == container.id:
         del world.names[container.record.name]
     world.publish(container, "destroy")

@@ -48,13 +48,15 @@ def host_texts() -> tuple[str, str]:
     return (resolv if upstream == "/etc/resolv.conf" else _read(upstream)), _read("/etc/hosts")
 
 
-def write(folder: str, texts: dict[str, str]) -> None:
-    """Write the files into the container's folder. Blocking, some 100 µs. Raises OSError."""
+def write(folder: str, texts: dict[str, str], owner: tuple[int, int] | None = None) -> None:
+    """Write the files into the container's folder, for the host's ids of its root. Blocking, some 100 µs. OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     for name, text in texts.items():
         fd = os.open(f"{folder}/{name}", flags, FILE_MODE)
         try:
             os.write(fd, text.encode())
+            if owner is not None:
+                os.fchown(fd, *owner)
             os.fchmod(fd, FILE_MODE)  # whatever the daemon's umask: the container's users read them
         finally:
             os.close(fd)

@@ -166,6 +166,7 @@ class Execs:
             open_stdin=config.attach_stdin,
             seccomp_bpf=filter_path,
             note=msgspec.json.encode(config).decode(),
+            remapped_root=list(record.id_map.root) if record.id_map is not None else None,
         )
 
     async def _watch(self, exec_: Exec) -> None:

@@ -93,21 +93,22 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
     """The request with the daemon's defaults in the empty places, as inspect shows it."""
     mode = "none" if network_disabled else given.network_mode
     masked, readonly = given.masked_paths, given.readonly_paths
-    if parse_security_opts(given.security_opt or ()).system_paths_unconfined:
+    options = parse_security_opts(given.security_opt or ())
+    if options.system_paths_unconfined:
         masked, readonly = [], []
     if not given.privileged:
         masked = list(MASKED_PATHS) if masked is None else masked
         readonly = list(READONLY_PATHS) if readonly is None else readonly
     log = given.log_config
     if log.type in ("", daemon.log_driver):  # the daemon's options are for its own driver
-        options = {**daemon.log_opts, **(log.config or {})}
-        log = msgspec.structs.replace(log, type=daemon.log_driver, config=options)
+        log = msgspec.structs.replace(log, type=daemon.log_driver, config={**daemon.log_opts, **(log.config or {})})
     # Docker shares the host's cgroup namespace on v1; ours is the container's own there too, it shows less.
     default_cgroupns = daemon.default_cgroupns_mode or ("host" if given.privileged else "private")
     return msgspec.structs.replace(
         given,
         network_mode="bridge" if mode in ("", "default") else mode,
         ipc_mode=given.ipc_mode or "private",
+        userns_mode=given.userns_mode or options.userns,
         cgroupns_mode=given.cgroupns_mode or default_cgroupns,
         shm_size=given.shm_size or daemon.default_shm_size,
         memory_swap=given.memory_swap or 2 * given.memory,

@@ -15,6 +15,7 @@ from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig
 from pier.model.network import NetworkingConfig
 from pier.state import Put
+from pier.storage.ids import IdMap
 
 KIND = "container"
 
@@ -58,6 +59,8 @@ class Record(msgspec.Struct, kw_only=True):
     host_config: HostConfig
     networking: NetworkingConfig = field(default_factory=NetworkingConfig)
     mac_address: str = ""
+    id_map: IdMap | None = None
+    """Of its user namespace, decided when it was created: its files on disk have these owners."""
     state: State = field(default_factory=State)
     restart_count: int = 0
     stopped_by_user: bool = False

@@ -54,6 +54,8 @@ async def load(world: World) -> list[str]:
         container = Container(record)
         world.containers[id] = container
         world.names[record.name] = id
+        if record.id_map is not None:
+            world.id_maps[id] = record.id_map
     return repaired
 
 

@@ -13,11 +13,13 @@ from pier.containers import spec_mounts, spec_resources, spec_security
 from pier.containers.record import Record
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig, Ulimit
+from pier.storage.ids import IdMap
 
 OCI_VERSION = "1.2.1"
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-NETWORK_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+PING_GROUPS = "net.ipv4.ping_group_range"
+NETWORK_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", PING_GROUPS: "0 2147483647"}
 """Ports below 1024 and ping without privileges, in a network namespace of the container's own."""
 
 
@@ -33,7 +35,7 @@ class Facts:
     etc: Mapping[str, str]
     """`hosts`, `hostname`, `resolv.conf` -> the file on the host."""
     joined: Mapping[str, str] = field(default_factory=dict)
-    """`network` or `pid` -> path of another container's namespace."""
+    """`network`, `pid` or `user` -> path of another container's namespace."""
     joined_hostname: str = ""
     """Of the container whose network is joined."""
     devices: Sequence[dict[str, Any]] = ()
@@ -52,7 +54,7 @@ def runtime_spec(record: Record, facts: Facts) -> dict[str, Any]:
         **host_names(config, host, facts),
         "mounts": mounts(host, facts),
         "annotations": dict(host.annotations or {}),
-        "linux": linux(config, host, facts),
+        "linux": linux(record, facts),
     }
 
 
@@ -124,16 +126,18 @@ def mounts(host: HostConfig, facts: Facts) -> list[dict[str, Any]]:
     return spec_mounts.assemble(defaults, etc, [*spec_mounts.tmpfs_mounts(host), *spec_mounts.user_mounts(host)])
 
 
-def linux(config: ContainerConfig, host: HostConfig, facts: Facts) -> dict[str, Any]:
+def linux(record: Record, facts: Facts) -> dict[str, Any]:
     """OCI `linux`, save the seccomp profile, which goes to the runtime compiled."""
+    host, id_map = record.host_config, record.id_map
     nodes, rules = spec_resources.devices(host, facts.devices)
     found: dict[str, Any] = {
-        "namespaces": namespaces(host, facts.joined),
+        "namespaces": namespaces(host, facts.joined, user=id_map is not None),
         "cgroupsPath": facts.cgroups_path,
         "resources": spec_resources.resources(host, rules),
-        "sysctl": sysctls(config, host),
+        "sysctl": sysctls(host, id_map),
         "devices": nodes,
         **spec_security.protected_paths(host),
+        **(id_map.oci() if id_map is not None else {}),
     }
     propagation = spec_mounts.root_propagation(spec_mounts.user_mounts(host))
     if propagation:
@@ -141,9 +145,10 @@ def linux(config: ContainerConfig, host: HostConfig, facts: Facts) -> dict[str, 
     return found
 
 
-def namespaces(host: HostConfig, joined: Mapping[str, str]) -> list[dict[str, str]]:
+def namespaces(host: HostConfig, joined: Mapping[str, str], *, user: bool = False) -> list[dict[str, str]]:
     """OCI `linux.namespaces`: one is missing where the host's is used, has a path where another container's is."""
     modes = (
+        ("user", "" if user else "host"),
         ("network", host.network_mode),
         ("uts", host.uts_mode),
         ("pid", host.pid_mode),
@@ -158,10 +163,12 @@ def namespaces(host: HostConfig, joined: Mapping[str, str]) -> list[dict[str, st
     return found
 
 
-def sysctls(config: ContainerConfig, host: HostConfig) -> dict[str, str]:
+def sysctls(host: HostConfig, id_map: IdMap | None) -> dict[str, str]:
     """OCI `linux.sysctl`. The domain name has its own key in OCI, so it is not among them."""
     own_network = host.network_mode != "host" and not host.network_mode.startswith("container:")
-    base = NETWORK_SYSCTLS if own_network else {}
+    base = dict(NETWORK_SYSCTLS) if own_network else {}
+    if base and id_map is not None:  # ids that are not mapped are no ids to the kernel
+        base[PING_GROUPS] = f"0 {sum(item.size for item in id_map.gids) - 1}"
     return {**base, **(host.sysctls or {})}
 
 

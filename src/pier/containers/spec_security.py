@@ -53,7 +53,7 @@ class InvalidCapability(InvalidParameter):
 class InvalidSecurityOpt(InvalidParameter):
     """invalid --security-opt: {text!r}"""
 
-    remedy = "known are seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined"
+    remedy = "known are seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined, userns="
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class SecurityOptions:
     no_new_privileges: bool | None = None
     """None: as the daemon's default."""
     system_paths_unconfined: bool = False
+    userns: str = ""
+    """As `--userns`, whose values the docker command judges itself, this one's it does not."""
 
 
 def parse_security_opts(texts: Sequence[str]) -> SecurityOptions:
@@ -85,6 +87,8 @@ def parse_security_opts(texts: Sequence[str]) -> SecurityOptions:
                 found["apparmor"] = value
             case "label" if value:
                 labels.append(value)
+            case "userns" if value:
+                found["userns"] = value
             case "systempaths" if value == "unconfined":
                 found["system_paths_unconfined"] = True
             case _:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from pier.containers import etc_files, spec, spec_mounts, spec_resources, spec_security, validate
+from pier.containers import etc_files, spec, spec_mounts, spec_resources, spec_security, userns, validate
 from pier.containers.create import ensure_source
 from pier.containers.record import Record, Status, mark_failed, mark_started
 from pier.containers.world import Container, World
@@ -145,6 +145,9 @@ async def build_request(world: World, record: Record, endpoint: Endpoint | None)
     config, host = record.config, record.host_config
     joined = find_joined(world, host)
     namespaces = {kind: f"/proc/{other.record.state.pid}/ns/{_NS_FILES[kind]}" for kind, other in joined.items()}
+    if record.id_map is not None and joined:
+        other = userns.shared_with(record, {kind: found.record for kind, found in joined.items()})
+        namespaces["user"] = f"/proc/{other.state.pid}/ns/user"
     sharing = joined.get("network")
     etc_owner = sharing.id if sharing else record.id
     facts = spec.Facts(
@@ -217,11 +220,12 @@ def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:
     config = world.config
     for mount in spec_mounts.user_mounts(record.host_config):
         if mount.type == "bind":
-            ensure_source(mount)
+            ensure_source(mount, record.id_map)
     os.makedirs(config.exec_dir(record.id), mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(config.exit_file(record.id))
-    etc_files.write(config.container_dir(record.id), texts)
+    owner = record.id_map.root if record.id_map is not None else None
+    etc_files.write(config.container_dir(record.id), texts, owner)
     return world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-from pier.containers import log_config, signals, spec_mounts, spec_resources, spec_security
+from pier.containers import log_config, signals, spec_mounts, spec_resources, spec_security, userns
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import HostConfig, RestartPolicy
@@ -193,8 +193,7 @@ def check_modes(config: ContainerConfig, host: HostConfig) -> None:
     _one_of("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host"), container=True)
     _one_of("UTS", host.uts_mode, ("", "host"), container=False)
     _one_of("cgroup namespace", host.cgroupns_mode, ("", "private", "host"), container=False)
-    if host.userns_mode not in ("", "host"):
-        raise InvalidParameter(f"invalid user namespace mode: {host.userns_mode}")
+    userns.parse_mode(host.userns_mode)
     if host.ipc_mode.startswith("container:"):
         raise NotImplementedYet(what="sharing /dev/shm with another container (--ipc container:)")
     if host.uts_mode == "host" and (config.hostname or config.domainname):

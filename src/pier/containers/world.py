@@ -19,6 +19,7 @@ from pier.oci.image_config import ImageConfig
 from pier.runtime.client import Monitor
 from pier.runtime.request import AttachEnd, BindRoot, ExitRecord, LogFile, OverlayRoot, StartRequest
 from pier.state import Store
+from pier.storage.ids import IdMap
 
 log = logging.getLogger("pier.containers")
 
@@ -45,8 +46,11 @@ class Snapshots(Protocol):
 
     @property
     def name(self) -> str: ...
-    def prepare(self, container_id: str, layers: list[Digest], size_bytes: int = 0) -> OverlayRoot | BindRoot: ...
+    def prepare(
+        self, container_id: str, layers: list[Digest], size_bytes: int = 0, id_map: IdMap | None = None
+    ) -> OverlayRoot | BindRoot: ...
     def root(self, container_id: str, layers: list[Digest]) -> OverlayRoot | BindRoot: ...
+    def idmap_fault(self) -> str: ...
     def remove(self, container_id: str) -> None: ...
     def usage(self, container_id: str, layers: list[Digest]) -> int: ...
     def layer_size(self, chain_id: Digest) -> int: ...
@@ -95,6 +99,8 @@ class ContainersConfig:
     default_ulimits: Sequence[Ulimit] = ()
     init: bool = False
     no_new_privileges: bool = False
+    id_map: IdMap | None = None
+    """Of `userns-remap`."""
     seccomp_profile: str = "builtin"
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] = field(default_factory=dict)
@@ -201,6 +207,8 @@ class World:
     containers: dict[str, Container] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     """Name -> id; a name is in here from before its container is written until after it is deleted."""
+    id_maps: dict[str, IdMap] = field(default_factory=dict)
+    """Id -> ids of the container's user namespace; as long as its name is in `names`."""
     tasks: Tasks = field(default_factory=Tasks)
     host_texts: Callable[[], tuple[str, str]] = lambda: ("", "")
     """(resolv.conf, hosts) of the host."""

@@ -118,6 +118,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     default_shm_size: Annotated[int, Flag("Default shm size for containers")] = 64 << 20
     default_ulimits: Annotated[dict[str, Ulimit], Flag("Default ulimits for containers", name="default-ulimit")] = {}
     init: Annotated[bool, Flag("Run an init in the container to forward signals and reap processes")] = False
+    userns_remap: Annotated[str, Flag("User/Group setting for user namespaces")] = ""
     no_new_privileges: Annotated[bool, Flag("Set no-new-privileges by default for new containers")] = False
     seccomp_profile: Annotated[str, Flag('Path to seccomp profile, "builtin" or "unconfined"')] = "builtin"
     log_driver: Annotated[str, Flag("Default driver for container logs")] = "json-file"

@@ -19,7 +19,7 @@ from ipaddress import IPv4Network
 
 from pier.containers import ContainersConfig, ContainerService
 from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
-from pier.engine import host, prerequisites
+from pier.engine import host, prerequisites, remap
 from pier.engine.config import DaemonConfig
 from pier.engine.lock import FolderLock
 from pier.engine.reload import attributes, merge
@@ -33,7 +33,8 @@ from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool
 from pier.runtime.client import Runtime
 from pier.state import Database
-from pier.storage import ContentStore, Setup, choose_driver
+from pier.storage import ContentStore, Setup, Snapshotter, choose_driver
+from pier.storage.ids import IdMap
 
 log = logging.getLogger("pier.engine")
 
@@ -100,6 +101,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     choose = partial(choose_driver, config.data_root, config.storage_driver, setup=setup)
     snapshots = await asyncio.to_thread(choose)
     stack.callback(snapshots.close)
+    id_map = await asyncio.to_thread(resolve_id_map, config, snapshots)
     backoff = Backoff(retries=config.max_download_attempts)
     registries = Registries(registries_config(config, os.environ), backoff=backoff)
     images = ImageService(
@@ -129,7 +131,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         networks=networks,
         store=state,
         events=events,
-        config=containers_config(config, layout),
+        config=containers_config(config, layout, id_map),
     )
     stack.push_async_callback(containers.close)
     images.users_of = containers.users_of
@@ -147,6 +149,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         images=images,
         listeners=lambda: events.listeners,
         lacking=networks.features,
+        remapped=id_map is not None,
     )
     return Engine(config, containers, images, Remote(registries), networks, events, system, registries, stack)
 
@@ -233,7 +236,15 @@ def registries_config(config: DaemonConfig, environment: Mapping[str, str]) -> R
     )
 
 
-def containers_config(config: DaemonConfig, layout: Layout) -> ContainersConfig:
+def resolve_id_map(config: DaemonConfig, snapshots: Snapshotter) -> IdMap | None:
+    """What `userns-remap` asks for; None: nothing. Blocking. Raises CannotRemap, BadRemap, BadSubids."""
+    id_map = remap.resolve(config.userns_remap)
+    if id_map is not None and (fault := snapshots.idmap_fault()):
+        raise remap.CannotRemap(fault=fault, data_root=config.data_root)
+    return id_map
+
+
+def containers_config(config: DaemonConfig, layout: Layout, id_map: IdMap | None = None) -> ContainersConfig:
     """What the daemon's configuration says about every container."""
     return ContainersConfig(
         data_root=config.data_root,
@@ -245,6 +256,7 @@ def containers_config(config: DaemonConfig, layout: Layout) -> ContainersConfig:
         default_ulimits=list(config.default_ulimits.values()),
         init=config.init,
         no_new_privileges=config.no_new_privileges,
+        id_map=id_map,
         seccomp_profile=config.seccomp_profile,
         log_driver=config.log_driver,
         log_opts=config.log_opts,

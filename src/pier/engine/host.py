@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pier.kernel.cgroups import Layout
+from pier.kernel.mounts import filesystem_type
 
 GO_ARCHITECTURES = {
     "x86_64": "amd64",
@@ -146,13 +147,6 @@ def look() -> Host:
 
 
 def filesystem_name(path: str) -> str:
-    """What `docker info` calls the file system that `path` is on, from /proc/self/mountinfo (proc(5))."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            fields = line.split()
-            if fields[2] == wanted:
-                kind = fields[fields.index("-") + 1]
-                return "extfs" if kind in ("ext2", "ext3", "ext4") else kind
-    return "<unknown>"
+    """What `docker info` calls the file system that `path` is on."""
+    kind = filesystem_type(path)
+    return "extfs" if kind in ("ext2", "ext3", "ext4") else kind or "<unknown>"

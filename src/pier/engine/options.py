@@ -82,5 +82,4 @@ INERT: dict[str, Inert] = {
     "tlsverify": Inert("bool", NO_TCP, harmless=(False,)),
     "userland-proxy": Inert("bool", "the kernel forwards published ports, no proxy process", harmless=(False,)),
     "userland-proxy-path": Inert("str", "the kernel forwards published ports, no proxy process"),
-    "userns-remap": Inert("str", "user namespaces are not implemented yet", refused=True, harmless=("",)),
 }

@@ -65,6 +65,7 @@ class System:
         images: Images,
         listeners: Callable[[], int],
         lacking: Sequence[str],
+        remapped: bool = False,
     ) -> None:
         self._config = config
         self.id = id
@@ -77,6 +78,7 @@ class System:
         self._images = images
         self._listeners = listeners
         self._lacking = lacking
+        self._remapped = remapped
 
     def reconfigure(self, config: DaemonConfig) -> None:
         """Tell of another configuration from now on."""
@@ -162,7 +164,7 @@ class System:
             default_runtime="pier",
             live_restore_enabled=True,
             init_binary="pier-init",
-            security_options=security_options(config, self._layout),
+            security_options=security_options(config, self._layout, remapped=self._remapped),
             default_address_pools=[NetworkAddressPool(pool.base, pool.size) for pool in config.default_address_pools]
             or None,
             firewall_backend=FirewallInfo(driver="nftables"),
@@ -189,9 +191,11 @@ def registry_config(config: DaemonConfig) -> RegistryServiceConfig:
     )
 
 
-def security_options(config: DaemonConfig, layout: Layout) -> list[str]:
+def security_options(config: DaemonConfig, layout: Layout, *, remapped: bool = False) -> list[str]:
     """The guards that stand around every container unless it asks otherwise."""
     options = [f"name=seccomp,profile={config.seccomp_profile}"]
+    if remapped:
+        options.append("name=userns")
     if config.default_cgroupns_mode == "private" or (not config.default_cgroupns_mode and layout.mode == "v2"):
         options.append("name=cgroupns")
     if config.no_new_privileges:

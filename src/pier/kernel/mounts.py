@@ -235,6 +235,18 @@ def umount(target: str, flags: int = 0) -> None:
         raise_errno("umount2", target)
 
 
+def filesystem_type(path: str) -> str:
+    """The kernel's name for the file system that `path` is on (proc(5), mountinfo); empty: not found."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split()
+            if fields[2] == wanted:
+                return fields[fields.index("-") + 1]
+    return ""
+
+
 def pivot_root(new_root: str, put_old: str) -> None:
     """Swap the root mount of this mount namespace (pivot_root(2))."""
     if _pivot_root(os.fsencode(new_root), os.fsencode(put_old)) < 0:

@@ -109,8 +109,7 @@ class MonitoredStage(Stage):
 
     def confine(self, request: StartRequest, report: Report) -> None:
         set_oom_score(request.spec["process"].get("oomScoreAdj"), set(request.requested), report)
-        for warning in self._cgroup.apply(request.spec.get("linux", {}).get("resources") or {}):
-            report.warn(warning)
+        limit(self._cgroup, request.spec.get("linux", {}).get("resources") or {}, report)
         join_cgroup(self._cgroup)
         process.join_session_keyring(keyring_name(self._cgroup.path))
 
@@ -146,8 +145,14 @@ def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoRetu
             show_as_reaper(request.spec["process"]["args"])
         stage: Stage = MonitoredStage(cgroup)
         if remap.wanted(request.spec):
-            confined = partial(stage.confine, request, report)
-            crossed = remap.cross(request, stdio, confine=confined, pass_on=report.pass_on)
+            early, late = remap.split_limits(request)
+            confine = partial(stage.confine, early, report)
+
+            def hand_over(pid: int) -> None:
+                limit(cgroup, late, report)
+                report.pass_on(pid)
+
+            crossed = remap.cross(request, stdio, confine=confine, hand_over=hand_over)
             request, stage = crossed.request, RemappedStage(cgroup, crossed)
         become_container(request, report, stdio, stage)
     except BaseException as error:
@@ -210,6 +215,12 @@ def become_container(request: StartRequest, report: Report, stdio: Stdio, stage:
 
 def _v1_hierarchies(layout: Layout) -> list[tuple[str, str]]:
     return [(os.path.basename(mount), words) for mount, words in layout.v1_options]
+
+
+def limit(cgroup: Cgroup, resources: dict[str, Any], report: Report) -> None:
+    """Set limits (`linux.resources`), with a warning for each that this kernel does not have. Raises OSError."""
+    for warning in cgroup.apply(resources):
+        report.warn(warning)
 
 
 def join_cgroup(cgroup: Cgroup) -> None:

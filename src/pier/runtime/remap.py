@@ -20,7 +20,7 @@ from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
 from pier.runtime import idmap, network
 from pier.runtime.idmap import Maps
-from pier.runtime.request import DetachedRoot, OverlayRoot, StartRequest
+from pier.runtime.request import BindRoot, DetachedRoot, OverlayRoot, StartRequest
 
 REMEDY = "put the data root on ext4, xfs or btrfs, or start the container with --userns=host"
 
@@ -39,6 +39,15 @@ def wanted(spec: dict[str, Any]) -> bool:
     return "uidMappings" in spec.get("linux", {})
 
 
+def split_limits(request: StartRequest) -> tuple[StartRequest, dict[str, Any]]:
+    """The request without its limit on processes, and that limit, as resources: for a moment there is one more."""
+    linux = request.spec["linux"]
+    resources = linux.get("resources") or {}
+    late = {key: resources[key] for key in ("pids",) if key in resources}
+    rest = {key: value for key, value in resources.items() if key not in late}
+    return request.having(spec={**request.spec, "linux": {**linux, "resources": rest}}), late
+
+
 def host_id(maps: Maps, inside: int) -> int:
     """The host's id for one of the container's. Raises ValueError for one without."""
     for item in maps:
@@ -48,18 +57,18 @@ def host_id(maps: Maps, inside: int) -> int:
 
 
 def cross(
-    request: StartRequest, stdio: Iterable[int], *, confine: Callable[[], None], pass_on: Callable[[int], None]
+    request: StartRequest, stdio: Iterable[int], *, confine: Callable[[], None], hand_over: Callable[[int], None]
 ) -> Crossed:
     """Return in a new process, a sibling of this one, in the container's user and pid namespaces; this one ends.
 
-    `confine` sets limits and joins the cgroup, `pass_on` tells the monitor who goes on. The process is not yet the
-    root of the user namespace (`init.become_root`). Raises OSError, ValueError.
+    `confine` sets limits and joins the cgroup; `hand_over`, once the other is there, sets the rest of them and tells
+    the monitor who goes on. The process is not yet the root of the user namespace (`init.become_root`). Raises OSError,
+    ValueError.
     """
     linux = request.spec["linux"]
     paths = {item["type"]: item.get("path", "") for item in linux["namespaces"]}
     uids, gids = linux["uidMappings"], linux["gidMappings"]
     with contextlib.ExitStack() as stack:
-        # Before the limits: with a low one on processes there is room for the container's first, not for a helper.
         user_fd, net_fd = _open_namespaces(uids, gids, paths)
         stack.enter_context(closing(user_fd))
         stack.enter_context(closing(net_fd))
@@ -69,13 +78,19 @@ def cross(
             idmap.raise_hard_limits(os.getpid(), request.spec["process"].get("rlimits", []))
         _join_network(net_fd, request, is_new=not paths["network"])
         sources = idmap.prepare_sources(request.spec, new_user_namespace=True)
-        assert isinstance(request.root, OverlayRoot)
-        root = DetachedRoot(_mount_shifted(request.root, user_fd))
+        assert not isinstance(request.root, DetachedRoot)
+        try:
+            root = DetachedRoot(mount_shifted(request.root, user_fd))
+        except OSError as error:
+            remedy = f"; {REMEDY}" if error.errno == errno.EINVAL else ""
+            raise OSError(
+                error.errno, f"{error.filename or 'the root file system'}: {error.strerror}{remedy}"
+            ) from error
         if paths.get("pid"):
             with closing(os.open(paths["pid"], os.O_RDONLY | os.O_CLOEXEC)) as fd:
                 namespaces.setns(fd, namespaces.CLONE_NEWPID)
         namespaces.setns(user_fd, namespaces.CLONE_NEWUSER)
-    go_on_in_sibling(pass_on, 0 if paths.get("pid") else namespaces.CLONE_NEWPID)
+    go_on_in_sibling(hand_over, 0 if paths.get("pid") else namespaces.CLONE_NEWPID)
     process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
     process.prctl(process.PR_SET_DUMPABLE, 0)
     rest = [{"type": "network", "path": "/proc/self/ns/net"}]
@@ -107,46 +122,51 @@ def _join_network(net_fd: int, request: StartRequest, *, is_new: bool) -> None:
         host_link.close()
 
 
-def _mount_shifted(root: OverlayRoot, user_fd: int) -> int:
-    """A detached overlay over the layers as the user namespace's ids; returns a descriptor of its root.
+def mount_shifted(root: OverlayRoot | BindRoot, user_fd: int) -> int:
+    """A detached mount of a root file system shown with a user namespace's ids; returns a descriptor of its root.
+
+    A whole tree is itself shown so: what is written to it keeps the container's ids on disk.
 
     overlayfs takes an idmapped layer, Linux before 6.15 only one that is attached: each is mounted over its own folder,
-    in a mount namespace that ends with this process.
+    in a mount namespace that ends with this process. Raises OSError, EINVAL for a file system that cannot.
     """
+    if isinstance(root, BindRoot):
+        fd = mounts.open_tree(mounts.AT_FDCWD, root.path, clone=True)
+        _show_with_ids_of(user_fd, fd, root.path)
+        return fd
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_SLAVE | mounts.MS_REC)
     for path in root.lower:
-        try:
-            with closing(mounts.open_tree(mounts.AT_FDCWD, path, clone=True)) as layer:
-                mounts.mount_setattr(layer, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_fd)
-                with closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
-                    mounts.move_mount(layer, place, path)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            text = f"the file system of {path} cannot show its files with other ids (idmapped mounts); {REMEDY}"
-            raise OSError(error.errno, text) from error
+        with (
+            closing(mounts.open_tree(mounts.AT_FDCWD, path, clone=True)) as layer,
+            closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place,
+        ):
+            _show_with_ids_of(user_fd, layer, path)
+            mounts.move_mount(layer, place, path)
     try:
         return mounts.mount_overlay(root.lower, root.upper, root.work)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        text = f"overlayfs over layers with other ids takes Linux 5.19 ({error.strerror}); {REMEDY}"
-        raise OSError(error.errno, text) from error
+        text = f"overlayfs over layers shown with other ids takes Linux 5.19 ({error.strerror})"
+        raise OSError(error.errno, text, root.upper) from error
 
 
-def go_on_in_sibling(pass_on: Callable[[int], None], flags: int) -> None:
+def _show_with_ids_of(user_fd: int, mount_fd: int, path: str) -> None:
+    try:
+        mounts.mount_setattr(mount_fd, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(error.errno, "its files cannot be shown with other ids (idmapped mounts)", path) from error
+
+
+def go_on_in_sibling(hand_over: Callable[[int], None], flags: int) -> None:
     """Return in a new child of this process's parent, in new namespaces of `flags`; this process tells and ends."""
     held, holding = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = namespaces.fork(flags | namespaces.CLONE_PARENT)
-    except OSError as error:
-        if error.errno != errno.EAGAIN:
-            raise
-        text = "a container with a user namespace of its own takes a limit of 2 processes or more to start"
-        raise OSError(error.errno, text) from error
+    pid = namespaces.fork(flags | namespaces.CLONE_PARENT)
     if pid:
-        pass_on(pid)
+        hand_over(pid)
         os._exit(0)
     os.close(holding)
     os.read(held, 1)  # the end of file says that the monitor has been told

@@ -29,10 +29,12 @@ import msgspec
 
 from pier.errors import Conflict, InvalidParameter, NotFound
 from pier.oci import Digest, chain_ids
+from pier.storage import idmapped
 from pier.storage.compression import decompressed
 from pier.storage.durable import fsync_dir, syncfs, write_file
 from pier.storage.errors import ContentMismatch
 from pier.storage.faults import point
+from pier.storage.ids import IdMap
 from pier.storage.layer import LayerLimits, Unpacked, Whiteouts, unpack
 from pier.storage.leases import Leases
 from pier.storage.quota_size import parse_size
@@ -101,6 +103,7 @@ class FolderDriver:
         self.setup = setup or Setup()
         self._default_size_bytes = default_size_bytes(self.name, self.setup.options)
         self._layers_lock = threading.Lock()
+        self._idmap_fault: str | None = None
         os.makedirs(self.root_dir, mode=0o700, exist_ok=True)
         for folder in (os.path.join(data_root, "snapshots"), self.root_dir):
             os.chmod(folder, 0o700)
@@ -126,6 +129,9 @@ class FolderDriver:
     def _begin_container(self, place: str, layers: list[Digest], size_bytes: int) -> None:
         """Make the writable tree `place`/diff over layers; `size_bytes` bounds it, 0 does not."""
         raise NotImplementedError
+
+    def _give_to(self, place: str, id_map: IdMap) -> None:
+        """Prepare the writable tree for a user namespace with these ids; its root file system is mounted with them."""
 
     def _remove_tree(self, dir_fd: int, name: bytes) -> None:
         remove_tree(dir_fd, name)
@@ -248,7 +254,12 @@ class FolderDriver:
             raise InvalidContainerID(container_id=container_id[:130])
         return self._path("containers", container_id, *parts)
 
-    def _make_container(self, container_id: str, layers: list[Digest], size_bytes: int) -> None:
+    def idmap_fault(self) -> str:
+        if self._idmap_fault is None:
+            self._idmap_fault = idmapped.fault(self.root_dir, overlay=self.whiteouts is Whiteouts.OVERLAY)
+        return self._idmap_fault
+
+    def _make_container(self, container_id: str, layers: list[Digest], size_bytes: int, id_map: IdMap | None) -> None:
         place = self._container(container_id)
         try:
             os.mkdir(place, 0o700)
@@ -259,6 +270,8 @@ class FolderDriver:
             self._claim(os.path.join(place, "layers"), layers)
             point("container-claimed")
             self._begin_container(place, layers, size_bytes or self._default_size_bytes)
+            if id_map is not None:
+                self._give_to(place, id_map)
             point("container-made")
         except BaseException:
             self.remove(container_id)

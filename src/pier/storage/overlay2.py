@@ -9,22 +9,29 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
+
+import msgspec
 
 from pier.errors import Conflict
 from pier.kernel.mounts import mount_overlay
 from pier.oci import Digest
 from pier.runtime.request import OverlayRoot
-from pier.storage import overlay_diff, project_quota
+from pier.storage import idmapped, overlay_diff, project_quota
 from pier.storage.changes import Change, Diffed
+from pier.storage.durable import write_file
 from pier.storage.faults import point
 from pier.storage.folder_driver import FolderDriver, Setup, make_root, opened
+from pier.storage.ids import IdMap
 from pier.storage.layer import Whiteouts
 from pier.storage.overlay_view import LAYERS_MAX, view
 from pier.storage.tar_writer import Sink, TarWriter
 from pier.storage.trees import tree_size
 
+IDS: Final = "ids.json"
+"""Beside a container's upper directory: the map of its user namespace, where it has one."""
 EMPTY: Final = "empty"
 """A directory with nothing in it, below a container without layers."""
 
@@ -92,6 +99,26 @@ class Overlay2(FolderDriver):
         os.mkdir(os.path.join(place, "work"), 0o700)
         make_root(os.path.join(place, "diff"), self._layer(layers[-1], "diff") if layers else None)
 
+    def _give_to(self, place: str, id_map: IdMap) -> None:
+        """The upper directory has the host's ids, since overlayfs writes to none that is shown with others."""
+        upper = os.path.join(place, "diff")
+        info = os.stat(upper)
+        write_file(os.path.join(place, IDS), msgspec.json.encode(id_map), durable=False)
+        os.chown(upper, *id_map.outside(info.st_uid, info.st_gid))
+
+    @contextmanager
+    def _upper(self, container_id: str) -> Iterator[str]:
+        """Path of a container's upper directory as the container sees its owners, while the block runs."""
+        tree = self._tree(container_id)
+        try:
+            with open(self._container(container_id, IDS), "rb") as file:
+                id_map = msgspec.json.decode(file.read(), type=IdMap)
+        except FileNotFoundError:
+            yield tree
+            return
+        with idmapped.shown(tree, id_map.inverse()) as fd:
+            yield f"/proc/self/fd/{fd}"
+
     # --- layers
 
     def layer_data(self, layers: list[Digest]) -> dict[str, str]:
@@ -113,8 +140,10 @@ class Overlay2(FolderDriver):
         lower = self._lower(layers) or [self._path(EMPTY)]
         return OverlayRoot(lower, self._container(container_id, "diff"), self._container(container_id, "work"))
 
-    def prepare(self, container_id: str, layers: list[Digest], size_bytes: int = 0) -> OverlayRoot:
-        self._make_container(container_id, layers, size_bytes)
+    def prepare(
+        self, container_id: str, layers: list[Digest], size_bytes: int = 0, id_map: IdMap | None = None
+    ) -> OverlayRoot:
+        self._make_container(container_id, layers, size_bytes, id_map)
         return self._overlay(container_id, layers)
 
     def root(self, container_id: str, layers: list[Digest]) -> OverlayRoot:
@@ -128,16 +157,18 @@ class Overlay2(FolderDriver):
     def usage(self, container_id: str, layers: list[Digest] | None = None) -> int:
         return tree_size(self._container(container_id, "diff"))
 
-    def view(self, container_id: str, layers: list[Digest]) -> AbstractContextManager[int]:
-        return view([self._tree(container_id), *self._lower(layers)], self._path(EMPTY))
+    @contextmanager
+    def view(self, container_id: str, layers: list[Digest]) -> Iterator[int]:
+        with self._upper(container_id) as upper, view([upper, *self._lower(layers)], self._path(EMPTY)) as fd:
+            yield fd
 
     def diff(self, container_id: str, layers: list[Digest], out: Sink) -> Diffed:
-        with opened(self._tree(container_id)) as upper_fd:
+        with self._upper(container_id) as upper, opened(upper) as upper_fd:
             point("diff-begun")
             below = os.stat(self._layer(layers[-1], "diff")) if layers else None
             merged = lambda: self.view(container_id, layers)  # noqa: E731
             return overlay_diff.write_layer(upper_fd, TarWriter(out), merged, below=below)
 
     def changes(self, container_id: str, layers: list[Digest]) -> list[Change]:
-        with opened(self._tree(container_id)) as upper_fd:
+        with self._upper(container_id) as upper, opened(upper) as upper_fd:
             return list(overlay_diff.changes(upper_fd, lambda: self.layer_view(layers)))

@@ -10,11 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from pier.kernel import mounts, namespaces
+from pier.kernel.paths import closing
 
 LAYERS_MAX: Final = 500
 """OVL_MAX_STACK of the kernel: lower layers of one overlay."""
 
 
+DETACHED: Final = "/proc/self/fd/"
+"""How the path of a mount begins that is attached nowhere."""
 _OPTIONS: Final[list[tuple[str, str | None]]] = [("redirect_dir", "follow"), ("metacopy", "on")]
 """Follow what overlayfs itself left in upper directories; images cannot bring such orders (`layer`)."""
 
@@ -46,7 +49,8 @@ def _mount(lower: list[str], place: str) -> int:
             base = _mount(lower[LAYERS_MAX - 1 :], place)
             stack.callback(os.close, base)
             lower = [*lower[: LAYERS_MAX - 1], f"/proc/self/fd/{base}"]
-        if mounts.kernel_version() >= (6, 7):
+        # A detached mount (`idmapped.shown`) as a layer takes Linux 6.15.
+        if mounts.kernel_version() >= ((6, 15) if lower[0].startswith(DETACHED) else (6, 7)):
             try:
                 options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in lower]
                 return mounts.mount_filesystem("overlay", options + _OPTIONS, mounts.MOUNT_ATTR_RDONLY)
@@ -61,4 +65,10 @@ def _mount_aside(lower: list[str], place: str) -> int:
     """In a thread of its own, which takes its mount namespace with it when it ends: the host never sees the mount."""
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    if lower[0].startswith(DETACHED):
+        with (
+            closing(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as at,
+            closing(os.open(lower[0], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as mount_fd,
+        ):
+            mounts.move_mount(mount_fd, at, place)
     return mounts.mount_overlay_by_fds(lower, _OPTIONS, place, mounts.MS_RDONLY)

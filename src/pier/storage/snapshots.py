@@ -19,6 +19,7 @@ from pier.storage import btrfs, overlay2, vfs
 from pier.storage.changes import Change, Diffed
 from pier.storage.errors import DriverUnavailable
 from pier.storage.folder_driver import Setup
+from pier.storage.ids import IdMap
 from pier.storage.stream import Reader
 from pier.storage.tar_writer import Sink
 
@@ -80,9 +81,12 @@ class Snapshotter(Protocol):
         """
         ...
 
-    def prepare(self, container_id: str, layers: list[Digest], size_bytes: int = 0) -> Root:
+    def prepare(
+        self, container_id: str, layers: list[Digest], size_bytes: int = 0, id_map: IdMap | None = None
+    ) -> Root:
         """Make the writable layer of a new container over `layers`, the base first; `size_bytes` bounds what may be
-        written to it, 0 does not. Raises LayerNotFound, QuotaUnavailable."""
+        written to it, 0 does not. With `id_map` the container has a user namespace with these ids; whatever its files
+        have on disk, `view`, `diff` and `changes` show the container's own. Raises LayerNotFound, QuotaUnavailable."""
         ...
 
     def root(self, container_id: str, layers: list[Digest]) -> Root:
@@ -118,6 +122,10 @@ class Snapshotter(Protocol):
 
     def changes(self, container_id: str, layers: list[Digest]) -> list[Change]:
         """The same as a list, sorted by path."""
+        ...
+
+    def idmap_fault(self) -> str:
+        """Why trees cannot be shown with other ids here: the folder, its file system, the reason; empty: they can."""
         ...
 
     def close(self) -> None:

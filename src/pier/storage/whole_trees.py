@@ -15,6 +15,7 @@ from pier.storage import tree_diff
 from pier.storage.changes import Change, Diffed
 from pier.storage.faults import point
 from pier.storage.folder_driver import FolderDriver, make_root, opened
+from pier.storage.ids import IdMap
 from pier.storage.layer import Whiteouts
 from pier.storage.tar_writer import Sink, TarWriter
 
@@ -69,8 +70,10 @@ class WholeTrees(FolderDriver):
 
     # --- containers
 
-    def prepare(self, container_id: str, layers: list[Digest], size_bytes: int = 0) -> BindRoot:
-        self._make_container(container_id, layers, size_bytes)
+    def prepare(
+        self, container_id: str, layers: list[Digest], size_bytes: int = 0, id_map: IdMap | None = None
+    ) -> BindRoot:
+        self._make_container(container_id, layers, size_bytes, id_map)
         return self.root(container_id, layers)
 
     def root(self, container_id: str, layers: list[Digest]) -> BindRoot:

@@ -22,6 +22,7 @@ from pier.oci.image_config import ImageConfig, RootFS, RunConfig
 from pier.runtime.client import FoundExec, MonitorLost, StartFailed
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, OverlayRoot, StartRequest
 from pier.state import MemoryStore
+from pier.storage.ids import IdMap
 
 LAYER = Digest("sha256:" + "2" * 64)
 
@@ -127,9 +128,17 @@ class FakeSnapshots:
 
     def __init__(self) -> None:
         self.made: set[str] = set()
+        self.id_maps: dict[str, IdMap | None] = {}
+        self.fault = ""
 
-    def prepare(self, container_id: str, layers: list[Digest], size_bytes: int = 0) -> OverlayRoot:
+    def idmap_fault(self) -> str:
+        return self.fault
+
+    def prepare(
+        self, container_id: str, layers: list[Digest], size_bytes: int = 0, id_map: IdMap | None = None
+    ) -> OverlayRoot:
         self.made.add(container_id)
+        self.id_maps[container_id] = id_map
         return self.root(container_id, layers)
 
     def root(self, container_id: str, layers: list[Digest]) -> OverlayRoot:

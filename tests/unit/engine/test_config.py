@@ -19,7 +19,7 @@ ip-forward ip-forward-no-drop ip-masq ip6tables iptables ipv6 label live-restore
 log-opt max-concurrent-downloads max-concurrent-uploads max-download-attempts metrics-addr mtu
 network-control-plane-mtu no-new-privileges no-proxy node-generic-resource pidfile raw-logs registry-mirror rootless
 seccomp-profile selinux-enabled shutdown-timeout storage-driver storage-opt swarm-default-advertise-addr tls tlscacert
-tlscert tlskey tlsverify userland-proxy userland-proxy-path userns-remap
+tlscert tlskey tlsverify userland-proxy userland-proxy-path
 """.split()
 
 
@@ -143,10 +143,10 @@ def test_a_missing_file_matters_only_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_an_inert_option_warns_and_a_guard_is_refused(path: Path) -> None:
-    path.write_text(json.dumps({"metrics-addr": "127.0.0.1:9323", "live-restore": True, "userns-remap": ""}))
+    path.write_text(json.dumps({"metrics-addr": "127.0.0.1:9323", "live-restore": True}))
     loaded = load({}, path=str(path))
     assert loaded.warnings == ["the daemon option metrics-addr has no effect: the metrics page is not implemented yet"]
-    for guard, value in (("userns-remap", "default"), ("authorization-plugins", ["opa"]), ("selinux-enabled", True)):
+    for guard, value in (("authorization-plugins", ["opa"]), ("selinux-enabled", True)):
         with pytest.raises(UnsupportedOption, match=guard):
             load({guard: value}, path=str(path.with_name("none")))
 

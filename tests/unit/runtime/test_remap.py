@@ -172,6 +172,13 @@ async def test_attack_23_mapped_root_cannot_walk_to_its_own_layers(lab: Lab) -> 
 
 
 @pytest.mark.root
+async def test_a_limit_of_one_process(lab: Lab) -> None:
+    request = remapped(lab, ["cat", "/proc/self/uid_map"])
+    request.spec["linux"]["resources"] = {"pids": {"limit": 1}}
+    assert (await run(lab, request))[0] == 0
+
+
+@pytest.mark.root
 async def test_limits_above_the_monitors_own(lab: Lab) -> None:
     request = remapped(lab, ["sh", "-c", "ulimit -n"])
     request.spec["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 4096, "hard": 8192}]
@@ -190,7 +197,7 @@ async def test_a_file_system_without_idmapped_mounts_is_named(lab: Lab, tmp_path
     mounts.mount("overlay", str(tmp_path / "merged"), "overlay", 0, options)
     try:
         root = request.root.__class__([str(tmp_path / "merged")], request.root.upper, request.root.work)
-        with pytest.raises(StartFailed, match=r"merged cannot show its files with other ids .*--userns=host"):
+        with pytest.raises(StartFailed, match=r"merged: its files cannot be shown with other ids .*--userns=host"):
             await lab.start(request.having(root=root))
     finally:
         mounts.umount(str(tmp_path / "merged"))
