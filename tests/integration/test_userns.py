@@ -89,7 +89,7 @@ def test_attack_23_root_is_nobody_outside_and_no_folder_is_open_to_it(remapped: 
 
 def test_exec_users_and_streams(remapped: Client) -> None:
     remapped.ok("run", "-d", "--name", "one", "-u", "1000", "busybox", "sleep", "60")
-    assert os.stat(f"/proc/{host_pid(remapped, 'a')}").st_uid == UID + 1000
+    assert os.stat(f"/proc/{host_pid(remapped, 'one')}").st_uid == UID + 1000
     script = "id -u; cat /proc/self/uid_map; echo named >/dev/stdout; hostname"
     lines = remapped.ok("exec", "one", "sh", "-c", script).split()
     assert lines[:5] == ["1000", "0", str(UID), str(SIZE), "named"]
