@@ -44,7 +44,7 @@ def main() -> None:
             stack.enter_context(engines.image(engine, archive))
         benches: dict[str, Callable[[], list[Row]]] = {
             "run": lambda: bench_run.measure(compared, rounds),
-            "exec": lambda: bench_exec.measure(compared, rounds),
+            "exec": lambda: bench_exec.measure(compared, rounds, archive),
             "parallel": lambda: bench_parallel.measure(compared, rounds),
             "growth": lambda: bench_growth.measure(compared),
             "log": lambda: bench_log.measure(compared, rounds),

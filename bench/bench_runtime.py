@@ -56,7 +56,7 @@ def measure(engines: list[Engine], rounds: int, archive: Path) -> list[Row]:
         deeds: dict[str, Callable[[], float | None]] = {"pier": stack.enter_context(_zygote(folder, archive))}
         for engine in engines:
             if engine.box is not None and engine.socket is not None:
-                shared = stack.enter_context(_bundle(Path(engine.socket).parent, archive))
+                shared = stack.enter_context(bundle_in(Path(engine.socket).parent, archive, ["true"]))
                 deeds |= {name: _oci_runtime(engine.box, name, shared) for name in ("runc", "crun")}
         columns = in_turn(deeds, rounds)
     return [
@@ -69,12 +69,12 @@ def measure(engines: list[Engine], rounds: int, archive: Path) -> list[Row]:
     ]
 
 
-def spec(cgroup: str) -> dict[str, Any]:
-    """The OCI configuration of `true` as Docker's defaults make it."""
+def spec(cgroup: str, args: list[str]) -> dict[str, Any]:
+    """The OCI configuration of a container as Docker's defaults make it."""
     return {
         "ociVersion": "1.2.0",
         "process": {
-            "args": ["true"],
+            "args": args,
             "env": ["PATH=/bin"],
             "cwd": "/",
             "user": {"uid": 0, "gid": 0},
@@ -100,7 +100,7 @@ def spec(cgroup: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _zygote(folder: Path, archive: Path) -> Iterator[Callable[[], None]]:
-    root = _unpack(archive, folder / "rootfs")
+    root = unpack(archive, folder / "rootfs")
     bpf = make_filter(str(folder / "seccomp"), BUILTIN, CAPABILITIES)
     loop = asyncio.new_event_loop()
     runtime = Runtime()
@@ -117,32 +117,35 @@ def _zygote(folder: Path, archive: Path) -> Iterator[Callable[[], None]]:
 
 
 async def _run_once(runtime: Runtime, folder: Path, root: Path, bpf: str | None) -> None:
-    name = os.urandom(32).hex()
-    base = folder / name
-    for part in ("upper", "work", "run"):
-        (base / part).mkdir(parents=True)
-    monitor = await runtime.launch(
-        StartRequest(
-            id=name,
-            spec=spec(f"/pier-bench/{name}"),
-            root=OverlayRoot([str(root)], str(base / "upper"), str(base / "work")),
-            exec_dir=str(base / "run"),
-            exit_file=str(base / "exit.json"),
-            log=LogFile(str(base / "json.log")),
-            seccomp_bpf=bpf,
-        )
-    )
+    monitor = await runtime.launch(request(folder, root, bpf, ["true"]))
     record = await monitor.wait()
     if record.exit_code:
         raise RuntimeError(f"the program ended with {record.exit_code}")
 
 
+def request(folder: Path, root: Path, bpf: str | None, args: list[str]) -> StartRequest:
+    """A container of its own below `folder`."""
+    name = os.urandom(32).hex()
+    base = folder / name
+    for part in ("upper", "work", "run"):
+        (base / part).mkdir(parents=True)
+    return StartRequest(
+        id=name,
+        spec=spec(f"/pier-bench/{name}", args),
+        root=OverlayRoot([str(root)], str(base / "upper"), str(base / "work")),
+        exec_dir=str(base / "run"),
+        exit_file=str(base / "exit.json"),
+        log=LogFile(str(base / "json.log")),
+        seccomp_bpf=bpf,
+    )
+
+
 @contextlib.contextmanager
-def _bundle(run: Path, archive: Path) -> Iterator[str]:
+def bundle_in(run: Path, archive: Path, args: list[str]) -> Iterator[str]:
     """The same container as a bundle in the folder that the box shares with this machine; its path in the box."""
     bundle = run / "pier-bench-bundle"
-    _unpack(archive, bundle / "rootfs")
-    config = spec("/pier-bench-bundle")
+    unpack(archive, bundle / "rootfs")
+    config = spec("/pier-bench-bundle", args)
     config["linux"]["seccomp"] = seccomp_default.resolve(seccomp_default.default_profile(), CAPABILITIES)
     (bundle / "config.json").write_text(json.dumps(config))
     try:
@@ -152,21 +155,30 @@ def _bundle(run: Path, archive: Path) -> Iterator[str]:
 
 
 def _oci_runtime(box: Path, runtime: str, bundle: str) -> Callable[[], float]:
-    # crun 1.8 and later refuse a cgroup2 mount beside v1 ones: it is hidden from it.
-    hide = "umount /sys/fs/cgroup/unified 2>/dev/null; " if runtime == "crun" else ""
-    script = f'{hide}exec python3 -c "$0" {runtime} run --bundle {bundle} pier-bench-{runtime}'
-    argv = [str(box), "run", "unshare", "--mount", "sh", "-c", script, TIMER]
+    argv = in_box(box, runtime, f'exec python3 -c "$0" {runtime} run --bundle {bundle} pier-bench-{runtime}', TIMER)
 
     def run() -> float:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{runtime}: {done.stderr.strip()}")
-        return float(done.stdout.split()[-1])
+        return timed(argv)
 
     return run
 
 
-def _unpack(archive: Path, target: Path) -> Path:
+def in_box(box: Path, runtime: str, script: str, *args: str) -> list[str | Path]:
+    """The command line that runs a script in the box; `args` are its $0, $1, …"""
+    # crun 1.8 and later refuse a cgroup2 mount beside v1 ones: it is hidden from it.
+    hide = "umount /sys/fs/cgroup/unified 2>/dev/null; " if runtime == "crun" else ""
+    return [box, "run", "unshare", "--mount", "sh", "-c", hide + script, *args]
+
+
+def timed(argv: list[str | Path]) -> float:
+    """What TIMER has measured. Raises RuntimeError."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return float(done.stdout.split()[-1])
+
+
+def unpack(archive: Path, target: Path) -> Path:
     target.mkdir(parents=True)
     subprocess.run(["tar", "-C", target, "-xf", archive], check=True)
     return target

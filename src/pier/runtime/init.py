@@ -365,9 +365,8 @@ def use_stdio(stdio: Stdio) -> None:
 def reset_signals() -> None:
     """Default dispositions and an empty mask: an ignored SIGPIPE or SIGCHLD would be inherited across execve."""
     for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            with contextlib.suppress(OSError, ValueError):
-                signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) != signal.SIG_DFL:  # no system call: what a process inherits is read at its start
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -104,6 +104,7 @@ def go_on_inside(report: Report) -> None:
     pid = namespaces.fork_sibling()
     if pid:
         report.pass_on(pid)
+        os.close(holding)  # the end of this process would close it, once its memory is taken apart
         os._exit(0)
     os.close(holding)
     os.read(held, 1)  # the end of file says that the monitor has been told

@@ -141,7 +141,7 @@ def read_database(root_fd: int, path: str) -> str:
             return ""
         if info.st_size > FILE_MAX:
             raise UserError(f"{path} of {info.st_size} bytes is over the limit of {FILE_MAX}")
-        return os.read(fd, FILE_MAX).decode("utf-8", "replace")
+        return os.read(fd, info.st_size).decode("utf-8", "replace")
     finally:
         os.close(fd)
 
