@@ -20,13 +20,15 @@ from pier.containers.seccomp_cache import BUILTIN, make_filter
 from pier.runtime.client import Monitor, Runtime
 from pier.runtime.request import ExecRequest
 
+SLEEP = ["sleep", "1000"]
+
 
 def measure(engines: list[Engine], rounds: int, archive: Path) -> list[Row]:
     return [_through_daemons(engines, rounds), _alone(engines, rounds, archive)]
 
 
 def _through_daemons(engines: list[Engine], rounds: int) -> Row:
-    containers = {engine.name: engine.docker("run", "-d", IMAGE, "sleep", "1000") for engine in engines}
+    containers = {engine.name: engine.docker("run", "-d", "--network", "none", IMAGE, *SLEEP) for engine in engines}
 
     def deed(engine: Engine, client: str) -> Callable[[], None]:
         return lambda: void(engine.command(client, "exec", containers[engine.name], "true"))
@@ -38,9 +40,6 @@ def _through_daemons(engines: list[Engine], rounds: int) -> Row:
     finally:
         for engine in engines:
             engine.remove([containers[engine.name]])
-
-
-SLEEP = ["sleep", "1000"]
 
 
 def _alone(engines: list[Engine], rounds: int, archive: Path) -> Row:
