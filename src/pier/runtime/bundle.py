@@ -14,21 +14,22 @@ from typing import Any, NamedTuple
 from pier.kernel import mounts
 from pier.kernel.namespaces import OCI_TYPES
 from pier.kernel.process import RLIMIT_NAMES
-from pier.kernel.schedule import IO_CLASSES, POLICIES, SCHED_FLAGS
+from pier.kernel.schedule import IO_CLASSES, POLICIES, SCHED_FLAGS, parse_cpus
 from pier.runtime.schema import (
     INT64,
     UINT16,
     UINT32,
     UINT64,
+    Array,
     BadField,
+    Fields,
+    Integer,
+    Keyed,
+    OneOf,
+    Structure,
     absolute,
-    array,
     boolean,
-    integer,
-    mapping,
     name,
-    one_of,
-    structure,
     text,
     without_nulls,
 )
@@ -41,6 +42,8 @@ DEPTH_MAX = 64
 HOOK_KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 DEVICE_TYPES = ("a", "b", "c", "u", "p")
 PERSONALITIES = ("LINUX", "LINUX32")
+IDS = range(2**31)
+"""Of users and groups, as runc has it: 2^32-1 is how the kernel says "leave it", and would be root."""
 UNMOVABLE = frozenset({"user", "pid"})
 
 
@@ -57,64 +60,64 @@ class Bundle(NamedTuple):
     """Absolute, symbolic links resolved."""
 
 
-_STRINGS = array(text)
+_STRINGS = Array(text)
 _CAPABILITIES = dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), _STRINGS)
-_USER = {
-    "uid": integer(UINT32),
-    "gid": integer(UINT32),
-    "umask": integer(range(0o1000)),
-    "additionalGids": array(integer(UINT32)),
+_USER: Fields = {
+    "uid": Integer(IDS),
+    "gid": Integer(IDS),
+    "umask": Integer(range(0o1000)),
+    "additionalGids": Array(Integer(IDS)),
     "username": text,
 }
-_RLIMIT = structure(
-    {"type": one_of(RLIMIT_NAMES, "resource limit"), "soft": integer(UINT64), "hard": integer(UINT64)},
+_RLIMIT = Structure(
+    {"type": OneOf(RLIMIT_NAMES, "resource limit"), "soft": Integer(UINT64), "hard": Integer(UINT64)},
     required=("type", "soft", "hard"),
 )
-_SCHEDULER = structure(
+_SCHEDULER = Structure(
     {
-        "policy": one_of(POLICIES, "scheduling policy"),
-        "nice": integer(range(-20, 20)),
-        "priority": integer(range(100)),
-        "flags": array(one_of(SCHED_FLAGS, "scheduler flag")),
-        "runtime": integer(UINT64),
-        "deadline": integer(UINT64),
-        "period": integer(UINT64),
+        "policy": OneOf(POLICIES, "scheduling policy"),
+        "nice": Integer(range(-20, 20)),
+        "priority": Integer(range(100)),
+        "flags": Array(OneOf(SCHED_FLAGS, "scheduler flag")),
+        "runtime": Integer(UINT64),
+        "deadline": Integer(UINT64),
+        "period": Integer(UINT64),
     },
     required=("policy",),
 )
-PROCESS = structure(
+PROCESS = Structure(
     {
         "terminal": boolean,
-        "consoleSize": structure({"height": integer(UINT16), "width": integer(UINT16)}),
+        "consoleSize": Structure({"height": Integer(UINT16), "width": Integer(UINT16)}),
         "cwd": absolute,
         "env": _STRINGS,
-        "args": array(text),
-        "rlimits": array(_RLIMIT),
+        "args": Array(text),
+        "rlimits": Array(_RLIMIT),
         "apparmorProfile": text,
         "selinuxLabel": text,
-        "capabilities": structure(_CAPABILITIES),
+        "capabilities": Structure(_CAPABILITIES),
         "noNewPrivileges": boolean,
-        "oomScoreAdj": integer(range(-1000, 1001)),
+        "oomScoreAdj": Integer(range(-1000, 1001)),
         "scheduler": _SCHEDULER,
-        "ioPriority": structure(
-            {"class": one_of(IO_CLASSES, "I/O priority class"), "priority": integer(range(8))}, required=("class",)
+        "ioPriority": Structure(
+            {"class": OneOf(IO_CLASSES, "I/O priority class"), "priority": Integer(range(8))}, required=("class",)
         ),
-        "execCPUAffinity": structure({"initial": text, "final": text}),
-        "user": structure(_USER),
+        "execCPUAffinity": Structure({"initial": text, "final": text}),
+        "user": Structure(_USER),
     },
     required=("cwd",),
 )
 """config.md, "Process"; `exec --process` reads the same."""
 
-_ID_MAPPINGS = array(
-    structure(
-        {"containerID": integer(UINT32), "hostID": integer(UINT32), "size": integer(UINT32)},
+_ID_MAPPINGS = Array(
+    Structure(
+        {"containerID": Integer(UINT32), "hostID": Integer(UINT32), "size": Integer(UINT32)},
         required=("containerID", "hostID", "size"),
     ),
     most=340,
 )
 """340 lines is what the kernel takes in a uid_map (user_namespaces(7))."""
-_MOUNT = structure(
+_MOUNT = Structure(
     {
         "destination": absolute,
         "type": text,
@@ -125,62 +128,62 @@ _MOUNT = structure(
     },
     required=("destination",),
 )
-_HOOK = structure(
-    {"path": absolute, "args": _STRINGS, "env": _STRINGS, "timeout": integer(range(1, 2**31))}, required=("path",)
+_HOOK = Structure(
+    {"path": absolute, "args": _STRINGS, "env": _STRINGS, "timeout": Integer(range(1, 2**31))}, required=("path",)
 )
-_NAMESPACE = structure({"type": one_of(OCI_TYPES, "namespace"), "path": absolute}, required=("type",))
-_DEVICE = structure(
+_NAMESPACE = Structure({"type": OneOf(OCI_TYPES, "namespace"), "path": absolute}, required=("type",))
+_DEVICE = Structure(
     {
-        "type": one_of(DEVICE_TYPES, "type of a device"),
+        "type": OneOf(DEVICE_TYPES, "type of a device"),
         "path": absolute,
-        "major": integer(INT64),
-        "minor": integer(INT64),
-        "fileMode": integer(UINT32),
-        "uid": integer(UINT32),
-        "gid": integer(UINT32),
+        "major": Integer(INT64),
+        "minor": Integer(INT64),
+        "fileMode": Integer(UINT32),
+        "uid": Integer(UINT32),
+        "gid": Integer(UINT32),
     },
     required=("type", "path"),
 )
-_NUMBER_OF_DEVICE = {"major": integer(INT64), "minor": integer(INT64)}
-_THROTTLE = array(structure({**_NUMBER_OF_DEVICE, "rate": integer(UINT64)}, required=("major", "minor", "rate")))
-RESOURCES = structure(
+_NUMBER_OF_DEVICE = {"major": Integer(INT64), "minor": Integer(INT64)}
+_THROTTLE = Array(Structure({**_NUMBER_OF_DEVICE, "rate": Integer(UINT64)}, required=("major", "minor", "rate")))
+RESOURCES = Structure(
     {
-        "devices": array(
-            structure(
+        "devices": Array(
+            Structure(
                 {
                     **_NUMBER_OF_DEVICE,
                     "allow": boolean,
-                    "type": one_of(DEVICE_TYPES, "type of a device"),
+                    "type": OneOf(DEVICE_TYPES, "type of a device"),
                     "access": text,
                 },
                 required=("allow",),
             )
         ),
-        "memory": structure(
+        "memory": Structure(
             {
-                **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), integer(INT64)),
-                "swappiness": integer(range(101)),
+                **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), Integer(INT64)),
+                "swappiness": Integer(range(101)),
                 "disableOOMKiller": boolean,
                 "useHierarchy": boolean,
                 "checkBeforeUpdate": boolean,
             }
         ),
-        "cpu": structure(
+        "cpu": Structure(
             {
-                **dict.fromkeys(("shares", "burst", "period", "realtimePeriod"), integer(UINT64)),
-                **dict.fromkeys(("quota", "realtimeRuntime", "idle"), integer(INT64)),
+                **dict.fromkeys(("shares", "burst", "period", "realtimePeriod"), Integer(UINT64)),
+                **dict.fromkeys(("quota", "realtimeRuntime", "idle"), Integer(INT64)),
                 "cpus": text,
                 "mems": text,
             }
         ),
-        "pids": structure({"limit": integer(INT64)}),
-        "blockIO": structure(
+        "pids": Structure({"limit": Integer(INT64)}),
+        "blockIO": Structure(
             {
-                "weight": integer(UINT16),
-                "leafWeight": integer(UINT16),
-                "weightDevice": array(
-                    structure(
-                        {**_NUMBER_OF_DEVICE, "weight": integer(UINT16), "leafWeight": integer(UINT16)},
+                "weight": Integer(UINT16),
+                "leafWeight": Integer(UINT16),
+                "weightDevice": Array(
+                    Structure(
+                        {**_NUMBER_OF_DEVICE, "weight": Integer(UINT16), "leafWeight": Integer(UINT16)},
                         required=("major", "minor"),
                     )
                 ),
@@ -190,42 +193,42 @@ RESOURCES = structure(
                 "throttleWriteIOPSDevice": _THROTTLE,
             }
         ),
-        "hugepageLimits": array(
-            structure({"pageSize": name, "limit": integer(UINT64)}, required=("pageSize", "limit"))
+        "hugepageLimits": Array(
+            Structure({"pageSize": name, "limit": Integer(UINT64)}, required=("pageSize", "limit"))
         ),
-        "network": structure(
+        "network": Structure(
             {
-                "classID": integer(UINT32),
-                "priorities": array(
-                    structure({"name": name, "priority": integer(UINT32)}, required=("name", "priority"))
+                "classID": Integer(UINT32),
+                "priorities": Array(
+                    Structure({"name": name, "priority": Integer(UINT32)}, required=("name", "priority"))
                 ),
             }
         ),
-        "rdma": mapping(structure({"hcaHandles": integer(UINT32), "hcaObjects": integer(UINT32)})),
-        "unified": mapping(text),
+        "rdma": Keyed(Structure({"hcaHandles": Integer(UINT32), "hcaObjects": Integer(UINT32)})),
+        "unified": Keyed(text),
     }
 )
 """config-linux.md, "Control groups"; `update --resources` reads the same."""
-_SECCOMP = structure(
+_SECCOMP = Structure(
     {
         "defaultAction": name,
-        "defaultErrnoRet": integer(UINT32),
+        "defaultErrnoRet": Integer(UINT32),
         "architectures": _STRINGS,
         "flags": _STRINGS,
         "listenerPath": absolute,
         "listenerMetadata": text,
-        "syscalls": array(
-            structure(
+        "syscalls": Array(
+            Structure(
                 {
-                    "names": array(name),
+                    "names": Array(name),
                     "action": name,
-                    "errnoRet": integer(UINT32),
-                    "args": array(
-                        structure(
+                    "errnoRet": Integer(UINT32),
+                    "args": Array(
+                        Structure(
                             {
-                                "index": integer(range(6)),
-                                "value": integer(UINT64),
-                                "valueTwo": integer(UINT64),
+                                "index": Integer(range(6)),
+                                "value": Integer(UINT64),
+                                "valueTwo": Integer(UINT64),
                                 "op": name,
                             },
                             required=("index", "op"),
@@ -238,40 +241,42 @@ _SECCOMP = structure(
     },
     required=("defaultAction",),
 )
-_OFFSET = structure({"secs": integer(INT64), "nanosecs": integer(range(1_000_000_000))})
-_LINUX = structure(
+_OFFSET = Structure({"secs": Integer(INT64), "nanosecs": Integer(range(1_000_000_000))})
+_LINUX = Structure(
     {
-        "namespaces": array(_NAMESPACE),
+        "namespaces": Array(_NAMESPACE),
         "uidMappings": _ID_MAPPINGS,
         "gidMappings": _ID_MAPPINGS,
-        "timeOffsets": structure({"monotonic": _OFFSET, "boottime": _OFFSET}),
-        "devices": array(_DEVICE),
+        "timeOffsets": Structure({"monotonic": _OFFSET, "boottime": _OFFSET}),
+        "devices": Array(_DEVICE),
         "cgroupsPath": text,
-        "rootfsPropagation": one_of(mounts.PROPAGATION, "kind of mount propagation"),
+        "rootfsPropagation": OneOf(mounts.PROPAGATION, "kind of mount propagation"),
         "mountLabel": text,
-        "maskedPaths": array(absolute),
-        "readonlyPaths": array(absolute),
+        "maskedPaths": Array(absolute),
+        "readonlyPaths": Array(absolute),
         "resources": RESOURCES,
-        "sysctl": mapping(text),
+        "sysctl": Keyed(text),
         "seccomp": _SECCOMP,
-        "personality": structure({"domain": one_of(PERSONALITIES, "personality"), "flags": _STRINGS}),
+        "personality": Structure(
+            {"domain": OneOf(PERSONALITIES, "personality"), "flags": _STRINGS}, required=("domain",)
+        ),
     }
 )
-SPEC = structure(
+SPEC = Structure(
     {
         "ociVersion": name,
         "process": PROCESS,
-        "root": structure({"path": name, "readonly": boolean}, required=("path",)),
+        "root": Structure({"path": name, "readonly": boolean}, required=("path",)),
         "hostname": text,
         "domainname": text,
-        "mounts": array(_MOUNT),
-        "hooks": structure(dict.fromkeys(HOOK_KINDS, array(_HOOK))),
-        "annotations": mapping(text),
+        "mounts": Array(_MOUNT),
+        "hooks": Structure(dict.fromkeys(HOOK_KINDS, Array(_HOOK))),
+        "annotations": Keyed(text),
         "linux": _LINUX,
     },
     required=("ociVersion", "process", "root"),
 )
-"""config.md and config-linux.md; what Pier does not do (`intelRdt`, other platforms) is passed over."""
+"""config.md and config-linux.md; other platforms' parts are passed over."""
 
 
 def load(path: str) -> Bundle:
@@ -446,6 +451,27 @@ def _limits(spec: dict[str, Any]) -> None:
         seen.add(limit["type"])
 
 
+def _capabilities(spec: dict[str, Any]) -> None:
+    sets = spec["process"].get("capabilities", {})
+    beyond = set(sets.get("effective", [])) - set(sets.get("permitted", []))
+    if beyond:
+        raise BadField("process.capabilities.effective", f"{min(beyond)} is not among the permitted ones")
+
+
+def _affinity(spec: dict[str, Any]) -> None:
+    for key, cpus in spec["process"].get("execCPUAffinity", {}).items():
+        if key in ("initial", "final") and cpus:
+            try:
+                parse_cpus(cpus)
+            except ValueError:
+                raise BadField(f"process.execCPUAffinity.{key}", "is no list of CPUs such as 0-3,7") from None
+
+
+def _rdt(spec: dict[str, Any]) -> None:
+    if "intelRdt" in spec.get("linux", {}):
+        raise BadField("linux.intelRdt", "Intel RDT is not implemented by Pier")
+
+
 def _personality(spec: dict[str, Any]) -> None:
     if spec.get("linux", {}).get("personality", {}).get("flags"):
         raise BadField("linux.personality.flags", "no flags are defined for a personality")
@@ -462,4 +488,7 @@ _RULES: tuple[Callable[[dict[str, Any]], None], ...] = (
     _devices,
     _limits,
     _personality,
+    _capabilities,
+    _affinity,
+    _rdt,
 )

@@ -21,6 +21,9 @@ from pier.runtime.reaper import exit_code
 OUTPUT_MAX = 64 * 1024
 """What is kept of a hook's output for the error; the rest is read and dropped."""
 
+WAIT_MAX_S = 86400.0
+"""Of one wait; poll(2) takes no more milliseconds than an int holds."""
+
 Hook = Mapping[str, Any]
 """OCI: `path`, and maybe `args`, `env`, `timeout` (seconds)."""
 
@@ -133,12 +136,12 @@ class _Conversation:
         poller.register(self._output, select.POLLIN)
         if self._stdin >= 0:
             poller.register(self._stdin, select.POLLOUT)
-        ready = {fd for fd, _ in poller.poll(None if left is None else left * 1000)}
+        ready = {fd for fd, _ in poller.poll(None if left is None else min(left, WAIT_MAX_S) * 1000)}
         if self._stdin in ready:
             self._write()
         if self._output in ready and not self._read() and self._pidfd not in ready:
             # It closed its output and works on: nothing more to read, wait for its end alone.
-            select.select([self._pidfd], [], [], None if left is None else max(left, 0))
+            select.select([self._pidfd], [], [], None if left is None else min(left, WAIT_MAX_S))
         return self._pidfd in ready
 
     def _write(self) -> None:

@@ -250,8 +250,12 @@ def enter_namespaces(wanted: list[dict[str, str]]) -> None:
         if kind in ("pid", "user"):
             continue
         if item.get("path"):
-            with closing(os.open(item["path"], os.O_RDONLY | os.O_CLOEXEC)) as fd:
-                namespaces.setns(fd, namespaces.OCI_TYPES[kind])
+            try:
+                with closing(os.open(item["path"], os.O_RDONLY | os.O_CLOEXEC)) as fd:
+                    namespaces.setns(fd, namespaces.OCI_TYPES[kind])
+            except OSError as error:
+                text = f"linux.namespaces: {kind} namespace {item['path']}: {error.strerror}"
+                raise OSError(error.errno, text) from error
         else:
             new |= namespaces.OCI_TYPES[kind]
     namespaces.unshare(new)

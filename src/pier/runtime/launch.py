@@ -12,7 +12,7 @@ import socket
 import time
 from typing import Any, NamedTuple
 
-from pier.errors import PierError
+from pier.errors import InvalidParameter, PierError
 from pier.kernel import capabilities, namespaces
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
@@ -106,8 +106,7 @@ class _Birth:
         if self._wishes.wait_at_fifo:
             self._container.make_fifo()
         self._cgroup.create()
-        for text in self._cgroup.apply(self._linux.get("resources", {})):
-            self._warn(text)
+        self._limit()
         ours, theirs = wire.pair()
         inherited = self._open_inheritance()
         try:
@@ -123,12 +122,24 @@ class _Birth:
                 raise
         return Started(self._pid, self._terminal)
 
+    def _limit(self) -> None:
+        try:
+            warnings = self._cgroup.apply(self._linux.get("resources", {}))
+        except InvalidParameter as error:
+            raise StateError(f"linux.resources: {error.wire}") from None
+        for text in warnings:
+            self._warn(text)
+
     def _save_filter(self) -> None:
         profile = self._linux.get("seccomp")
         if profile is not None:
             from pier.runtime.filter_cache import filter_of  # noqa: PLC0415 - not every container has one
 
-            self._container.save_filter(filter_of(os.path.dirname(self._container.path), profile))
+            try:
+                bpf = filter_of(os.path.dirname(self._container.path), profile)
+            except InvalidParameter as error:
+                raise StateError(f"linux.seccomp: {error.wire}") from None
+            self._container.save_filter(bpf)
 
     def _request(self) -> StartRequest:
         root = self._bundle.rootfs
@@ -218,7 +229,7 @@ class _Birth:
         """Do the host's part of the start until the first process waits at the fifo, or is the program."""
         sock.settimeout(START_TIMEOUT_S)
         self._give_host_attributes()
-        wire.send(sock, {"go": True, "pid": self._pid})
+        _say(sock, {"go": True, "pid": self._pid})
         furnished = False
         while True:
             try:
@@ -238,7 +249,7 @@ class _Birth:
             elif "furnished" in message:
                 furnished = True
                 self._run_hooks_of_the_host()
-                wire.send(sock, {"go": True})
+                _say(sock, {"go": True})
             elif "ready" in message:
                 return
             close_fds(fds)
@@ -297,6 +308,12 @@ class _Birth:
             os.waitpid(self._pid, 0)
         close_fds([self._terminal])
         hooks.run_poststop(self._spec, self._container.id, self._bundle.path, self._warn)
+
+
+def _say(sock: socket.socket, message: dict[str, Any]) -> None:
+    """Tell the first process; if it has ended, what it said before tells why."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        wire.send(sock, message)
 
 
 def fork_joined(paths: list[str], flags: int, cgroup_fd: int | None) -> int:

@@ -1,7 +1,8 @@
 """Checks of JSON that someone else wrote: each names the field it refuses by its path, in one line.
 
-A check is a function of a value and its path that raises BadField. Structures are built of checks, so that a document's
-schema is data (`bundle.SPEC`). `null` counts as absent, and unknown keys are passed over, as runtime-spec wants.
+A check is called with a value and its path and raises BadField. Structures are built of checks, so that a document's
+schema is data (`bundle.SPEC`) that a test can walk. `null` counts as absent, and unknown keys are passed over, as
+runtime-spec wants.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 
 Check = Callable[[Any, str], None]
 """(value, path such as `process.args[0]`)"""
+Fields = Mapping[str, Check]
 
 TEXT_MAX = 128 * 1024
 """MAX_ARG_STRLEN: execve(2) takes no longer string, and no path or option is as long."""
 ITEMS_MAX = 65536
+SHOWN_MAX = 100
+"""Characters of a refused value that a message repeats."""
 
 INT64 = range(-(2**63), 2**63)
 UINT16 = range(2**16)
@@ -71,75 +75,90 @@ def absolute(value: Any, path: str) -> None:
     """An absolute path without `..`."""
     name(value, path)
     if not value.startswith("/"):
-        raise BadField(path, f"must be an absolute path, is {value!r}")
+        raise BadField(path, f"must be an absolute path, is {_short(value)}")
     if ".." in value.split("/"):
-        raise BadField(path, f"must not contain `..`: {value!r}")
+        raise BadField(path, f"must not contain `..`: {_short(value)}")
 
 
-def one_of(words: Collection[str], what: str) -> Check:
+class OneOf:
     """One of a set of words; `what` names the set in the error."""
 
-    def check(value: Any, path: str) -> None:
+    def __init__(self, words: Collection[str], what: str) -> None:
+        self.words = words
+        self.what = what
+
+    def __call__(self, value: Any, path: str) -> None:
         text(value, path)
-        if value not in words:
-            raise BadField(path, f"{value!r} is no {what}")
-
-    return check
+        if value not in self.words:
+            raise BadField(path, f"{_short(value)} is no {self.what}")
 
 
-def integer(allowed: range) -> Check:
-    def check(value: Any, path: str) -> None:
+class Integer:
+    def __init__(self, allowed: range) -> None:
+        self.allowed = allowed
+
+    def __call__(self, value: Any, path: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise BadField(path, f"must be an integer, is {kind_of(value)}")
-        if value not in allowed:
-            raise BadField(path, f"must be from {allowed.start} to {allowed.stop - 1}, is {_short(value)}")
+        if value not in self.allowed:
+            first, last = self.allowed.start, self.allowed.stop - 1
+            raise BadField(path, f"must be from {first} to {last}, is {_short_number(value)}")
 
-    return check
 
-
-def _short(number: int) -> str:
+def _short_number(number: int) -> str:
     return str(number) if abs(number) < 10**30 else "a number of more than 30 digits"
 
 
-def array(item: Check, *, most: int = ITEMS_MAX) -> Check:
-    def check(value: Any, path: str) -> None:
+def _short(value: str) -> str:
+    """A string for a message, which stays one line of bearable length."""
+    return repr(value) if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]!r}…"
+
+
+class Array:
+    def __init__(self, item: Check, *, most: int = ITEMS_MAX) -> None:
+        self.item = item
+        self.most = most
+
+    def __call__(self, value: Any, path: str) -> None:
         if not isinstance(value, list):
             raise BadField(path, f"must be an array, is {kind_of(value)}")
-        if len(value) > most:
-            raise BadField(path, f"has {len(value)} entries, {most} are allowed")
+        if len(value) > self.most:
+            raise BadField(path, f"has {len(value)} entries, {self.most} are allowed")
         for index, entry in enumerate(value):
-            item(entry, f"{path}[{index}]")
-
-    return check
+            self.item(entry, f"{path}[{index}]")
 
 
-def mapping(item: Check, *, most: int = ITEMS_MAX) -> Check:
+class Keyed:
     """An object whose keys are data: annotations, sysctls."""
 
-    def check(value: Any, path: str) -> None:
+    def __init__(self, item: Check, *, most: int = ITEMS_MAX) -> None:
+        self.item = item
+        self.most = most
+
+    def __call__(self, value: Any, path: str) -> None:
         require_object(value, path)
-        if len(value) > most:
-            raise BadField(path, f"has {len(value)} entries, {most} are allowed")
+        if len(value) > self.most:
+            raise BadField(path, f"has {len(value)} entries, {self.most} are allowed")
         for key, entry in value.items():
             name(key, f"{path}, a key")
-            item(entry, f"{path}.{key}")
-
-    return check
+            self.item(entry, f"{path}.{_short(key)[1:-1]}")
 
 
-def structure(fields: Mapping[str, Check], *, required: Collection[str] = ()) -> Check:
+class Structure:
     """An object whose keys are fields; those not in `fields` are passed over."""
 
-    def check(value: Any, path: str) -> None:
+    def __init__(self, fields: Fields, *, required: Collection[str] = ()) -> None:
+        self.fields = fields
+        self.required = required
+
+    def __call__(self, value: Any, path: str) -> None:
         require_object(value, path)
-        for key in required:
+        for key in self.required:
             if value.get(key) is None:
                 raise BadField(f"{path}.{key}" if path else key, "must not be empty")
         for key, entry in value.items():
-            if entry is not None and key in fields:
-                fields[key](entry, f"{path}.{key}" if path else key)
-
-    return check
+            if entry is not None and key in self.fields:
+                self.fields[key](entry, f"{path}.{key}" if path else key)
 
 
 def require_object(value: Any, path: str) -> None:
