@@ -11,13 +11,12 @@ import fcntl
 import os
 from typing import Final
 
-from pier.kernel.paths import fs_magic
+from pier.kernel.paths import BTRFS_SUPER_MAGIC, fs_magic
 from pier.storage.folder_driver import ROOT_MODE, opened
 from pier.storage.project_quota import QuotaUnavailable
 from pier.storage.trees import remove_tree
 from pier.storage.whole_trees import WholeTrees
 
-BTRFS_SUPER_MAGIC: Final = 0x9123683E
 BTRFS_FIRST_FREE_OBJECTID: Final = 256
 """Inode number of every subvolume's root."""
 BTRFS_QUOTA_CTL_ENABLE: Final = 1

@@ -7,12 +7,15 @@ names, access and change times are never written. `encode_header` is the pure ha
 
 from __future__ import annotations
 
+import base64
 from typing import Final, Protocol
+from urllib.parse import quote_from_bytes
 
 from pier.storage.tar_header import (
     BLOCK,
     BLOCK_DEVICE,
     CHAR_DEVICE,
+    LIBARCHIVE_PREFIX,
     NS,
     PAX_LOCAL,
     XATTR_PREFIX,
@@ -58,7 +61,7 @@ def encode_header(entry: Entry) -> bytes:
 def pax_records(entry: Entry) -> dict[bytes, bytes]:
     """What the ustar header cannot say of an entry."""
     seconds, fraction = divmod(entry.mtime_ns, NS)
-    records = {XATTR_PREFIX + key: value for key, value in entry.xattrs.items()}
+    records = dict(_xattr(key, value) for key, value in entry.xattrs.items())
     if len(entry.name) > _NAME_MAX or not entry.name.isascii():
         records[b"path"] = entry.name
     if len(entry.linkname) > _NAME_MAX or not entry.linkname.isascii():
@@ -158,6 +161,13 @@ def _record(key: bytes, value: bytes) -> bytes:
     length = rest + len(b"%d" % rest)
     length = rest + len(b"%d" % length)
     return b"%d %b=%b\n" % (length, key, value)
+
+
+def _xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """The record of an extended attribute: star's form, or bsdtar's for a name that star's cannot hold."""
+    if b"=" not in key:
+        return XATTR_PREFIX + key, value
+    return LIBARCHIVE_PREFIX + quote_from_bytes(key).encode(), base64.b64encode(value).rstrip(b"=")
 
 
 def _time(ns: int) -> bytes:
