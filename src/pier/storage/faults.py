@@ -20,7 +20,6 @@ POINTS: Final = frozenset(
     container-begun container-claimed container-made
     tree-trashed tree-deleting
     diff-begun diff-entry diff-written
-    recipe-written recipe-dropped
     """.split()
 )
 

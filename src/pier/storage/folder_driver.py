@@ -171,8 +171,8 @@ class FolderDriver:
             raise LayerNotFound(chain_id=parent)
         partial = self._path("partial", secrets.token_hex(8))
         os.mkdir(partial, 0o700)
-        point("layer-begun")
         try:
+            point("layer-begun")
             tree = os.path.join(partial, "diff")
             self._begin_layer(tree, self._layer(parent, "diff") if parent else None)
             diff_id, unpacked = self._unpack_into(tree, layer)
@@ -265,8 +265,8 @@ class FolderDriver:
             os.mkdir(place, 0o700)
         except FileExistsError:
             raise SnapshotExists(container_id=container_id) from None
-        point("container-begun")
         try:
+            point("container-begun")
             self._claim(os.path.join(place, "layers"), layers)
             point("container-claimed")
             self._begin_container(place, layers, size_bytes or self._default_size_bytes)

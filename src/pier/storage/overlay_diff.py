@@ -20,6 +20,7 @@ from typing import Final
 
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root
 from pier.storage.changes import Change, Diffed, Kind
+from pier.storage.faults import point
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import DIRECTORY_FLAGS, Node, TreeTar, walk
 
@@ -90,6 +91,7 @@ def write_layer(upper_fd: int, out: TarWriter, merged: View, *, below: os.stat_r
                 if order.opaque:
                     tar.mark(_join(node.path, OPAQUE_MARKER))
     out.finish()
+    point("diff-written")
     return Diffed(tar.size_bytes, out.entries, tuple(tar.skipped))
 
 

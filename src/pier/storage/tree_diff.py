@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pier.kernel.paths import closing
 from pier.storage.changes import Change, Diffed, Kind
+from pier.storage.faults import point
 from pier.storage.overlay_diff import WHITEOUT_PREFIX
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import DEPTH_MAX, Node, TreeTar, TreeTooDeep
@@ -106,6 +107,7 @@ def write_layer(old_fd: int, new_fd: int, out: TarWriter) -> Diffed:
             parent, _, name = difference.path.rpartition(b"/")
             tar.mark(parent + b"/" + WHITEOUT_PREFIX + name if parent else WHITEOUT_PREFIX + name)
     out.finish()
+    point("diff-written")
     return Diffed(tar.size_bytes, out.entries, tuple(tar.skipped))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pier.errors import PierError
+from pier.storage.faults import point
 from pier.storage.stream import CHUNK
 from pier.storage.tar_header import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, Entry
 from pier.storage.tar_writer import TarWriter
@@ -131,6 +132,7 @@ class TreeTar:
 
     def add(self, node: Node) -> None:
         """Write one entry with its content."""
+        point("diff-entry")
         info = node.info
         kind = _TYPES.get(stat.S_IFMT(info.st_mode))
         if kind is None:

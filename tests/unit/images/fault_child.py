@@ -1,0 +1,113 @@
+"""One scenario on a store, run in a process of its own that a fault may kill: `fault_child.py ROOT SCENARIO`.
+
+Prints how many times the scenario was tried until it ended well, and how many trees could not be deleted. A fault that is an error is raised once, so the second
+attempt, in the same process, must end well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
+
+from lab import TOP, Lab, config, docker_archive, tar
+
+from fixtures.registry import FakeRegistry
+from pier.distribution import Registries, RegistryConfig
+from pier.distribution.download import Backoff
+from pier.images import ImageService
+from pier.kernel.mounts import mount_overlay
+from pier.kernel.paths import closing
+from pier.oci import Digest, Manifest, chain_ids, decode_manifest, encode
+from pier.oci.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from pier.runtime.request import OverlayRoot
+from pier.storage.verify import leftovers, verify
+
+CONTAINER = "c" * 64
+BIG = tar({f"etc/{number}": b"%d" % number * 2000 for number in range(50)})
+
+
+async def load(lab: Lab) -> None:
+    await lab.load(docker_archive("loaded:1", layers=[BIG, TOP]))
+
+
+async def pull(lab: Lab) -> None:
+    async with FakeRegistry().serving() as registry:
+        registry.add_image("app", "1", [BIG, TOP], platform="linux/amd64")
+        registries = Registries(RegistryConfig(), backoff=Backoff(retries=2, first_s=0.01))
+        service = ImageService(lab.content, lab.snapshots, lab.store, lab.bus, registries=registries)
+        try:
+            async for _ in service.pull(f"{registry.host}/app:1"):
+                pass
+        finally:
+            await service.close()
+
+
+async def commit(lab: Lab) -> None:
+    """What a commit does, by the interfaces of this room."""
+    if not lab.content.tags():
+        await load(lab)
+    image = await lab.images.get("loaded:1")
+    lab.snapshots.remove(CONTAINER)
+    root = lab.snapshots.prepare(CONTAINER, image.layers)
+    assert isinstance(root, OverlayRoot)
+    with closing(mount_overlay(root.lower, root.upper, root.work)) as fd:
+        Path(f"/proc/self/fd/{fd}/etc/new").write_bytes(b"new" * 9000)
+        Path(f"/proc/self/fd/{fd}/etc/1").unlink()
+    with lab.content.keep():
+        with lab.content.ingest() as writer:
+            lab.snapshots.diff(CONTAINER, image.layers, writer)
+            layer = writer.commit(OCI_LAYER)
+        diff_ids = [*image.config.rootfs.diff_ids, layer.digest]
+        with lab.content.open(layer.digest) as blob:
+            lab.snapshots.unpack(chain_ids(diff_ids)[-1], image.layers[-1], blob)
+        document = config([BIG, TOP, lab.content.read(layer.digest, limit_bytes=1 << 20)])
+        raw = lab.content.read(image.manifest.digest, limit_bytes=1 << 20)
+        old = decode_manifest(raw, media_type=OCI_MANIFEST, what="the loaded image")
+        assert isinstance(old, Manifest)
+        manifest = Manifest(
+            schema_version=2,
+            media_type=OCI_MANIFEST,
+            config=lab.content.put(document, OCI_CONFIG),
+            layers=[*old.layers, layer],
+        )
+        lab.content.set_tag("docker.io/library/committed:1", lab.content.put(encode(manifest), OCI_MANIFEST))
+    lab.snapshots.remove(CONTAINER)
+
+
+async def collect(lab: Lab) -> None:
+    if not lab.content.tags():
+        await load(lab)
+    lab.content.put(b"litter", "text/plain")
+    lab.snapshots.unpack(Digest.of(TOP), None, io.BytesIO(TOP))
+    await lab.images.delete("loaded:1", force=True)
+
+
+SCENARIOS = {"load": load, "pull": pull, "commit": commit, "collect": collect}
+
+
+async def main(root: str, scenario: str) -> None:
+    lab = None
+    for attempt in range(1, 4):
+        try:
+            lab = lab or Lab(root)
+            await lab.images.start()
+            await SCENARIOS[scenario](lab)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            assert "No space left" in text, text
+            continue
+        break
+    assert lab is not None
+    await lab.close()
+    found = [*verify(lab.content, lab.snapshots), *leftovers(lab.content, lab.snapshots.root_dir)]
+    in_trash = [path for path in found if "/trash/" in str(path)]
+    print(attempt, len(in_trash))
+    assert in_trash == found, found
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
