@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 
+from pier.kernel.paths import BTRFS_SUPER_MAGIC, closing, fs_magic
 from pier.kernel.syscalls import SYS, libc, prototype, raise_errno
 
 AT_FDCWD = -100
@@ -244,7 +245,9 @@ def filesystem_type(path: str) -> str:
             fields = line.split()
             if fields[2] == wanted:
                 return fields[fields.index("-") + 1]
-    return ""
+    # btrfs gives every subvolume a device number of its own, which no mount has.
+    with closing(os.open(path, os.O_PATH | os.O_CLOEXEC)) as fd:
+        return "btrfs" if fs_magic(fd) == BTRFS_SUPER_MAGIC else ""
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

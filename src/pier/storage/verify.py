@@ -1,7 +1,7 @@
-"""Is the store whole? Everything that names reach is there and is what its digest says, and nothing else is lying about.
+"""Is the store whole? What names reach is there and is what its digest says, and nothing else is lying about.
 
-Read only, for `system check` and for tests after a kill or a full disk. A daemon that runs may be looked at too: what it
-is writing at the moment is not taken for damage, but what it deletes meanwhile may be.
+Read only, for `system check` and for tests after a kill or a full disk. A daemon that runs may be looked at too: what
+it is writing at the moment is not taken for damage, but what it deletes meanwhile may be.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ def verify(content: ContentStore, snapshots: Snapshotter, *, deep: bool = True) 
     found = [*_layout(content), *_blobs(content, deep=deep)]
     for root in content.roots():
         found += _reachable(content, snapshots, root, 0)
-    return found + [*_layers(snapshots), *_claims(snapshots)]
+    return [*found, *_layers(snapshots), *_claims(snapshots)]
 
 
 def leftovers(content: ContentStore, root_dir: str) -> list[str]:
-    """What writes and removals that were cut have left; `root_dir` is the snapshot driver's. None after a start that has
-    had time to clean up, but for downloads that can go on."""
+    """What writes and removals that were cut have left; `root_dir` is the snapshot driver's.
+
+    Nothing after a start that has had time to clean up, but for downloads that can go on, which are not listed.
+    """
     folders = [os.path.join(content.root, "ingest"), *(os.path.join(root_dir, name) for name in ("partial", "trash"))]
     paths = [os.path.join(folder, name) for folder in folders for name in os.listdir(folder)]
     return [path for path in paths if not path.endswith(".part")]

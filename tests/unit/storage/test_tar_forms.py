@@ -16,7 +16,6 @@ import pytest
 from pier.kernel.paths import closing
 from pier.storage import acl, layer
 from pier.storage.errors import BadArchive, TooLarge
-from pier.storage.layer import LayerLimits
 from pier.storage.tar import TarReader
 from pier.storage.tar_header import Sparse
 
@@ -27,10 +26,10 @@ pytestmark = pytest.mark.root
 MIB = 1 << 20
 
 
-def unpack(data: bytes, root: Path, limits: LayerLimits = LayerLimits()) -> None:
+def unpack(data: bytes, root: Path) -> None:
     root.mkdir(exist_ok=True)
     with closing(os.open(root, os.O_RDONLY)) as fd:
-        layer.unpack(io.BytesIO(data), fd, limits)
+        layer.unpack(io.BytesIO(data), fd)
 
 
 def pax(records: dict[str, str], data: bytes = b"", name: str = "GNUSparseFile.0/f") -> bytes:

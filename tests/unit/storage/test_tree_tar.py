@@ -79,8 +79,8 @@ def grow(tree: dict[bytes, Any], where: bytes) -> None:
             os.chmod(path, given_["mode"])
         for key, value in given_["xattrs"].items():
             with contextlib.suppress(OSError):  # user.* on special files
-                value = CAPABILITY if key == b"security.capability" else value
-                os.setxattr(path, key, value, follow_symlinks=False)
+                fit = CAPABILITY if key == b"security.capability" else value
+                os.setxattr(path, key, fit, follow_symlinks=False)
         os.utime(path, ns=(0, given_["time"]), follow_symlinks=False)
 
 
