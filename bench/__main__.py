@@ -20,6 +20,7 @@ import bench_growth
 import bench_log
 import bench_memory
 import bench_parallel
+import bench_pull
 import bench_run
 import bench_runtime
 import engines
@@ -53,6 +54,7 @@ def main() -> None:
             "runtime": lambda: bench_runtime.measure(compared, rounds, archive),
             "cold": lambda: bench_cold.measure(compared, rounds, archive),
         }
+        benches["pull"] = lambda: bench_pull.measure(compared, folder / "pull", rounds)
         wanted = sys.argv[1:] or list(benches)
         rows = []
         for name in wanted:

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +95,13 @@ def forget_bridge(number: int = 1) -> None:
     subprocess.run(["ip", "link", "delete", bridge(number)], check=False, capture_output=True)
 
 
-def start_pierd(folder: Path, number: int = 1) -> subprocess.Popen[bytes]:
-    """Start a daemon on `folder`; returns when it answers. `number` keeps apart what a machine has only one of."""
+def start_pierd(
+    folder: Path, number: int = 1, *, within: Sequence[str] = (), more: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a daemon on `folder`; returns when it answers. `number` keeps apart what a machine has only one of.
+
+    `within` is the beginning of a command line that executes the rest, `more` are flags that go before the usual ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "daemon.json").write_text("{}")
     flags = {
@@ -109,7 +114,11 @@ def start_pierd(folder: Path, number: int = 1) -> subprocess.Popen[bytes]:
         "--host": f"unix://{folder}/run/pier.sock",
         "--pidfile": folder / "pier.pid",
     }
-    argv = [str(BIN / "pierd"), *[str(word) for flag in flags.items() for word in flag]]
+    for flag in more[::2]:
+        flags.pop(flag, None)
+    if "--bridge" in more:
+        del flags["--bip"]
+    argv = [*within, str(BIN / "pierd"), *[str(word) for flag in flags.items() for word in flag], *more]
     with (folder / "pierd.log").open("ab") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     wait_for(f"{folder}/run/pier.sock", process)

@@ -43,3 +43,16 @@ def parent(pid: int) -> int:
 
 def children(pid: int) -> list[int]:
     return [other for other in all_pids() if parent(other) == pid]
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak of the resident set begin anew (proc(5), clear_refs)."""
+    (PROC / str(pid) / "clear_refs").write_text("5")
+
+
+def peak_mb(pid: int) -> float:
+    """The most that was resident since the start, or since `forget_peak`, in MB."""
+    for line in (PROC / str(pid) / "status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"process {pid} has no peak")
