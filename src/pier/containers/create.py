@@ -68,6 +68,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         networking=body.networking_config,
         mac_address=mac,
         id_map=id_map,
+        oci_runtime=host.runtime,
     )
     name_host(record, os.uname().nodename)
     try:

@@ -23,7 +23,10 @@ def _cgroup(world: World, container: Container) -> Cgroup:
 
 
 async def pause(world: World, container: Container) -> None:
-    """Freeze every process of a running container. Raises NotRunning, Restarting, AlreadyPaused, OSError."""
+    """Freeze every process of a running container.
+
+    Raises NotRunning, Restarting, AlreadyPaused, MonitorError, OSError.
+    """
     async with container.lock:
         state = container.record.state
         if state.status == "paused":
@@ -36,14 +39,17 @@ async def pause(world: World, container: Container) -> None:
 
 
 async def _freeze(world: World, container: Container) -> None:
-    await asyncio.to_thread(_cgroup(world, container).freeze)
+    if container.monitor is not None and container.monitor.foreign:
+        await container.monitor.pause()
+    else:
+        await asyncio.to_thread(_cgroup(world, container).freeze)
     container.record.state.status = "paused"
     await world.save(container)
     world.publish(container, "pause")
 
 
 async def unpause(world: World, container: Container) -> None:
-    """Let a paused container go on. Raises NotPaused, OSError."""
+    """Let a paused container go on. Raises NotPaused, MonitorError, OSError."""
     if not await thaw(world, container):
         raise NotPaused(id=container.id)
     world.publish(container, "unpause")
@@ -59,6 +65,9 @@ async def thaw(world: World, container: Container) -> bool:
 
 
 async def _thaw(world: World, container: Container) -> None:
-    await asyncio.to_thread(_cgroup(world, container).thaw)
+    if container.monitor is not None and container.monitor.foreign:
+        await container.monitor.resume()
+    else:
+        await asyncio.to_thread(_cgroup(world, container).thaw)
     container.record.state.status = "running"
     await world.save(container)

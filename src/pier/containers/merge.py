@@ -106,6 +106,7 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
     default_cgroupns = daemon.default_cgroupns_mode or ("host" if given.privileged else "private")
     return msgspec.structs.replace(
         given,
+        runtime=daemon.oci_runtimes.name_for(given.runtime),
         network_mode="bridge" if mode in ("", "default") else mode,
         ipc_mode=given.ipc_mode or "private",
         userns_mode=given.userns_mode or options.userns,
@@ -119,7 +120,6 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
         memory_swappiness=None if given.memory_swappiness == -1 else given.memory_swappiness,
         pids_limit=given.pids_limit if (given.pids_limit or 0) > 0 else None,
         oom_kill_disable=bool(given.oom_kill_disable),
-        runtime=given.runtime or "runc",
         restart_policy=msgspec.structs.replace(given.restart_policy, name=given.restart_policy.name or "no"),
         init=given.init if given.init is not None or not daemon.init else True,
         dns=given.dns or [],

@@ -61,6 +61,8 @@ class Record(msgspec.Struct, kw_only=True):
     mac_address: str = ""
     id_map: IdMap | None = None
     """Of its user namespace, decided when it was created: its files on disk have these owners."""
+    oci_runtime: str = ""
+    """The runtime that makes it; empty: Pier's own, whatever `host_config` calls it (records had `runc` for that)."""
     state: State = field(default_factory=State)
     restart_count: int = 0
     stopped_by_user: bool = False

@@ -24,6 +24,8 @@ from pier.containers.start import cgroups_path
 from pier.containers.world import Container, World, log
 from pier.errors import PierError
 from pier.kernel.cgroups import Cgroup, CgroupError
+from pier.runtime.client import clear_lost
+from pier.runtime.foreign import runtime_of
 from pier.runtime.request import ExitRecord
 from pier.state import Delete
 
@@ -80,6 +82,7 @@ async def _settle_lost(world: World, container: Container, ended: ExitRecord | N
     """A run that ended while no daemon looked; without an exit file its monitor was killed, or the machine stopped."""
     record = container.record
     await asyncio.to_thread(_clean_cgroup, world, record)
+    await _clean_runtime(world, record)
     with contextlib.suppress(PierError, OSError):
         await world.networks.release(record.id)
     ended = ended or ExitRecord(LOST, time.time_ns())
@@ -106,6 +109,17 @@ def _clean_cgroup(world: World, record: Record) -> None:
         cgroup.remove()
     except (CgroupError, OSError) as error:
         log.warning("the cgroup of container %s cannot be removed: %s", record.id[:12], error)
+
+
+async def _clean_runtime(world: World, record: Record) -> None:
+    """Have another runtime forget what its monitor could not have it forget."""
+    try:
+        command = world.config.oci_runtimes.command(record.oci_runtime)
+    except PierError as error:
+        log.warning("what the runtime of container %s has left stays: %s", record.id[:12], error)
+        return
+    if command:
+        await clear_lost(runtime_of(command, world.config.exec_dir(record.id), record.id))
 
 
 async def finish_removals(world: World) -> list[str]:

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from pier.containers.record import Record
 from pier.containers.spec_security import DEFAULT_CAPABILITIES, parse_security_opts
@@ -40,12 +41,17 @@ class SeccompCache:
 
     async def path_for(self, record: Record, capabilities: Sequence[str]) -> str | None:
         """The filter of a container with these capabilities; None: unconfined. Raises BadSeccompProfile, OSError."""
+        chosen = self._chosen(record)
+        return None if chosen == UNCONFINED else await self._path(chosen, capabilities)
+
+    async def profile_for(self, record: Record, capabilities: Sequence[str]) -> dict[str, Any] | None:
+        """The same, not compiled: OCI's `linux.seccomp`. Raises BadSeccompProfile, OSError."""
+        chosen = self._chosen(record)
+        return None if chosen == UNCONFINED else await asyncio.to_thread(oci_profile, chosen, capabilities)
+
+    def _chosen(self, record: Record) -> str:
         chosen = parse_security_opts(record.host_config.security_opt or ()).seccomp
-        if not chosen:
-            chosen = UNCONFINED if record.host_config.privileged else self._daemon_profile
-        if chosen == UNCONFINED:
-            return None
-        return await self._path(chosen, capabilities)
+        return chosen or (UNCONFINED if record.host_config.privileged else self._daemon_profile)
 
     async def _path(self, profile: str, capabilities: Sequence[str]) -> str | None:
         key = (profile, tuple(sorted(capabilities)))
@@ -68,12 +74,21 @@ def make_filter(folder: str, profile: str, capabilities: Sequence[str]) -> str |
     path = f"{folder}/{digest}.bpf"
     if os.path.exists(path):
         return path
-    source = seccomp_default.default_profile() if profile == BUILTIN else seccomp_default.load(text)
-    resolved = seccomp_default.resolve(source, capabilities)
+    resolved = _resolve(profile, text, capabilities)
     if resolved is None:
         return None
     _write_whole(path, compile_profile(resolved))
     return path
+
+
+def oci_profile(profile: str, capabilities: Sequence[str]) -> dict[str, Any] | None:
+    """OCI's `linux.seccomp` of what `make_filter` would compile. Blocking. Raises BadSeccompProfile, OSError."""
+    return _resolve(profile, _text(profile), capabilities)
+
+
+def _resolve(profile: str, text: bytes, capabilities: Sequence[str]) -> dict[str, Any] | None:
+    source = seccomp_default.default_profile() if profile == BUILTIN else seccomp_default.load(text)
+    return seccomp_default.resolve(source, capabilities)
 
 
 def _text(profile: str) -> bytes:

@@ -13,7 +13,16 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from pier.containers import etc_files, spec, spec_mounts, spec_resources, spec_security, userns, validate
+from pier.containers import (
+    etc_files,
+    spec,
+    spec_foreign,
+    spec_mounts,
+    spec_resources,
+    spec_security,
+    userns,
+    validate,
+)
 from pier.containers.create import ensure_source
 from pier.containers.record import Record, Status, mark_failed, mark_started
 from pier.containers.world import Container, World
@@ -162,7 +171,15 @@ async def build_request(world: World, record: Record, endpoint: Endpoint | None)
         no_new_privileges=world.config.no_new_privileges,
     )
     runtime_spec = spec.runtime_spec(record, facts)
-    filter_path = await world.seccomp.path_for(record, runtime_spec["process"]["capabilities"]["bounding"])
+    bounding = runtime_spec["process"]["capabilities"]["bounding"]
+    command = world.config.oci_runtimes.command(record.oci_runtime)
+    filter_path = None
+    if command:
+        profile = await world.seccomp.profile_for(record, bounding)
+        init = spec_foreign.find_init(record.oci_runtime) if host.init else ""
+        runtime_spec = spec_foreign.adapt(runtime_spec, seccomp=profile, init=init)
+    else:
+        filter_path = await world.seccomp.path_for(record, bounding)
     texts = {} if sharing else _etc_texts(world, record, endpoint)
     root = await asyncio.to_thread(_make_ready, world, record, texts)
     return StartRequest(
@@ -178,7 +195,8 @@ async def build_request(world: World, record: Record, endpoint: Endpoint | None)
         log=world.config.log_file(record.id, host.log_config),
         interfaces=list(endpoint.interfaces) if endpoint else [],
         seccomp_bpf=filter_path,
-        init=bool(host.init),
+        init=bool(host.init) and not command,
+        oci_runtime=command,
         requested=spec.requested(host),
     )
 

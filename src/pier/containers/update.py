@@ -133,8 +133,11 @@ async def _change(world: World, container: Container, after: HostConfig, limits:
     try:
         await world.save(container)
         if limits and container.monitor is not None and record.state.pid:
-            cgroup = Cgroup(world.config.cgroups, cgroups_path(world, record))
-            await asyncio.to_thread(cgroup.update, limits)
+            if container.monitor.foreign:
+                await container.monitor.update(limits)
+            else:
+                cgroup = Cgroup(world.config.cgroups, cgroups_path(world, record))
+                await asyncio.to_thread(cgroup.update, limits)
     except BaseException as error:
         record.host_config = before
         await world.save(container)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pier.containers import subids
+from pier.containers.oci_runtimes import OWN
 from pier.containers.record import Record
 from pier.containers.subids import NoIdsLeft, Range
 from pier.containers.world import World
@@ -86,6 +87,10 @@ def check(host: HostConfig) -> None:
         (
             host.ipc_mode == "host",
             "cannot share the host's IPC namespace when user namespaces are enabled",
+        ),
+        (
+            host.runtime not in ("", OWN),
+            f"the runtime {host.runtime} gets no user namespace from Pier: use --userns=host, or --runtime {OWN}",
         ),
     )
     for is_wrong, what in wrong:

@@ -14,7 +14,6 @@ from pier.storage.quota_size import parse_size
 
 MIN_MEMORY = 6 << 20
 NS_PER_MS = 1_000_000
-RUNTIMES = frozenset({"", "runc", "pier", "io.containerd.runc.v2"})
 ID_MAX = 2**31 - 1
 
 _ENV_NAME = re.compile(r"[^=\0]+")
@@ -200,8 +199,6 @@ def check_modes(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
     if host.network_mode.startswith("container:"):
         check_joined_network(config, host)
-    if host.runtime not in RUNTIMES:
-        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
     if host.isolation not in ("", "default"):
         raise InvalidParameter(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     check_host_names(config)

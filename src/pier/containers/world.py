@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from pier.containers import log_config, names
+from pier.containers.oci_runtimes import OciRuntimes
 from pier.containers.record import Record
 from pier.events import EventBus
 from pier.kernel.cgroups import Layout
@@ -84,6 +85,10 @@ class Filters(Protocol):
         """Path of the compiled seccomp filter of a container; None: unconfined."""
         ...
 
+    async def profile_for(self, record: Record, capabilities: Sequence[str]) -> dict[str, Any] | None:
+        """The same as OCI's `linux.seccomp`, for another runtime."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ContainersConfig:
@@ -108,6 +113,7 @@ class ContainersConfig:
     dns_opts: Sequence[str] = ()
     dns_search: Sequence[str] = ()
     host_gateway_ips: Sequence[str] = ()
+    oci_runtimes: OciRuntimes = field(default_factory=OciRuntimes)
 
     def container_dir(self, id: str) -> str:
         return f"{self.data_root}/containers/{id}"

@@ -15,7 +15,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from pier.containers.oci_runtimes import OWN
+from pier.engine import runtimes
 from pier.engine.options import INERT
+from pier.engine.runtimes import RuntimeEntry
 from pier.engine.values import BadValue, size_bytes
 from pier.errors import PierError
 from pier.model.host_config import Ulimit
@@ -117,6 +120,10 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     default_cgroupns_mode: Annotated[str, Flag('Default cgroup namespace mode ("host" | "private")')] = ""
     default_shm_size: Annotated[int, Flag("Default shm size for containers")] = 64 << 20
     default_ulimits: Annotated[dict[str, Ulimit], Flag("Default ulimits for containers", name="default-ulimit")] = {}
+    default_runtime: Annotated[str, Flag("Default OCI runtime for containers")] = OWN
+    runtimes: Annotated[
+        dict[str, RuntimeEntry], Flag("Register an additional OCI compatible runtime, as NAME=PATH", name="add-runtime")
+    ] = {}
     init: Annotated[bool, Flag("Run an init in the container to forward signals and reap processes")] = False
     userns_remap: Annotated[str, Flag("User/Group setting for user namespaces")] = ""
     no_new_privileges: Annotated[bool, Flag("Set no-new-privileges by default for new containers")] = False
@@ -165,6 +172,8 @@ def load(flags: dict[str, Any], *, path: str = DEFAULT_FILE, path_given: bool = 
     values = read_file(path, must_exist=path_given)
     check_keys(values, flags, path)
     merged = values | flags
+    if isinstance(values.get("runtimes"), dict) and "runtimes" in flags:
+        merged["runtimes"] = values["runtimes"] | flags["runtimes"]
     warnings = check_inert(merged, path)
     config = build(merged, path)
     return Loaded(config, warnings)
@@ -272,6 +281,7 @@ def find_problem(config: DaemonConfig) -> str:
         (_bad_subnet, [pool.base for pool in config.default_address_pools]),
     )
     found = [text for is_wrong, text in wrong if is_wrong]
+    found += filter(None, [runtimes.problem(config.runtimes, config.default_runtime)])
     found += [problem for check, items in checks for item in items if (problem := check(item))]
     return found[0] if found else ""
 

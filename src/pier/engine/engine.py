@@ -18,8 +18,9 @@ from functools import partial
 from ipaddress import IPv4Network
 
 from pier.containers import ContainersConfig, ContainerService
+from pier.containers.oci_runtimes import OciRuntimes
 from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
-from pier.engine import host, prerequisites, remap
+from pier.engine import host, prerequisites, remap, runtimes
 from pier.engine.config import DaemonConfig
 from pier.engine.lock import FolderLock
 from pier.engine.reload import attributes, merge
@@ -55,6 +56,7 @@ class Engine:
     events: EventBus
     system: System
     _registries: Registries
+    _oci_runtimes: OciRuntimes
     _stack: AsyncExitStack
 
     @classmethod
@@ -74,6 +76,7 @@ class Engine:
         config = self.config
         self._registries.reconfigure(registries_config(config, os.environ), Backoff(config.max_download_attempts))
         self.images.limit_transfers(downloads=config.max_concurrent_downloads, uploads=config.max_concurrent_uploads)
+        self._oci_runtimes.replace(config.default_runtime, runtimes.entries(config.runtimes))
         self.system.reconfigure(config)
         self.events.publish("daemon", "reload", self.system.id, attributes(config))
         return waiting
@@ -124,6 +127,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     stack.push_async_callback(_close_networks, networks)
     _report(await networks.start(_perhaps_running(config)))
 
+    settings = containers_config(config, layout, id_map)
     containers = ContainerService(
         runtime=runtime,
         images=images,
@@ -131,7 +135,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         networks=networks,
         store=state,
         events=events,
-        config=containers_config(config, layout, id_map),
+        config=settings,
     )
     stack.push_async_callback(containers.close)
     images.users_of = containers.users_of
@@ -150,8 +154,20 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         listeners=lambda: events.listeners,
         lacking=networks.features,
         remapped=id_map is not None,
+        runtimes=runtimes.About(settings.oci_runtimes),
     )
-    return Engine(config, containers, images, Remote(registries), networks, events, system, registries, stack)
+    return Engine(
+        config,
+        containers,
+        images,
+        Remote(registries),
+        networks,
+        events,
+        system,
+        registries,
+        settings.oci_runtimes,
+        stack,
+    )
 
 
 def _take_folders(config: DaemonConfig, stack: AsyncExitStack) -> None:
@@ -264,6 +280,7 @@ def containers_config(config: DaemonConfig, layout: Layout, id_map: IdMap | None
         dns_opts=config.dns_opts,
         dns_search=config.dns_search,
         host_gateway_ips=config.host_gateway_ips,
+        oci_runtimes=runtimes.registered(config.default_runtime, config.runtimes),
     )
 
 

@@ -50,9 +50,6 @@ INERT: dict[str, Inert] = {
     "default-gateway-v6": Inert("str", NO_IPV6),
     "default-ipc-mode": Inert("str", "containers get a private IPC namespace", harmless=("private",)),
     "default-network-opts": Inert("map", "only the default bridge exists for now", flag="default-network-opt"),
-    "default-runtime": Inert(
-        "str", "containers run in Pier's own runtime", refused=True, harmless=("runc", "pier", "io.containerd.runc.v2")
-    ),
     "exec-opts": Inert(
         "list", "cgroups are managed directly", harmless=(["native.cgroupdriver=cgroupfs"],), flag="exec-opt"
     ),
@@ -72,7 +69,6 @@ INERT: dict[str, Inert] = {
     "oom-score-adjust": Inert("int", "set OOMScoreAdjust= in the systemd unit"),
     "raw-logs": Inert("bool", "the daemon's log has no colors", harmless=(True, False)),
     "rootless": Inert("bool", "rootless mode is not implemented yet", refused=True, harmless=(False,)),
-    "runtimes": Inert("map", "containers run in Pier's own runtime", flag="add-runtime"),
     "selinux-enabled": Inert("bool", "SELinux labels are not implemented yet", refused=True, harmless=(False,)),
     "swarm-default-advertise-addr": Inert("str", NO_SWARM),
     "tls": Inert("bool", NO_TCP, harmless=(False,)),

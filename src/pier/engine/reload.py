@@ -10,6 +10,7 @@ from pier.engine.config import DaemonConfig, keys
 
 RELOADABLE: Final = (
     "debug",
+    "default_runtime",
     "insecure_registries",
     "labels",
     "log_level",
@@ -18,6 +19,7 @@ RELOADABLE: Final = (
     "max_download_attempts",
     "proxies",
     "registry_mirrors",
+    "runtimes",
 )
 """Fields of `DaemonConfig`."""
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import pier
 from pier.engine.config import DaemonConfig
 from pier.engine.host import Host, Limits
+from pier.engine.runtimes import About
 from pier.kernel.cgroups import Layout
 from pier.model.container import ContainerSummary
 from pier.model.filters import Filters
@@ -24,7 +25,6 @@ from pier.model.system import (
     NetworkAddressPool,
     PluginsInfo,
     RegistryServiceConfig,
-    Runtime,
     SystemInfo,
     SystemVersion,
     SystemVersionPlatform,
@@ -65,6 +65,7 @@ class System:
         images: Images,
         listeners: Callable[[], int],
         lacking: Sequence[str],
+        runtimes: About,
         remapped: bool = False,
     ) -> None:
         self._config = config
@@ -78,6 +79,7 @@ class System:
         self._images = images
         self._listeners = listeners
         self._lacking = lacking
+        self._runtimes = runtimes
         self._remapped = remapped
 
     def reconfigure(self, config: DaemonConfig) -> None:
@@ -160,8 +162,8 @@ class System:
             labels=list(config.labels),
             experimental_build=config.experimental,
             server_version=pier.__version__,
-            runtimes={"pier": Runtime(path="pierd"), "runc": Runtime(path="pierd")},
-            default_runtime="pier",
+            runtimes=await self._runtimes.all(),
+            default_runtime=self._runtimes.default,
             live_restore_enabled=True,
             init_binary="pier-init",
             security_options=security_options(config, self._layout, remapped=self._remapped),

@@ -22,7 +22,7 @@ from pier.kernel.paths import closing
 from pier.runtime import network, program, wire
 from pier.runtime.init import Report, Stdio, is_new, leave_host_mounts, make_mount_private
 from pier.runtime.oci_call import OciRuntime, RuntimeFailed
-from pier.runtime.request import ExecRequest, OverlayRoot, StartRequest, Supervision
+from pier.runtime.request import BindRoot, ExecRequest, OverlayRoot, StartRequest, Supervision
 
 
 class ForeignMaker:
@@ -168,14 +168,17 @@ def oci_process(ready: program.Program) -> dict[str, Any]:
 
 
 def _mount_root(request: StartRequest, place: str) -> int:
-    """Mount the layers in a new mount namespace of this process's; returns a descriptor of the root."""
+    """Mount the root file system in a new mount namespace of this process's; returns a descriptor of the root."""
     root = request.root
-    if not isinstance(root, OverlayRoot):
-        raise ValueError("a container of another runtime needs a root made of layers")
     namespaces.unshare(namespaces.CLONE_NEWNS)
     leave_host_mounts(request.spec["linux"])
     make_mount_private(place)
-    fd = mounts.mount_overlay(root.lower, root.upper, root.work)
+    if isinstance(root, OverlayRoot):
+        fd = mounts.mount_overlay(root.lower, root.upper, root.work)
+    elif isinstance(root, BindRoot):
+        fd = mounts.open_tree(mounts.AT_FDCWD, root.path, clone=True, recursive=True)
+    else:
+        raise ValueError("the container's root file system is mounted already")
     with closing(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as place_fd:
         mounts.move_mount(fd, place_fd, place)
     return fd

@@ -33,6 +33,8 @@ class FakeMonitor:
     def __init__(self, id: str, exec_dir: str) -> None:
         self.id, self.exec_dir = id, exec_dir
         self.pid, self.started_at_ns = 4242, 1_700_000_000_000_000_000
+        self.foreign = False
+        self.asked: list[Any] = []
         self.signals: list[int] = []
         self.deaf: set[int] = set()
         self.ooms = 0
@@ -63,6 +65,15 @@ class FakeMonitor:
         if self.ended.done():
             raise MonitorLost
         os.write(end.fd, b"attached")
+
+    async def pause(self) -> None:
+        self.asked.append("pause")
+
+    async def resume(self) -> None:
+        self.asked.append("resume")
+
+    async def update(self, resources: Any) -> None:
+        self.asked.append(resources)
 
     async def resize(self, *, height: int, width: int, exec_id: str | None = None) -> None:
         self.size = (height, width, exec_id)

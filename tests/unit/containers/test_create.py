@@ -17,7 +17,7 @@ async def test_what_is_written_is_what_inspect_shows(house: Any) -> None:
     answer = await house.service.inspect(id[:12], size=True)
     host = answer.host_config
     assert (answer.path, answer.args, answer.config.hostname) == ("sh", [], id[:12])
-    assert (host.network_mode, host.ipc_mode, host.shm_size, host.runtime) == ("bridge", "private", 64 << 20, "runc")
+    assert (host.network_mode, host.ipc_mode, host.shm_size, host.runtime) == ("bridge", "private", 64 << 20, "pier")
     assert (host.memory_swap, host.restart_policy.name, host.log_config.type) == (128 << 20, "no", "json-file")
     assert (answer.size_rw, answer.size_root_fs) == (11, 111)
     assert ("container", id) in house.store.records

@@ -33,7 +33,6 @@ def check(config: dict[str, Any] | None = None, **host: Any) -> list[str]:
         ({"cap_drop": ["cap_foo"]}, 'invalid CapDrop: unknown capability: "CAP_FOO"'),
         ({"ipc_mode": "foo"}, "invalid IPC mode: foo"),
         ({"pid_mode": "foo"}, "invalid PID mode: foo"),
-        ({"runtime": "foo"}, "unknown or invalid runtime name: foo"),
         ({"isolation": "hyperv"}, "invalid isolation (hyperv): linux only supports 'default'"),
         ({"oom_score_adj": 2000}, "Invalid value 2000, range for oom score adj is [-1000, 1000]"),
         (

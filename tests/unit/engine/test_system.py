@@ -4,8 +4,10 @@ from typing import Any
 import pytest
 
 from pier.api.versions import NEWEST, OLDEST, text
+from pier.containers.oci_runtimes import OciRuntimes
 from pier.engine.config import DaemonConfig, Proxies
 from pier.engine.host import Host, limits
+from pier.engine.runtimes import About
 from pier.engine.system import System, registry_config, security_options, without_secret
 from pier.kernel.cgroups import Layout
 from pier.model.container import ContainerSummary
@@ -43,6 +45,7 @@ def made(config: DaemonConfig) -> System:
         images=Images(),
         listeners=lambda: 3,
         lacking=["no NAT in this kernel"],
+        runtimes=About(OciRuntimes()),
     )
 
 
