@@ -36,4 +36,8 @@ def merge(before: DaemonConfig, wanted: DaemonConfig) -> tuple[DaemonConfig, lis
 def attributes(config: DaemonConfig) -> dict[str, str]:
     """What the event of a reload says is in force, by key."""
     names = keys()  # without the proxies, which may hold a password
-    return {names[name]: msgspec.json.encode(getattr(config, name)).decode() for name in RELOADABLE if name in names}
+    return {names[name]: _text(getattr(config, name)) for name in RELOADABLE if name in names}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
