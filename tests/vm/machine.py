@@ -25,8 +25,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 QEMU = "qemu-system-x86_64"
 MEMORY_MIB = 1024
 TIMEOUT_S = 120
-MODULES = ("overlay", "veth", "bridge", "nf_tables", "virtio_pci", "virtio_blk")
-"""What Pier needs of the kernel that distributions build as modules, and the disk's driver."""
+MODULES = ("overlay", "veth", "bridge", "nf_tables", "virtio_pci", "virtio_blk", "ext4")
+"""What Pier needs of the kernel that distributions build as modules, the disks' driver, and a file system for one."""
+STORE_BYTES = 64 << 20
 
 
 COMMAND_LINE = (
@@ -96,12 +97,16 @@ def unpack_kernel(package: Path, folder: Path) -> tuple[Path, Path]:
 def boot(kernel: Path, initrd: Path, folder: Path) -> Session:
     """Run the machine until it powers itself off or its time is over."""
     console, results = folder / "console", folder / "results"
+    with open(folder / "store", "wb") as store:  # the guest's /dev/vdb, to make a file system on
+        store.truncate(STORE_BYTES)
     command = [
         QEMU,
         *("-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1", "-m", str(MEMORY_MIB)),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-net", "none"),
         *("-blockdev", "driver=null-co,node-name=disk,size=16777216,read-zeroes=on"),
         *("-device", "virtio-blk-pci,drive=disk"),
+        *("-blockdev", f"driver=file,node-name=store,filename={folder / 'store'}"),
+        *("-device", "virtio-blk-pci,drive=store"),
         *("-kernel", str(kernel), "-initrd", str(initrd)),
         *("-append", COMMAND_LINE),
         *("-serial", f"file:{console}", "-serial", f"file:{results}"),
