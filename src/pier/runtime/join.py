@@ -24,7 +24,7 @@ from pier.kernel.namespaces import (
     CLONE_NEWUTS,
 )
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root, require_fs
-from pier.runtime import idmap, program
+from pier.runtime import idmap, program, remap
 from pier.runtime.init import (
     Report,
     Stage,
@@ -89,26 +89,14 @@ def enter(
             stdio = _open_terminal(request, root_fd, report)
     use_stdio(stdio)
     become_user(ready)
-    go_on_inside(report)
+    # The sibling is born in the pid namespace that was joined.
+    remap.go_on_in_sibling(namespaces.fork_sibling, report.pass_on)
     if request.process.get("terminal"):
         process.make_controlling_terminal(0)
     else:
         os.setsid()
     ready = ready._replace(labels=program.open_labels(request.process))
     finish(ready, report, set(), stage)
-
-
-def go_on_inside(report: Report) -> None:
-    """Return in a sibling of this process, born in the pid namespace that was joined; this one ends."""
-    held, holding = os.pipe2(os.O_CLOEXEC)
-    pid = namespaces.fork_sibling()
-    if pid:
-        report.pass_on(pid)
-        os.close(holding)  # the end of this process would close it, once its memory is taken apart
-        os._exit(0)
-    os.close(holding)
-    os.read(held, 1)  # the end of file says that the monitor has been told
-    os.close(held)
 
 
 def _open_terminal(request: ExecRequest, root_fd: int, report: Report) -> Stdio:

@@ -13,6 +13,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from pier.kernel import mounts, namespaces, process
@@ -90,7 +91,8 @@ def cross(
             with closing(os.open(paths["pid"], os.O_RDONLY | os.O_CLOEXEC)) as fd:
                 namespaces.setns(fd, namespaces.CLONE_NEWPID)
         namespaces.setns(user_fd, namespaces.CLONE_NEWUSER)
-    go_on_in_sibling(hand_over, 0 if paths.get("pid") else namespaces.CLONE_NEWPID)
+    new = 0 if paths.get("pid") else namespaces.CLONE_NEWPID
+    go_on_in_sibling(partial(namespaces.fork, new | namespaces.CLONE_PARENT), hand_over)
     process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
     process.prctl(process.PR_SET_DUMPABLE, 0)
     rest = [{"type": "network", "path": "/proc/self/ns/net"}]
@@ -161,12 +163,13 @@ def _show_with_ids_of(user_fd: int, mount_fd: int, path: str) -> None:
         raise OSError(error.errno, "its files cannot be shown with other ids (idmapped mounts)", path) from error
 
 
-def go_on_in_sibling(hand_over: Callable[[int], None], flags: int) -> None:
-    """Return in a new child of this process's parent, in new namespaces of `flags`; this process tells and ends."""
+def go_on_in_sibling(fork: Callable[[], int], hand_over: Callable[[int], None]) -> None:
+    """Return in a new child of this process's parent, which `fork` makes; this process tells of it and ends."""
     held, holding = os.pipe2(os.O_CLOEXEC)
-    pid = namespaces.fork(flags | namespaces.CLONE_PARENT)
+    pid = fork()
     if pid:
         hand_over(pid)
+        os.close(holding)  # the end of this process would close it, once its memory is taken apart
         os._exit(0)
     os.close(holding)
     os.read(held, 1)  # the end of file says that the monitor has been told
