@@ -73,7 +73,8 @@ def test_trap_10_the_hosts_mounts_stay_as_they_are_whatever_a_volume_shares(
             try:
                 await container.read_until(b" /volume/below ")
                 assert Path("/proc/thread-self/mountinfo").read_text() == before
-                line = next(line for line in container.output.decode(errors="replace").splitlines() if " /volume " in line)
+                lines = container.output.decode(errors="replace").splitlines()
+                line = next(line for line in lines if " /volume " in line)
                 assert {"": "", "slave": "master:", "shared": "shared:"}[propagation] in line
             finally:
                 await lab.end()
