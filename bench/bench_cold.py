@@ -80,7 +80,7 @@ def _in_turn(lives: Mapping[str, Callable[[], Mapping[str, float]]], rounds: int
 def _bundle(folder: Path, archive: Path) -> Iterator[Path]:
     (folder / "rootfs").mkdir(parents=True)
     subprocess.run(["tar", "-C", folder / "rootfs", "-xf", archive], check=True)
-    config = spec(f"/{folder.name}")
+    config = spec(f"/{folder.name}", ["true"])
     config["linux"]["seccomp"] = seccomp_default.resolve(seccomp_default.default_profile(), CAPABILITIES)
     (folder / "config.json").write_text(json.dumps(config))
     try:
