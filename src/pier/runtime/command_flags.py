@@ -254,7 +254,7 @@ VERBS: Mapping[str, Verb] = {
         ),
         (0, 0),
     ),
-    "start": Verb("<container-id>", "executes the user defined process in a created container", "command_start"),
+    "start": Verb("<container-id>", "executes the user defined process in a created container", "command_release"),
     "state": Verb("<container-id>", "output the state of a container", "command_watch"),
     "update": Verb(
         "<container-id>",

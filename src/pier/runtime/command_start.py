@@ -1,21 +1,21 @@
-"""`create`, `start`, `run`."""
+"""`create`, `run`."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from typing import NamedTuple
 
 from pier.errors import PierError
-from pier.runtime import console, hooks
+from pier.runtime import console
 from pier.runtime.bundle import Bundle, load
 from pier.runtime.command import Context
 from pier.runtime.command_flags import Line, UsageError
+from pier.runtime.command_release import run_poststart
 from pier.runtime.foreground import Foreground, require_own_terminal
 from pier.runtime.launch import Started, Wishes
 from pier.runtime.launch import create as make
-from pier.runtime.life import destroy, kill_and_wait, status
+from pier.runtime.life import destroy, kill_and_wait
 from pier.runtime.state import Container, StateError
 
 
@@ -33,43 +33,12 @@ def create(context: Context, line: Line) -> int:
     return 0
 
 
-def start(context: Context, line: Line) -> int:
-    """Let the program of a created container run."""
-    container = Container(context.root, line.arguments[0])
-    record = container.load()
-    found = status(container, record)
-    if found == "stopped":
-        raise StateError("cannot start a container that has stopped")
-    if found != "created":
-        raise StateError("cannot start an already running container")
-    try:
-        fifo = os.open(container.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise StateError("container process is already dead") from None
-        raise
-    try:
-        os.unlink(container.fifo)  # of two that start it at once, one gets here
-        os.write(fifo, b"0")
-    except FileNotFoundError:
-        raise StateError("cannot start an already running container") from None
-    finally:
-        os.close(fifo)
-    spec = container.load_spec()
-    _run_poststart(context, container, Bundle(record.bundle, spec, record.rootfs), record.pid)
-    return 0
-
-
 def run(context: Context, line: Line) -> int:
     """Make a container, run its program, and remove it when that has ended; with --detach leave it running."""
     detach = line.on("detach")
     foreground = None if detach else Foreground(subreaper=not line.on("no-subreaper"))
     container, bundle, started = _make(context, line, detach=detach, wait=False)
-    try:
-        _run_poststart(context, container, bundle, started.pid)
-    except OSError:
-        _end(context, container)
-        raise
+    run_poststart(context, container.id, bundle.spec, bundle.path, started.pid)
     if foreground is None:
         return 0
     code = foreground.attend(started.pid, started.terminal)
@@ -107,15 +76,6 @@ def _end(context: Context, container: Container) -> None:
         record = container.load()
         kill_and_wait(container, record)
         destroy(container, record, context.log.warning)
-
-
-def _run_poststart(context: Context, container: Container, bundle: Bundle, pid: int) -> None:
-    state = hooks.state(bundle.spec, container_id=container.id, pid=pid, status="running", bundle=bundle.path)
-    try:
-        hooks.run_all(bundle.spec, "poststart", state)
-    except OSError as error:
-        # runtime.md step 10: the rest goes on as if the hook had succeeded.
-        context.log.warning(str(error))
 
 
 def check_terminal(*, terminal: bool, detach: bool, console_socket: str) -> None:
