@@ -39,7 +39,7 @@ CAPABILITIES = [
     ).split()
 ]
 NAMESPACES = ("mount", "pid", "uts", "ipc", "network", "cgroup")
-SHM_BYTES = 64 * 1024 * 1024
+STANDARD_MOUNTS = default_mounts(shm_size=64 * 1024 * 1024, privileged=False, ipc_mode="private")
 IN_BOX = "/box"
 TIMER = """
 import subprocess, sys, time
@@ -82,7 +82,7 @@ def spec(cgroup: str, args: list[str]) -> dict[str, Any]:
         },
         "root": {"path": "rootfs"},
         "hostname": "bench",
-        "mounts": default_mounts(shm_size=SHM_BYTES, privileged=False, ipc_mode="private"),
+        "mounts": STANDARD_MOUNTS,
         "linux": {
             "cgroupsPath": cgroup,
             "namespaces": [{"type": kind} for kind in NAMESPACES],
@@ -103,7 +103,7 @@ def _zygote(folder: Path, archive: Path) -> Iterator[Callable[[], None]]:
     root = unpack(archive, folder / "rootfs")
     bpf = make_filter(str(folder / "seccomp"), BUILTIN, CAPABILITIES)
     loop = asyncio.new_event_loop()
-    runtime = Runtime()
+    runtime = Runtime(standard_mounts=STANDARD_MOUNTS)
     loop.run_until_complete(runtime.start())
 
     def run() -> None:

@@ -19,6 +19,7 @@ from ipaddress import IPv4Network
 
 from pier.containers import ContainersConfig, ContainerService
 from pier.containers.oci_runtimes import OciRuntimes
+from pier.containers.spec_mounts import default_mounts
 from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
 from pier.engine import host, prerequisites, remap, runtimes
 from pier.engine.config import DaemonConfig
@@ -119,7 +120,9 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     stack.push_async_callback(images.close)
     await images.start()
 
-    runtime = Runtime()
+    runtime = Runtime(
+        standard_mounts=default_mounts(shm_size=config.default_shm_size, privileged=False, ipc_mode="private")
+    )
     await runtime.start()
     stack.push_async_callback(runtime.close)
 

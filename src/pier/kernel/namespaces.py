@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterable
 
 from pier.kernel.syscalls import SYS, libc, prototype, raise_errno
 
@@ -30,6 +31,14 @@ OCI_TYPES = {
 """Names of runtime-spec's `linux.namespaces[].type`, and the flag of each."""
 
 _pidfd_send_signal = prototype(SYS.pidfd_send_signal, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
+
+
+def flags_of(kinds: Iterable[str]) -> int:
+    """The CLONE_NEW* flags of runtime-spec's namespace types. Raises KeyError."""
+    flags = 0
+    for kind in kinds:
+        flags |= OCI_TYPES[kind]
+    return flags
 
 
 def unshare(flags: int) -> None:
@@ -112,3 +121,29 @@ def fork_sibling() -> int:
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
     return pid
+
+
+CLONE_VM = 0x00000100
+CLONE_VFORK = 0x00004000
+CLONE_PARENT_SETTID = 0x00100000
+
+
+def be_reborn(cgroup_fd: int | None) -> int:
+    """Go on in a sibling of this process that has its memory and descriptors: nothing is copied (clone3(2)).
+
+    The sibling is born in the cgroup2 directory behind `cgroup_fd` (None: where this process is) and in the pid
+    namespace that was unshared. Returns there, with its pid as this process sees it. This process stands still
+    (CLONE_VFORK) on a stack that is no longer its own: it must be killed before the sibling executes a program or
+    ends. Only for a process of one thread. Raises OSError.
+    """
+    pid = ctypes.c_int(0)
+    into = 0 if cgroup_fd is None else CLONE_INTO_CGROUP
+    args = clone_args(
+        flags=CLONE_VM | CLONE_VFORK | CLONE_PARENT | CLONE_PARENT_SETTID | into,
+        parent_tid=ctypes.addressof(pid),
+        cgroup=cgroup_fd or 0,
+    )
+    answer = int(_pysyscall(ctypes.c_long(SYS.clone3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
+    if answer < 0:
+        raise_errno("clone3", hex(args.flags))
+    return pid.value

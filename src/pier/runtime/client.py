@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -345,8 +346,10 @@ async def clear_lost(runtime: OciRuntime) -> None:
 class Runtime:
     """Starts containers. One per daemon."""
 
-    def __init__(self, *, python: str = sys.executable) -> None:
+    def __init__(self, *, python: str = sys.executable, standard_mounts: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`standard_mounts` is what most containers mount (runtime-spec's `mounts`): it is made ahead for them."""
         self._python = python
+        self._standard_mounts = standard_mounts
         self._zygote: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._sending = asyncio.Lock()
@@ -354,7 +357,7 @@ class Runtime:
     async def start(self) -> None:
         """Start the zygote. Raises ZygoteLost."""
         try:
-            self._process, sock = await asyncio.to_thread(spawn_zygote, self._python)
+            self._process, sock = await asyncio.to_thread(spawn_zygote, self._python, self._standard_mounts)
         except OSError as error:
             raise ZygoteLost(reason=str(error)) from error
         self._zygote = _packet_socket(sock)
@@ -423,7 +426,9 @@ class Runtime:
             self._process = None
 
 
-def spawn_zygote(python: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def spawn_zygote(
+    python: str, standard_mounts: Sequence[Mapping[str, Any]] = ()
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start the zygote from a read-only mount of the interpreter; returns the process and the daemon's end.
 
     The mount is detached: no path leads to it, none can remount it, and it ends with the last process that runs from
@@ -440,7 +445,7 @@ def spawn_zygote(python: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
     try:
         mounts.mount_setattr(binary, set=mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
         process = subprocess.Popen(
-            [python, "-I", "-S", "-c", boot, str(theirs.fileno())],
+            [python, "-I", "-S", "-c", boot, str(theirs.fileno()), json.dumps([*standard_mounts])],
             executable=f"/proc/self/fd/{binary}",
             pass_fds=(theirs.fileno(), binary),
             stdin=subprocess.DEVNULL,

@@ -36,15 +36,15 @@ class ForeignMaker:
         """The other runtime."""
         return self._runtime
 
-    def first(self, request_fd: int, report: Report, stdio: Stdio) -> int:
-        """Fork the caller that makes the container; returns its pid. It reports as a first process does."""
+    def first(self, request_fd: int, report: Report, stdio: Stdio) -> tuple[int, bool]:
+        """Fork the caller that makes the container. It reports as a first process does, and names it."""
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
 
         def work() -> None:
             request = StartRequest.from_json(wire.read_sealed(request_fd).decode())
             report.pass_on(create(self._runtime, request, report, stdio))
 
-        return _fork_caller(report, [request_fd, *stdio], work)
+        return _fork_caller(report, [request_fd, *stdio], work), False
 
     def exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
         """Fork the caller of one more process; returns its pid."""

@@ -32,6 +32,7 @@ class Report:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._predecessor = False
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -46,6 +47,17 @@ class Report:
         """Another child of the monitor's goes on in this one's place."""
         wire.send(self._sock, {"pid": pid})
 
+    def take_over(self, pid: int) -> None:
+        """This process, `pid`, is the rebirth of the one that the monitor knows, which is to be killed."""
+        wire.send(self._sock, {"pid": pid, "reborn": True})
+        self._predecessor = True
+
+    def settle(self) -> None:
+        """Wait until the process that this one took over from is gone; before this one ends, or is the program."""
+        if self._predecessor:
+            self._predecessor = False
+            wire.receive(self._sock)
+
     def fail(self, error: BaseException) -> NoReturn:
         """Say what went wrong and end. A traceback never leaves: its text goes with the message's class."""
         code = error.exit_code if isinstance(error, ProgramError) else OTHER
@@ -54,6 +66,7 @@ class Report:
             text = f"{type(error).__name__}: {text}"
         with contextlib.suppress(OSError):
             wire.send(self._sock, {"error": text, "exit_code": code})
+            self.settle()
         os._exit(1)
 
 
@@ -70,6 +83,23 @@ class Stdio(NamedTuple):
     stdin: int
     stdout: int
     stderr: int
+
+
+class Prepared(NamedTuple):
+    """What a process has already that becomes a container's first one (`parking`)."""
+
+    namespaces: frozenset[str]
+    """OCI names of those that are new."""
+    host_link: NetlinkSocket | None
+    """Of the host's network namespace."""
+    furniture: rootfs.Furniture
+
+    def fds(self) -> list[int]:
+        links = [] if self.host_link is None else [self.host_link.fileno()]
+        return links + self.furniture.fds()
+
+
+NOTHING_PREPARED = Prepared(frozenset(), None, rootfs.Furniture([]))
 
 
 class Stage:
@@ -130,13 +160,15 @@ class RemappedStage(Stage):
         process.join_session_keyring(keyring_name(self._cgroup.path))
 
 
-def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoReturn:
+def run(
+    request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup, prepared: Prepared = NOTHING_PREPARED
+) -> NoReturn:
     """Be the first process of the container that the StartRequest behind `request_fd` asks for.
 
     Never returns; every failure is reported.
     """
     try:
-        process.close_all_but([report.fileno(), request_fd, *stdio])
+        process.close_all_but([report.fileno(), request_fd, *stdio, *prepared.fds()])
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         process.prctl(process.PR_SET_DUMPABLE, 0)
         cgroup.create()
@@ -154,13 +186,15 @@ def run(request_fd: int, report: Report, stdio: Stdio, cgroup: Cgroup) -> NoRetu
 
             crossed = remap.cross(request, stdio, confine=confine, hand_over=hand_over)
             request, stage = crossed.request, RemappedStage(cgroup, crossed)
-        become_container(request, report, stdio, stage)
+        become_container(request, report, stdio, stage, prepared)
     except BaseException as error:
         report.fail(error)
     os._exit(1)
 
 
-def become_container(request: StartRequest, report: Report, stdio: Stdio, stage: Stage) -> None:
+def become_container(
+    request: StartRequest, report: Report, stdio: Stdio, stage: Stage, prepared: Prepared = NOTHING_PREPARED
+) -> None:
     """Make the container around this process and become its program. Returns only by an exception."""
     spec = request.spec
     linux: dict[str, Any] = spec.get("linux", {})
@@ -170,10 +204,10 @@ def become_container(request: StartRequest, report: Report, stdio: Stdio, stage:
     labels = program.open_labels(spec["process"])
     operations = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources())
     stage.confine(request, report)
-    host_link = NetlinkSocket() if request.interfaces else None
-    enter_namespaces(linux.get("namespaces", []))
+    host_link = NetlinkSocket() if request.interfaces and prepared.host_link is None else prepared.host_link
+    enter_namespaces([item for item in linux.get("namespaces", []) if item["type"] not in prepared.namespaces])
     if is_new(linux, "network"):
-        network.configure(host_link, request.interfaces)
+        network.configure(host_link, request.interfaces, loopback="network" not in prepared.namespaces)
     if host_link is not None:
         host_link.close()
     if is_new(linux, "uts"):
@@ -188,7 +222,7 @@ def become_container(request: StartRequest, report: Report, stdio: Stdio, stage:
         root_fd = stack.enter_context(closing(_mount_root(request)))
         stage.rooted()
         null_fd = stack.enter_context(closing(rootfs.open_null()))
-        tree = rootfs.Tree(root_fd, null_fd)
+        tree = rootfs.Tree(root_fd, null_fd, prepared.furniture)
         for operation in operations:
             try:
                 operation.execute(tree)
@@ -401,6 +435,7 @@ def become_user(ready: program.Program, *, make_cwd: bool = False) -> None:
 def finish(ready: program.Program, report: Report, requested: set[str], stage: Stage) -> NoReturn:
     """The last steps: limits, and execve. Never returns; raises what `Report.fail` reports."""
     program.set_limits(ready.process.get("rlimits", []), requested, report.warn)
+    report.settle()
     program.execute(ready, stage.ready, die_with_parent=stage.die_with_parent, keep_fds=stage.keep_fds)
 
 

@@ -30,7 +30,7 @@ class Maker(Protocol):
     def runtime(self) -> OciRuntime | None:
         """What signals and pauses are left to; None: the kernel."""
 
-    def first(self, request_fd: int, report: Report, stdio: Stdio) -> int: ...
+    def first(self, request_fd: int, report: Report, stdio: Stdio) -> tuple[int, bool]: ...
     def exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int: ...
     def errand(self, report: Report, verb: str, *rest: str, resources: dict[str, Any] | None = None) -> int: ...
     def settled(self, known: set[int]) -> None: ...
@@ -51,8 +51,11 @@ class OwnMaker:
         """None: signals and pauses are the kernel's business."""
         return None
 
-    def first(self, request_fd: int, report: Report, stdio: Stdio) -> int:
-        """Fork the first process, in the container's pid namespace and cgroup2; later forks are born there too."""
+    def first(self, request_fd: int, report: Report, stdio: Stdio) -> tuple[int, bool]:
+        """Fork the first process, in the container's pid namespace and cgroup2.
+
+        Returns its pid, and whether it becomes the program itself rather than name another one that does.
+        """
         with closing(os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)) as own:
             _prepare_pid_namespace(self._pid_namespace)
             self._cgroup.create_unified()
@@ -60,7 +63,7 @@ class OwnMaker:
             if pid == 0:
                 self._run_first(request_fd, report, stdio, self._cgroup)
             namespaces.setns(own, namespaces.CLONE_NEWPID)
-        return pid
+        return pid, True
 
     def exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
         """Fork one more process."""

@@ -13,13 +13,18 @@ from pier.kernel.paths import closing
 from pier.runtime.request import Interface
 
 
-def configure(host: NetlinkSocket | None, interfaces: list[Interface]) -> None:
+def configure(host: NetlinkSocket | None, interfaces: list[Interface], *, loopback: bool = True) -> None:
     """Bring up loopback and make `interfaces` in this process's network namespace; `host` belongs to the host's.
+
+    Without `loopback` it is up already.
 
     Raises OSError with the kernel's own words.
     """
+    if not loopback and not interfaces:
+        return
     with NetlinkSocket() as inside:
-        inside.set_loopback_up()
+        if loopback:
+            inside.set_loopback_up()
         if not interfaces:
             return
         assert host is not None

@@ -31,27 +31,41 @@ COPIES = 3
 OUTPUT = b'two "lines"\nof output\n'
 
 
-def rehearse() -> None:
-    """Needs SIGCHLD's default disposition: the children are waited for. What a round has left is collected at once."""
+def rehearse(name: str, rounds: int = 1 + ROUNDS) -> None:
+    """Play in the process called `name`; with one round, only what it has to touch is touched.
+
+    Needs SIGCHLD's default disposition: the children are waited for. What a round has left is collected at once.
+    """
     codes: dict[Any, None] = dict.fromkeys((Monitor.run.__code__, main.__code__))
     cgroup = _own_cgroup()
     daemon, zygote = wire.pair()
     folder = mounts.mount_filesystem("tmpfs", [])  # no path leads to it, and it goes when it is closed
     supervision = Supervision(
-        "", f"/proc/self/fd/{folder}", "/", "/", False, False, False, [], LogFile("/dev/null"), "/proc/self/ns/pid"
+        "",
+        f"/proc/self/fd/{folder}",
+        "/",
+        "/",
+        False,
+        False,
+        False,
+        [],
+        False,
+        LogFile("/dev/null"),
+        "/proc/self/ns/pid",
     )
 
     def note(frame: Any, event: str, argument: object) -> None:
         codes[frame.f_code] = None
 
-    for number in range(1 + ROUNDS):
-        process.set_name("pier-zygote")
+    for number in range(rounds):
+        first = number == 0 and rounds > 1
+        process.set_name(name)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         namespaces.unshare(0)
-        sys.setprofile(None if number else note)
+        sys.setprofile(note if first else None)
         _play(supervision, cgroup, daemon, zygote)
         sys.setprofile(None)
-        if number == 0:
+        if first:
             _lay_side_by_side(codes)
         gc.collect()
     os.close(folder)

@@ -126,6 +126,11 @@ class StartRequest:
         return cls(**fields)
 
 
+PARKED_NAMESPACES = ("ipc", "network", "pid", "uts")
+"""The OCI names of the namespaces that a parked first process has already (`parking`); those of mounts and cgroups show
+the host as it is at the start."""
+
+
 class Supervision(NamedTuple):
     """The part of a start request that the monitor itself needs; the rest is for the container's first process.
 
@@ -141,6 +146,8 @@ class Supervision(NamedTuple):
     stdin_once: bool
     oci_runtime: list[str]
     """As in StartRequest."""
+    ordinary: bool
+    """Whether a parked first process will do: the container's namespaces are the usual ones, and all new."""
     log: LogFile | None
     pid_namespace: str | None
     """Path of the pid namespace to join, "" for a new one, None for the monitor's own."""
@@ -158,6 +165,7 @@ class Supervision(NamedTuple):
             open_stdin=request.open_stdin,
             stdin_once=request.stdin_once,
             oci_runtime=request.oci_runtime,
+            ordinary="user" not in paths and all(paths.get(kind) == "" for kind in PARKED_NAMESPACES),
             log=request.log,
             # One that belongs to a user namespace is the first process's to make (`remap.cross`).
             pid_namespace=None if "user" in paths else paths.get("pid"),

@@ -122,12 +122,32 @@ def parse_flag(word: str) -> tuple[str, str | None]:
     return key, value if equals else None
 
 
+class Furniture(NamedTuple):
+    """File systems that were made before their container was known, and are in no tree yet."""
+
+    filesystems: list[tuple[MountFilesystem, int]]
+    """With a descriptor of the detached mount. A /dev among them has its nodes."""
+
+    def take(self, operation: MountFilesystem) -> int | None:
+        """The descriptor of what `operation` would make, None if it has to; it is the caller's now."""
+        for index, (made, fd) in enumerate(self.filesystems):
+            if made == operation:
+                del self.filesystems[index]
+                return fd
+        return None
+
+    def fds(self) -> list[int]:
+        return [fd for _, fd in self.filesystems]
+
+
 class Tree:
     """The container's root while it is furnished."""
 
-    def __init__(self, root_fd: int, null_fd: int) -> None:
+    def __init__(self, root_fd: int, null_fd: int, furniture: Furniture) -> None:
         self.root_fd = root_fd
         self.null_fd = null_fd
+        self.furniture = furniture
+        self.nodes_made = False
         self.dev_fd: int | None = None
         self.pts_fd: int | None = None
 
@@ -181,10 +201,16 @@ class MountFilesystem(NamedTuple):
         data = ",".join(key if value is None else f"{key}={value}" for key, value in self.options.filesystem)
         return f"mount {self.fstype} on {self.destination} ({data}) attributes {self.options.set:#x}"
 
-    def execute(self, tree: Tree) -> None:
+    def make(self) -> int:
+        """A descriptor of the file system, mounted nowhere yet."""
         options = self.options
         attributes = options.set if not options.copy_up else options.set & ~mounts.MOUNT_ATTR_RDONLY
-        fd = mounts.mount_filesystem(self.fstype, options.filesystem, attributes, source=self.source)
+        return mounts.mount_filesystem(self.fstype, options.filesystem, attributes, source=self.source)
+
+    def execute(self, tree: Tree) -> None:
+        options = self.options
+        ready = tree.furniture.take(self)
+        fd = self.make() if ready is None else ready
         keep = False
         try:
             with tree.directory(self.destination) as target:
@@ -194,7 +220,7 @@ class MountFilesystem(NamedTuple):
                 mounts.move_mount(fd, target, self.destination)
             propagate(fd, options)
             if self.destination == "/dev" and self.fstype == "tmpfs":
-                tree.dev_fd, keep = fd, True
+                tree.dev_fd, tree.nodes_made, keep = fd, ready is not None, True
             elif self.fstype == "devpts" and self.destination == "/dev/pts":
                 tree.pts_fd, keep = fd, True
         finally:
@@ -337,11 +363,8 @@ class MakeDevices(NamedTuple):
         with contextlib.ExitStack() as stack:
             # On a /dev of our own its descriptor is safer than any path.
             dev_fd = tree.dev_fd if tree.dev_fd is not None else stack.enter_context(tree.directory("/dev"))
-            for name, major, minor in DEFAULT_DEVICES:
-                _make_node(dev_fd, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), of_host=f"/dev/{name}")
-            for name, target in DEV_LINKS:
-                with contextlib.suppress(FileExistsError):
-                    os.symlink(target, name, dir_fd=dev_fd)
+            if not tree.nodes_made:
+                _make_default_nodes(dev_fd)
         for device in self.devices:
             parent, name = paths.split(device["path"])
             number = os.makedev(device.get("major", 0), device.get("minor", 0))
@@ -413,6 +436,14 @@ class WriteSysctl(NamedTuple):
 def _attach(tree: Tree, fd: int, destination: str) -> None:
     with paths.closing(fd), tree.directory(destination) as target:
         mounts.move_mount(fd, target, destination)
+
+
+def _make_default_nodes(dev_fd: int) -> None:
+    for name, major, minor in DEFAULT_DEVICES:
+        _make_node(dev_fd, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), of_host=f"/dev/{name}")
+    for name, target in DEV_LINKS:
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, name, dir_fd=dev_fd)
 
 
 def _make_node(
@@ -511,3 +542,19 @@ def plan(
     operations += [ProtectPath(path) for path in linux.get("readonlyPaths", [])]
     operations += [MaskPath(path) for path in linux.get("maskedPaths", [])]
     return operations
+
+
+AHEAD = frozenset({"devpts", "mqueue", "sysfs", "tmpfs"})
+"""File systems that show nothing but the namespaces of who makes them, whenever that is."""
+
+
+def prepare(mounts_wanted: list[dict[str, Any]]) -> Furniture:
+    """Make those of runtime-spec's `mounts` that can be made before their container is known. Needs an umask of 0."""
+    furniture = Furniture([])
+    for operation in plan({"mounts": mounts_wanted}, [], set()):
+        if isinstance(operation, MountFilesystem) and operation.fstype in AHEAD and not operation.options.copy_up:
+            fd = operation.make()
+            if operation.destination == "/dev":
+                _make_default_nodes(fd)
+            furniture.filesystems.append((operation, fd))
+    return furniture

@@ -96,10 +96,10 @@ class Starting:
         elif "warning" in message:
             self._warnings.append(str(message["warning"]))
         elif "pid" in message:
-            self._pass_on(int(message["pid"]))
+            self._pass_on(int(message["pid"]), reborn=bool(message.get("reborn")))
 
-    def _pass_on(self, pid: int) -> None:
-        """The process ends, and a sibling it has made goes on in its place.
+    def _pass_on(self, pid: int, *, reborn: bool) -> None:
+        """The process ends, and a sibling it has made goes on in its place. The `reborn` wait for its end.
 
         Who goes on may be in the power of the container's debugger already: only a child of ours is taken, and once.
         """
@@ -107,8 +107,13 @@ class Starting:
             return
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if reborn:
+                os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid, self._passed_on = pid, True
+            if reborn:
+                with contextlib.suppress(OSError):  # it has ended already
+                    wire.send(self.report, {})
 
     def give_up(self) -> None:
         """It takes too long."""

@@ -67,13 +67,17 @@ Packet = tuple[bytes, list[tuple[int, int, bytes]]]
 """A packet as recvmsg(2) gives it: data and control messages."""
 
 
-def receive_packet(sock: socket.socket) -> Packet:
-    """The next packet, not looked into; its data is empty at end of file. Raises OSError."""
+def receive_packet(sock: socket.socket, *, wait: bool = True) -> Packet:
+    """The next packet, not looked into; its data is empty at end of file.
+
+    Raises OSError, without `wait` BlockingIOError when there is none now.
+    """
+    flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
     try:
-        data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, flags)
     except ConnectionResetError:
         # The peer ended without reading all that we said. It is told once, before what the peer said last (unix(7)).
-        data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = sock.recvmsg(PACKET_MAX, CONTROL_MAX, flags)
     return data, ancillary
 
 

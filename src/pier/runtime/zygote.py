@@ -8,41 +8,82 @@ a container's can be. The daemon starts it as `python -I -S zygote` from a read-
 from __future__ import annotations
 
 import gc
+import json
 import os
+import select
 import signal
 import socket
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pier.kernel import process
 from pier.kernel.capabilities import last_cap
 from pier.kernel.cgroup_layout import detect
 from pier.runtime import monitor, wire
+from pier.runtime.parking import Parked
 from pier.runtime.rehearsal import rehearse
 
+ZYGOTE = "pier-zygote"
+PARKED_MONITOR = "pier-parked"
 
-def serve(sock: socket.socket) -> None:
-    """Fork a monitor for each request until the daemon closes its end.
+PARKED = 2
+"""How many monitors wait for an order, each with a parked first process."""
+QUIET_MS = 40
+"""A monitor in reserve is made when no container has been asked for during this time: its making would slow those."""
 
-    A message is `{"order": [Supervision, [[stdin, stdout, stderr], …]]}`, an end a client; its descriptors are the
-    monitor's first control connection, the StartRequest (`wire.sealed`), then each client's socket. The monitor reads
-    the message, not this process, and the container's first process the request, not the monitor: a page that is
-    written between two forks is one that monitors do not share.
+
+def serve(sock: socket.socket, standard_mounts: list[dict[str, Any]]) -> None:
+    """Fork monitors, which take the daemon's orders from `sock` themselves, until the daemon closes its end.
+
+    There is always one that listens, and in quiet times PARKED of them. A message is `{"order": [Supervision,
+    [[stdin, stdout, stderr], …]]}`, an end a client; its descriptors are the monitor's first control connection, the
+    StartRequest (`wire.sealed`), then each client's socket. The monitor reads the message, not this process, and the
+    container's first process the request, not the monitor: a page that is written between two forks is one that
+    monitors do not share.
     """
-    while (packet := wire.receive_packet(sock))[0]:
-        if os.fork() == 0:
-            sock.close()
-            _become_monitor(packet)
-        for fd in wire.packet_fds(packet):
-            os.close(fd)
+    waiting: list[int] = []  # a pipe for each that waits: it hangs up when its monitor has an order, or has died
+    poller = select.poll()
+    while not _closed(sock):
+        if len(waiting) < PARKED and not (waiting and poller.poll(QUIET_MS)):
+            pipe, held = os.pipe2(os.O_CLOEXEC)
+            if os.fork() == 0:
+                _be_monitor(sock, held, waiting, standard_mounts)
+            os.close(held)
+            waiting.append(pipe)
+            poller.register(pipe, 0)
+            continue
+        for pipe, _ in poller.poll():
+            poller.unregister(pipe)
+            waiting.remove(pipe)
+            os.close(pipe)
 
 
-def _become_monitor(packet: wire.Packet) -> NoReturn:
+def _closed(sock: socket.socket) -> bool:
     try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+
+
+def _be_monitor(sock: socket.socket, held: int, others: list[int], standard_mounts: list[dict[str, Any]]) -> NoReturn:
+    """Take one order, an impatient one at once, and be its monitor."""
+    try:
+        for fd in others:
+            os.close(fd)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        parked = None
+        try:
+            packet = wire.receive_packet(sock, wait=False)
+        except BlockingIOError:
+            parked = Parked(standard_mounts)
+            rehearse(PARKED_MONITOR, rounds=1)  # copies the pages that it will write
+            packet = wire.receive_packet(sock)
+        os.close(held)
+        sock.close()
         order = monitor.Order.decode(packet)
     except (KeyError, IndexError, TypeError, ValueError, OSError):
-        os._exit(1)  # what the daemon hears of its end of file
-    monitor.main(order)
+        os._exit(1)  # the daemon has closed its end, or hears of ours
+    monitor.main(order, parked)
 
 
 POOL_BYTES = 16 * 1024
@@ -68,17 +109,21 @@ def fill_holes() -> list[bytes]:
 
 
 def main() -> None:
-    """`zygote FD`: serve the daemon's socket, inherited as descriptor FD."""
+    """`zygote FD MOUNTS`: serve the daemon's socket, inherited as descriptor FD.
+
+    MOUNTS are what most containers mount, runtime-spec's `mounts` as JSON.
+    """
     sock = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(sock.fileno(), False)
+    standard_mounts = json.loads(sys.argv[2])
     process.close_all_but([sock.fileno()])
-    process.set_name("pier-zygote")
+    process.set_name(ZYGOTE)
     os.setsid()
     os.chdir("/")
     os.umask(0o022)
     gc.collect()
     gc.freeze()
-    rehearse()
+    rehearse(ZYGOTE)
     # Monitors inherit this: what is meant for the daemon is not for them, and none ends but with its container. This
     # process ends with the daemon's socket. SIG_IGN on SIGCHLD lets the kernel bury ended monitors.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
@@ -90,7 +135,7 @@ def main() -> None:
     filling = fill_holes()
     gc.freeze()
     gc.disable()
-    serve(sock)
+    serve(sock, standard_mounts)
     del filling
 
 
