@@ -99,7 +99,7 @@ class Prepared(NamedTuple):
         return links + self.furniture.fds()
 
 
-NOTHING_PREPARED = Prepared(frozenset(), None, rootfs.Furniture([]))
+NOTHING_PREPARED = Prepared(frozenset(), None, rootfs.NO_FURNITURE)
 
 
 class Stage:

@@ -28,6 +28,9 @@ from pier.runtime.init import Report, Stdio
 from pier.runtime.maker import OwnMaker
 from pier.runtime.request import PARKED_NAMESPACES
 
+NAME = "pier-parked"
+"""What a parked process and its monitor are called."""
+
 
 class Parked:
     """What the monitor holds of the process it has parked."""
@@ -86,6 +89,7 @@ def _wait(sock: socket.socket, standard_mounts: list[dict[str, Any]]) -> NoRetur
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         process.prctl(process.PR_SET_DUMPABLE, 0)
+        process.set_name(NAME)
         process.close_all_but([sock.fileno()])
         prepared = _prepare(standard_mounts)
         message, fds = wire.receive(sock) or ({}, [])

@@ -140,10 +140,13 @@ class Furniture(NamedTuple):
         return [fd for _, fd in self.filesystems]
 
 
+NO_FURNITURE = Furniture([])
+
+
 class Tree:
     """The container's root while it is furnished."""
 
-    def __init__(self, root_fd: int, null_fd: int, furniture: Furniture) -> None:
+    def __init__(self, root_fd: int, null_fd: int, furniture: Furniture = NO_FURNITURE) -> None:
         self.root_fd = root_fd
         self.null_fd = null_fd
         self.furniture = furniture

@@ -19,12 +19,10 @@ from typing import Any, NoReturn
 from pier.kernel import process
 from pier.kernel.capabilities import last_cap
 from pier.kernel.cgroup_layout import detect
-from pier.runtime import monitor, wire
-from pier.runtime.parking import Parked
+from pier.runtime import monitor, parking, wire
 from pier.runtime.rehearsal import rehearse
 
 ZYGOTE = "pier-zygote"
-PARKED_MONITOR = "pier-parked"
 
 PARKED = 2
 """How many monitors wait for an order, each with a parked first process."""
@@ -75,8 +73,8 @@ def _be_monitor(sock: socket.socket, held: int, others: list[int], standard_moun
         try:
             packet = wire.receive_packet(sock, wait=False)
         except BlockingIOError:
-            parked = Parked(standard_mounts)
-            rehearse(PARKED_MONITOR, rounds=1)  # copies the pages that it will write
+            parked = parking.Parked(standard_mounts)
+            rehearse(parking.NAME, rounds=1)  # copies the pages that it will write
             packet = wire.receive_packet(sock)
         os.close(held)
         sock.close()

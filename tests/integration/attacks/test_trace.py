@@ -80,7 +80,17 @@ def traced(daemon: Daemon, tmp_path: Path) -> Iterator[Callable[[], Seen]]:
     """strace on the zygote; the call ends it and says what was seen."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    words = ["strace", "-ff", "-p", str(zygote_of(daemon)), "--pidns-translation", "-e", f"trace={CALLS}"]
+    pids = [zygote_of(daemon)]
+    for pid in pids:  # those that are parked already, too
+        pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    words = [
+        "strace",
+        "-ff",
+        *(word for pid in pids for word in ("-p", str(pid))),
+        "--pidns-translation",
+        "-e",
+        f"trace={CALLS}",
+    ]
     process = subprocess.Popen(
         [*words, "-o", str(tmp_path / "trace")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
