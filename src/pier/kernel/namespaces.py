@@ -143,6 +143,9 @@ def be_reborn(cgroup_fd: int | None) -> int:
         parent_tid=ctypes.addressof(pid),
         cgroup=cgroup_fd or 0,
     )
+    # The kernel would clear glibc's thread id, in memory that is the sibling's too, when this process ends; glibc knows
+    # by it who holds a lock.
+    _pysyscall(ctypes.c_long(SYS.set_tid_address), ctypes.c_void_p(None))
     answer = int(_pysyscall(ctypes.c_long(SYS.clone3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
     if answer < 0:
         raise_errno("clone3", hex(args.flags))

@@ -43,6 +43,7 @@ class SYS:
     pidfd_send_signal = 424
     keyctl = 250
     clone = 56
+    set_tid_address = 218
     mknodat = 259
     execveat = 322
     ioprio_set = 251
@@ -58,6 +59,7 @@ if os.uname().machine == "aarch64":
     SYS.bpf = 280
     SYS.keyctl = 219
     SYS.clone = 220
+    SYS.set_tid_address = 96
     SYS.mknodat = 33
     SYS.execveat = 281
     SYS.ioprio_set = 30
