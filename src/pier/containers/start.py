@@ -24,10 +24,11 @@ from pier.containers import (
     validate,
 )
 from pier.containers.create import ensure_source
+from pier.containers.joined import find_joined, pin
 from pier.containers.record import Record, Status, mark_failed, mark_started
 from pier.containers.world import Container, World
-from pier.errors import Conflict, NotFound, PierError
-from pier.model.host_config import HostConfig, PortBinding
+from pier.errors import Conflict
+from pier.model.host_config import PortBinding
 from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 from pier.runtime.client import Monitor, MonitorError, MonitorLost, StartFailed
@@ -48,14 +49,6 @@ class CannotStart(Conflict):
     """{reason}"""
 
 
-class JoinedMissing(PierError):
-    """joining {kind} namespace of container: {reason}"""
-
-
-class JoinedNotRunning(Conflict):
-    """cannot join {kind} namespace of a non running container: container {id} is {status}"""
-
-
 async def launch(world: World, container: Container) -> Monitor:
     """Run the container's program; the caller holds `container.lock` and watches the monitor.
 
@@ -67,9 +60,10 @@ async def launch(world: World, container: Container) -> Monitor:
     ends: list[AttachEnd] = []
     try:
         _, endpoint = await _both(world, container)
-        request = await build_request(world, record, endpoint)
-        ends, container.pending = container.pending, []
-        monitor = await world.runtime.launch(request, ends)
+        with contextlib.ExitStack() as stack:
+            request = await build_request(world, record, endpoint, stack)
+            ends, container.pending = container.pending, []
+            monitor = await world.runtime.launch(request, ends)
     except BaseException as error:
         await asyncio.shield(_give_up(world, container, error, before))
         raise
@@ -149,15 +143,20 @@ def _normal_port(text: str) -> str:
     return f"{number}/{protocol}"
 
 
-async def build_request(world: World, record: Record, endpoint: Endpoint | None) -> StartRequest:
-    """Everything the runtime needs to know, with the files it will find. Raises OSError, PierError."""
+async def build_request(
+    world: World, record: Record, endpoint: Endpoint | None, stack: contextlib.ExitStack
+) -> StartRequest:
+    """Everything the runtime needs to know, with the files it will find; some only while `stack` is open.
+
+    Raises OSError, PierError.
+    """
     config, host = record.config, record.host_config
     joined = find_joined(world, host)
-    namespaces = {kind: f"/proc/{other.record.state.pid}/ns/{_NS_FILES[kind]}" for kind, other in joined.items()}
+    sharing = joined.get("network")
     if record.id_map is not None and joined:
         other = userns.shared_with(record, {kind: found.record for kind, found in joined.items()})
-        namespaces["user"] = f"/proc/{other.state.pid}/ns/user"
-    sharing = joined.get("network")
+        joined["user"] = world.containers[other.id]
+    namespaces = await pin(joined, stack)
     etc_owner = sharing.id if sharing else record.id
     facts = spec.Facts(
         capabilities=spec_security.available_capabilities(),
@@ -199,27 +198,6 @@ async def build_request(world: World, record: Record, endpoint: Endpoint | None)
         oci_runtime=command,
         requested=spec.requested(host),
     )
-
-
-_NS_FILES = {"network": "net", "pid": "pid"}
-
-
-def find_joined(world: World, host: HostConfig) -> dict[str, Container]:
-    """The containers whose namespaces are joined, by OCI's word for the namespace.
-
-    Raises JoinedMissing, JoinedNotRunning.
-    """
-    found: dict[str, Container] = {}
-    for kind, mode in (("network", host.network_mode), ("pid", host.pid_mode)):
-        if mode.startswith("container:"):
-            try:
-                other = world.find(mode.partition(":")[2])
-            except NotFound as error:
-                raise JoinedMissing(kind=kind, reason=error.message) from error
-            if not other.record.state.pid:
-                raise JoinedNotRunning(kind=kind, id=other.id, status=other.record.state.status)
-            found[kind] = other
-    return found
 
 
 def cgroups_path(world: World, record: Record) -> str:
