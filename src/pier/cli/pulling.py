@@ -5,6 +5,7 @@ from __future__ import annotations
 from pier.cli.auth import registry_auth_header
 from pier.cli.errors import Failure
 from pier.cli.jsontext import loads
+from pier.cli.out import write
 from pier.cli.progress import show
 from pier.cli.reference import split
 
@@ -24,9 +25,15 @@ def pull(cx: Context, image: str, *, platform: str, fd: int | None, all_tags: bo
         headers=registry_auth_header(cx.options, name),
     )
     if fd is not None:
-        show(response.lines(), fd)
+        show(response.lines(), fd, lambda aux: _tell(fd, aux))
         return
     for line in response.lines():
         message = loads(line)
         if error := message.get("error"):
             raise Failure(str(error))
+
+
+def _tell(fd: int, aux: dict[str, str]) -> None:
+    """That nothing has changed (wish 7); what has, the daemon says in a line of its own."""
+    if aux.get("Previous") and aux["Previous"] == aux.get("Digest"):
+        write(fd, b"up to date\n")

@@ -37,7 +37,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     if not given.image:
         raise InvalidParameter("no image specified")
     fields.judge(given, given_host)
-    image = await world.images.get(given.image)
+    image = await world.images.get(given.image, platform)
     warnings = check_platform(image, given.image, platform)
     config = rules.merge_config(given, image.config.config)
     path, args = rules.command(config)

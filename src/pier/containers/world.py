@@ -39,7 +39,7 @@ class Image(Protocol):
 
 
 class Images(Protocol):
-    async def get(self, ref: str) -> Image: ...
+    async def get(self, ref: str, platform: str = "") -> Image: ...
 
 
 class Snapshots(Protocol):

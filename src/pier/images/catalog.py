@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pier.errors import PierError
-from pier.images.image import Image, NoSuchImage, is_digest_name, read_image
-from pier.oci import Descriptor, Digest, Reference
+from pier.images.image import Entry, Image, NoSuchImage, is_digest_name, read_entry
+from pier.oci import Descriptor, Digest, Platform, Reference
 from pier.oci.digest import InvalidDigest
 from pier.oci.reference import InvalidReference
 from pier.storage import ContentStore
@@ -27,8 +27,10 @@ class Catalog:
     images: Mapping[Digest, Image] = field(default_factory=dict)
     names: Mapping[str, Digest] = field(default_factory=dict)
     """Full name -> image id."""
-    read: Mapping[Digest, Image] = field(default_factory=dict)
-    """Index entry -> image without names, so that nothing is read twice."""
+    variants: Mapping[Digest, Image] = field(default_factory=dict)
+    """Images for other platforms that are here with one of `images`, by their own id; they have its names."""
+    read: Mapping[tuple[Digest, Platform | None], Entry] = field(default_factory=dict)
+    """Index entry and its platform -> image without names, so that nothing is read twice."""
     damaged: Mapping[Digest, str] = field(default_factory=dict)
     """Index entry -> why it cannot be used."""
     generation: int = -1
@@ -55,9 +57,10 @@ class Catalog:
 
     def _by_full_id(self, text: str) -> Image | None:
         try:
-            return self.images.get(Digest(text if ":" in text else f"sha256:{text}"))
+            digest = Digest(text if ":" in text else f"sha256:{text}")
         except InvalidDigest:
             return None
+        return self.images.get(digest) or self.variants.get(digest)
 
     def _by_name(self, reference: Reference) -> Image | None:
         if reference.digest is not None:  # the digest decides; a tag beside it is only for people
@@ -73,20 +76,25 @@ class Catalog:
         """The one image whose id begins so; two are as good as none."""
         if not _HEX.fullmatch(prefix):
             return None
-        found = [image for digest, image in self.images.items() if digest.hex.startswith(prefix)]
+        known = {**self.variants, **self.images}
+        found = [image for digest, image in known.items() if digest.hex.startswith(prefix)]
         return found[0] if len(found) == 1 else None
 
 
 def read_catalog(store: ContentStore, before: Catalog) -> Catalog:
     """The catalogue as the store is now; what `before` has read is not read again. Blocks."""
-    read: dict[Digest, Image] = {}
+    read: dict[tuple[Digest, Platform | None], Entry] = {}
     damaged: dict[Digest, str] = {}
     generation, roots = store.generation, store.roots()
     for root in roots:
-        if root.digest in read or root.digest in damaged:
+        key = root.digest, root.platform
+        if key in read or root.digest in damaged:
             continue
         try:
-            read[root.digest] = before.read.get(root.digest) or read_image(store, root)
+            known = before.read.get(key)
+            if known is None or any(map(store.has, known.absent)):
+                known = read_entry(store, root)
+            read[key] = known
         except (PierError, OSError) as error:
             damaged[root.digest] = str(error)
             if root.digest not in before.damaged:
@@ -94,16 +102,25 @@ def read_catalog(store: ContentStore, before: Catalog) -> Catalog:
     return replace(assemble(roots, read, damaged), generation=generation)
 
 
-def assemble(roots: Iterable[Descriptor], read: Mapping[Digest, Image], damaged: Mapping[Digest, str]) -> Catalog:
+def assemble(
+    roots: Iterable[Descriptor], read: Mapping[tuple[Digest, Platform | None], Entry], damaged: Mapping[Digest, str]
+) -> Catalog:
     """Join the index's entries to images: several manifests of one configuration are one image."""
     images: dict[Digest, Image] = {}
     names: dict[str, Digest] = {}
     for root in roots:
-        found = read.get(root.digest)
-        if found is None:
+        entry = read.get((root.digest, root.platform))
+        if entry is None:
             continue
+        found = entry.image
         image = images.setdefault(found.id, found)
-        image = replace(image, roots=image.roots | found.roots, content=image.content | found.content)
+        others = {other.id: other for other in (*image.others, *found.others)}
+        image = replace(
+            image,
+            roots=image.roots | found.roots,
+            content=image.content | found.content,
+            others=tuple(others.values()),
+        )
         name = root.annotations.get(FULL_NAME)
         if name is not None:
             names[name] = found.id
@@ -112,7 +129,19 @@ def assemble(roots: Iterable[Descriptor], read: Mapping[Digest, Image], damaged:
             else:
                 image = replace(image, tags=tuple(sorted({*image.tags, name})))
         images[found.id] = image
-    return Catalog(images, names, dict(read), dict(damaged))
+    return Catalog(images, names, _variants(images), dict(read), dict(damaged))
+
+
+def _variants(images: Mapping[Digest, Image]) -> dict[Digest, Image]:
+    """The other platforms' images, each with names and company of the one it is here with."""
+    found: dict[Digest, Image] = {}
+    for image in images.values():
+        family = (replace(image, others=()), *image.others)
+        for other in image.others:
+            if other.id not in images:
+                rest = tuple(one for one in family if one.id != other.id)
+                found[other.id] = replace(other, roots=image.roots, tags=image.tags, digests=image.digests, others=rest)
+    return found
 
 
 def shown(text: str) -> str:

@@ -24,4 +24,4 @@ def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> set
             return None
         images = catalog.images.values()
         store.sweep(digest for image in images for digest in image.content)
-        return snapshots.sweep_layers(chain_id for image in images for chain_id in image.layers)
+        return snapshots.sweep_layers(chain_id for image in images for chain_id in image.all_layers)

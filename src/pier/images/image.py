@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from pier.errors import NotFound
+from pier.errors import NotFound, PierError
 from pier.oci import (
     Descriptor,
     Digest,
     ImageConfig,
-    Index,
     Manifest,
+    Platform,
     Reference,
     chain_ids,
     decode_image_config,
@@ -20,7 +20,8 @@ from pier.oci import (
 )
 from pier.oci.document import MalformedDocument
 from pier.oci.image_config import MAX_CONFIG_BYTES
-from pier.oci.manifest import MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, choose
+from pier.oci.manifest import MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES
+from pier.oci.platform import rank
 from pier.storage import ContentStore
 
 SHORT_ID: Final = 12
@@ -32,7 +33,7 @@ class NoSuchImage(NotFound):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image of one platform."""
+    """One image of one platform, and what else its name stands for."""
 
     id: Digest
     """Digest of the configuration."""
@@ -41,14 +42,18 @@ class Image:
     """Chain ids, the base first."""
     manifest: Descriptor
     """The manifest that names configuration and layers."""
+    root: Descriptor
+    """What a further name of it points at: the manifest, or the index it came with."""
     content: frozenset[Digest]
-    """Every blob that belongs to it: manifests, indexes above them, configuration, compressed layers."""
+    """Every blob that belongs to it: manifests, indexes above them, configurations, compressed layers."""
     roots: frozenset[Digest]
     """Entries of the content store's index that are this image."""
     tags: tuple[str, ...] = ()
     """Full names with a tag, `docker.io/library/busybox:latest`, sorted."""
     digests: tuple[str, ...] = ()
     """Full names with a digest, as it was pulled, sorted."""
+    others: tuple[Image, ...] = ()
+    """The same image for other platforms, as far as they are here."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,6 +71,18 @@ class Image:
         return [familiar(name) for name in self.digests]
 
     @property
+    def all_layers(self) -> list[Digest]:
+        """Chain ids of it and of the others."""
+        return [chain_id for image in (self, *self.others) for chain_id in image.layers]
+
+    def for_platform(self, wanted: Platform) -> Image | None:
+        """Of it and the others the one that serves `wanted` best; None where none does."""
+        ranks = [(rank(one.config.platform.normalised(), wanted), one) for one in (self, *self.others)]
+        return min(((how, one) for how, one in ranks if how is not None), key=lambda pair: pair[0], default=(0, None))[
+            1
+        ]
+
+    @property
     def labels(self) -> dict[str, str]:
         return self.config.config.labels
 
@@ -80,53 +97,93 @@ def is_digest_name(name: str) -> bool:
     return "@" in name
 
 
-def read_image(store: ContentStore, root: Descriptor) -> Image:
-    """The image behind an entry of the store's index: the manifest itself, or the best one of an index for this host.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an entry of the store's index turned out to be."""
 
-    Raises ContentNotFound, ContentMismatch, MalformedDocument.
+    image: Image
+    absent: frozenset[Digest] = frozenset()
+    """Manifests of an index that are not here: with one of them the entry is another."""
+
+
+def read_entry(store: ContentStore, root: Descriptor) -> Entry:
+    """The image behind an entry of the store's index: a manifest, or those of an index that are here.
+
+    Of an index the image for this host stands for all; without one that which was pulled last (the entry's platform),
+    else the first. Raises ContentNotFound, ContentMismatch, MalformedDocument.
     """
-    path = resolve_manifest(store, root)
-    descriptor, manifest = path[-1]
-    assert isinstance(manifest, Manifest)
-    what = f"configuration of {root.digest}"
+    walk = _Walk(store)
+    walk.take(root)
+    if not walk.images:
+        raise walk.failure or MalformedDocument(what=f"index {root.digest}", reason=f"no image for {host_platform()}")
+    best = min(walk.images, key=lambda image: _preference(image, root.platform))
+    content = frozenset(walk.content)
+    whole = [replace(image, content=content, root=root, roots=frozenset([root.digest])) for image in walk.images]
+    image = whole[walk.images.index(best)]
+    others = tuple(other for other in whole if other.id != image.id)
+    return Entry(replace(image, others=others), frozenset(walk.absent))
+
+
+def _preference(image: Image, pulled: Platform | None) -> tuple[int, bool]:
+    how = rank(image.config.platform.normalised(), host_platform())
+    return (how if how is not None else 1000, image.config.platform.normalised() != pulled)
+
+
+class _Walk:
+    """Everything below one entry that is here."""
+
+    def __init__(self, store: ContentStore) -> None:
+        self._store = store
+        self.images: list[Image] = []
+        self.content: set[Digest] = set()
+        self.absent: set[Digest] = set()
+        self.failure: PierError | None = None
+
+    def take(self, descriptor: Descriptor, depth: int = 0) -> None:
+        raw = self._store.read(descriptor.digest, limit_bytes=MAX_MANIFEST_BYTES)
+        document = decode_manifest(raw, media_type=descriptor.media_type, what=f"manifest {descriptor.digest}")
+        self.content.add(descriptor.digest)
+        if isinstance(document, Manifest):
+            self.content |= {document.config.digest, *(layer.digest for layer in document.layers)}
+            if is_image(descriptor):
+                self.images.append(_image(self._store, descriptor, document))
+        elif depth == MAX_INDEX_DEPTH:
+            what = f"index {descriptor.digest}"
+            raise MalformedDocument(what=what, reason=f"indexes nested more than {MAX_INDEX_DEPTH} deep")
+        else:
+            for child in document.manifests:
+                self._take_child(child, depth + 1)
+
+    def _take_child(self, child: Descriptor, depth: int) -> None:
+        """One platform that is damaged or missing does not spoil the others."""
+        if not self._store.has(child.digest):
+            self.absent.add(child.digest)
+            return
+        try:
+            self.take(child, depth)
+        except PierError as error:
+            self.failure = self.failure or error
+
+
+def is_image(descriptor: Descriptor) -> bool:
+    """Builders put attestations into an index as manifests for the platform `unknown/unknown`."""
+    return descriptor.platform is None or descriptor.platform.os != "unknown"
+
+
+def _image(store: ContentStore, descriptor: Descriptor, manifest: Manifest) -> Image:
+    what = f"configuration of {descriptor.digest}"
     raw = store.read(manifest.config.digest, limit_bytes=MAX_CONFIG_BYTES)
     config = decode_image_config(raw, what=what)
     check_layer_count(manifest, config, what)
-    blobs = [manifest.config.digest, *(layer.digest for layer in manifest.layers), *(step.digest for step, _ in path)]
     return Image(
         id=Digest(manifest.config.digest),
         config=config,
         layers=chain_ids(config.rootfs.diff_ids),
         manifest=descriptor,
-        content=frozenset(blobs),
-        roots=frozenset([root.digest]),
+        root=descriptor,
+        content=frozenset(),
+        roots=frozenset(),
     )
-
-
-def resolve_manifest(store: ContentStore, root: Descriptor) -> list[tuple[Descriptor, Manifest | Index]]:
-    """The way from an index entry to the manifest for this host: indexes first, the manifest last."""
-    path: list[tuple[Descriptor, Manifest | Index]] = []
-    descriptor = root
-    while len(path) <= MAX_INDEX_DEPTH:
-        raw = store.read(descriptor.digest, limit_bytes=MAX_MANIFEST_BYTES)
-        document = decode_manifest(raw, media_type=descriptor.media_type, what=f"manifest {descriptor.digest}")
-        path.append((descriptor, document))
-        if isinstance(document, Manifest):
-            return path
-        chosen = _chosen(store, document)
-        if chosen is None:
-            raise MalformedDocument(what=f"index {descriptor.digest}", reason=f"no image for {host_platform()}")
-        descriptor = chosen
-    raise MalformedDocument(what=f"index {root.digest}", reason=f"indexes nested more than {MAX_INDEX_DEPTH} deep")
-
-
-def _chosen(store: ContentStore, index: Index) -> Descriptor | None:
-    """The entry for this host, else the only one whose manifest is here: an image pulled for another platform."""
-    best = choose(index, host_platform())
-    if best is not None and store.has(best.digest):
-        return best
-    present = [entry for entry in index.manifests if store.has(entry.digest)]
-    return present[0] if len(present) == 1 else best
 
 
 def check_layer_count(manifest: Manifest, config: ImageConfig, what: str) -> None:

@@ -23,10 +23,12 @@ from pier.images.downloads import DOWNLOADING, VERIFYING, Download, Downloads
 from pier.images.progress import Counted, Message
 from pier.images.resolve import Found, Layer, find, plan_layers
 from pier.images.telling import TICK_S, Say, telling
-from pier.oci import Digest, Platform, Reference, host_platform
+from pier.oci import Descriptor, Digest, Platform, Reference, host_platform
 from pier.storage.content import ContentStore
 from pier.storage.snapshots import Snapshotter
 
+DOWNLOADED: Final = "Downloaded newer image"
+UP_TO_DATE: Final = "Image is up to date"
 MAX_DOWNLOADS: Final = 3
 """`max-concurrent-downloads`, Docker's default."""
 
@@ -53,11 +55,13 @@ class Puller:
     async def pull(
         self, reference: str, *, platform: str = "", auth: Mapping[str, str] | None = None
     ) -> AsyncIterator[Message]:
-        """Pull, telling the progress as Docker does; `auth` is the Engine API's AuthConfig.
+        """Pull a tag or digest, or without one all tags, telling the progress as Docker does.
+
+        `auth` is the Engine API's AuthConfig.
 
         Raises PierError: before the first message where the name cannot be resolved, later for what goes wrong then.
         """
-        name = Reference.parse(reference)
+        name = Reference.parse(reference, default_tag=None)
         wanted = Platform.parse(platform) if platform else None
         repository = self._registries.repository(name, Credentials.from_auth_config(auth))
 
@@ -82,32 +86,59 @@ class _Pull:
         self._reference = repository.reference
         self._wanted = wanted
         self._say = say
+        self._afterwards: list[Message] = []
 
     async def run(self) -> None:
-        shared, content, reference = self._shared, self._shared.content, self._reference
-        top = await self._repository.resolve()
+        reference = self._reference
+        if reference.tag is not None or reference.digest is not None:
+            verdict = await self._one(self._repository)
+        else:
+            verdicts = [await self._one(self._repository.at(tag)) for tag in await self._repository.tags()]
+            verdict = DOWNLOADED if DOWNLOADED in verdicts else UP_TO_DATE
+        await self._say(progress.status(f"Status: {verdict} for {reference.familiar}"))
+        for line in self._afterwards:
+            await self._say(line)
+
+    async def _one(self, repository: Repository) -> str:
+        """Pull one tag or digest; returns UP_TO_DATE or DOWNLOADED."""
+        shared, content, reference = self._shared, self._shared.content, repository.reference
+        top = await repository.resolve()
         await self._say(progress.status(f"Pulling from {reference.path}", _id_of(reference)))
         names = names_of(reference, top.digest)
         with content.keep():
             tags = await in_thread(content.tags)
-            wanted = self._wanted or host_platform()
-            found = await find(self._repository, content, top, wanted, known=tags.get(names[-1]))
+            found = await find(repository, content, top, self._wanted or host_platform())
             layers = await plan_layers(content, shared.snapshots, found)
             whole = all(layer.stored and layer.unpacked for layer in layers)
-            admitted = any(kept.digest == found.descriptor.digest for kept in tags.values())
-            if not (whole and admitted):
+            if not (whole and await self._is_admitted(found, tags)):
                 await self._fetch(layers)
-                await in_thread(_store_manifest, content, found)
+                await in_thread(_store_manifests, content, found)
+                whole = False
             for name in names:
-                await in_thread(content.set_tag, name, found.descriptor)
+                await in_thread(content.set_tag, name, found.top)
         shared.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
         await self._say(progress.status(f"Digest: {top.digest}"))
         before = tags.get(names[0])
-        current = whole and before is not None and before.digest == found.descriptor.digest
-        verdict = "Image is up to date" if current else "Downloaded newer image"
-        await self._say(progress.status(f"Status: {verdict} for {reference.familiar}"))
+        current = whole and before is not None and before.digest == found.top.digest
+        self._remember(reference, before, found)
+        return UP_TO_DATE if current else DOWNLOADED
+
+    async def _is_admitted(self, found: Found, tags: Mapping[str, Descriptor]) -> bool:
+        """Has this manifest been taken in before, its blobs checked against its configuration?"""
+        known = {entry.digest for entry in tags.values()}
+        if found.descriptor.digest in known:
+            return all([await in_thread(self._shared.content.has, index.digest) for index, _ in found.indexes])
+        return found.top.digest in known and await in_thread(self._shared.content.has, found.descriptor.digest)
+
+    def _remember(self, reference: Reference, before: Descriptor | None, found: Found) -> None:
+        """What is said at the end: whether the name moved (wish 7), and that the platform is another."""
+        if before is not None and before.digest != found.top.digest:
+            self._afterwards.append(progress.status(f"updated: {before.digest} -> {found.top.digest}"))
+        elif before is not None:
+            same = {"Previous": str(before.digest), "Digest": str(found.top.digest), "Tag": reference.tag or ""}
+            self._afterwards.append({"progressDetail": {}, "aux": same})
         if self._wanted is not None and not found.config.platform.matches(self._wanted):
-            await self._say(progress.status(_other_platform(reference, found.config.platform, self._wanted)))
+            self._afterwards.append(progress.status(_other_platform(reference, found.config.platform, self._wanted)))
 
     # --- its layers
 
@@ -221,10 +252,12 @@ def _telling(download: Download, id: str) -> Message:
     return progress.layer(download.stage, id)
 
 
-def _store_manifest(content: ContentStore, found: Found) -> None:
-    with content.ingest(expected=found.descriptor.digest, size=found.descriptor.size) as writer:
-        writer.write(found.manifest_bytes)
-        writer.commit(found.descriptor.media_type)
+def _store_manifests(content: ContentStore, found: Found) -> None:
+    """The manifest first: an index is never here without the image it was pulled for."""
+    for descriptor, data in ((found.descriptor, found.manifest_bytes), *reversed(found.indexes)):
+        with content.ingest(expected=descriptor.digest, size=descriptor.size) as writer:
+            writer.write(data)
+            writer.commit(descriptor.media_type)
 
 
 def _id_of(reference: Reference) -> str:

@@ -5,8 +5,10 @@ The documents go through the content store, verified; nothing points at them yet
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from pier.distribution import Repository
 from pier.distribution.blocking import in_thread
@@ -26,7 +28,6 @@ from pier.oci import (
 )
 from pier.oci.image_config import MAX_CONFIG_BYTES
 from pier.oci.manifest import CONFIG_TYPES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, choose, media_type_of
-from pier.oci.platform import rank
 from pier.storage.content import ContentStore
 from pier.storage.errors import ContentMismatch
 from pier.storage.snapshots import Snapshotter
@@ -78,6 +79,10 @@ class Found:
     manifest: Manifest
     manifest_bytes: bytes
     config: ImageConfig
+    top: Descriptor
+    """What the name points at, the manifest or an index, with the platform of this image."""
+    indexes: list[tuple[Descriptor, bytes]]
+    """The indexes on the way to it, the outermost first."""
 
 
 class _Unwatched:
@@ -88,32 +93,32 @@ class _Unwatched:
     def verifying(self) -> None: ...
 
 
-async def find(
-    repository: Repository, content: ContentStore, top: Descriptor, wanted: Platform, *, known: Descriptor | None
-) -> Found:
+async def find(repository: Repository, content: ContentStore, top: Descriptor, wanted: Platform) -> Found:
     """From what the registry answered for the name (`top`) to one image for `wanted`.
 
-    `known` is what an earlier pull made of the same `top`: where it is for the wanted platform, nothing is fetched.
+    What is in the store already is not fetched.
+
     Raises NoMatchingManifest, UnsupportedArtifact, UnsupportedOS, MalformedDocument, RegistryError, ContentMismatch.
     """
-    descriptor = known if known is not None and _serves(known, wanted) else top
+    descriptor, indexes = top, list[tuple[Descriptor, bytes]]()
     name = repository.reference.familiar_name
     for _ in range(MAX_INDEX_DEPTH + 1):
         data = await _manifest_bytes(repository, content, descriptor)
         what = f"manifest {descriptor.digest} of {name}"
         document = decode_manifest(data, media_type=descriptor.media_type, what=what)
         if isinstance(document, Manifest):
-            return await _found(repository, content, descriptor, document, data)
+            found = await _found(repository, content, descriptor, document, data)
+            if not indexes:
+                return found
+            outermost = msgspec.structs.replace(indexes[0][0], platform=found.descriptor.platform)
+            return replace(found, top=outermost, indexes=indexes)
+        kind = media_type_of(document, descriptor.media_type)
+        indexes.append((Descriptor(kind, descriptor.digest, len(data)), data))
         chosen = choose(document, wanted)
         if chosen is None:
             raise NoMatchingManifest(platform=wanted, name=name, available=_platforms(document))
         descriptor = chosen
     raise MalformedDocument(what=name, reason=f"more than {MAX_INDEX_DEPTH} indexes in a row")
-
-
-def _serves(known: Descriptor, wanted: Platform) -> bool:
-    """Is it exactly what was asked for? Something less may have a better alternative in the index."""
-    return known.platform is not None and rank(known.platform, wanted) == 0
 
 
 async def _found(
@@ -124,7 +129,7 @@ async def _found(
     config = await _config(repository, content, manifest)
     media_type = media_type_of(manifest, descriptor.media_type)
     described = Descriptor(media_type, descriptor.digest, len(data), platform=config.platform.normalised())
-    return Found(described, manifest, data, config)
+    return Found(described, manifest, data, config, described, [])
 
 
 async def _manifest_bytes(repository: Repository, content: ContentStore, descriptor: Descriptor) -> bytes:

@@ -36,7 +36,7 @@ from pier.images.push import MAX_UPLOADS, Pusher
 from pier.images.threads import Report, Transfer
 from pier.model.filters import Filters
 from pier.model.image import DriverData, ImageDeleteResponseItem, ImageInspect, ImageSummary
-from pier.oci import Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
+from pier.oci import Descriptor, Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
 from pier.state.store import Delete, Put, Store
 from pier.storage import ContentStore, Snapshotter
 from pier.storage.stream import Reader
@@ -122,9 +122,13 @@ class ImageService:
 
     # --- looking
 
-    async def get(self, ref: str) -> Image:
-        """What a name, `name@digest`, id or beginning of an id means. Raises NoSuchImage, InvalidReference."""
-        return (await self._current()).get(ref)
+    async def get(self, ref: str, platform: str = "") -> Image:
+        """What a name, `name@digest`, id or beginning of an id means; with a platform the image for it, if it is here.
+
+        Raises NoSuchImage, InvalidReference, InvalidPlatform.
+        """
+        image = (await self._current()).get(ref)
+        return (image.for_platform(Platform.parse(platform)) or image) if platform else image
 
     async def list(self, *, all: bool = False, filters: Filters | None = None) -> builtins.list[ImageSummary]:
         """All images, the newest first; `all` adds nothing, since there are no intermediate ones."""
@@ -157,13 +161,21 @@ class ImageService:
         reference = Reference.parse(f"{name}:{tag}" if tag else name)
         if reference.digest is not None:
             raise DigestTag
-        await self._name(image.id, image, [str(reference)])
+        await self._name(image.id, await self._root_of(ref, image), [str(reference)])
         self._tell("tag", image.id, reference.familiar, image)
 
-    async def _name(self, image_id: Digest, target: Image | Loaded, names: Iterable[str]) -> None:
+    async def _root_of(self, ref: str, image: Image) -> Descriptor:
+        """What a further name of `ref` points at: the same as that name, else what the image came with."""
+        if not is_id(image, ref):
+            known = (await asyncio.to_thread(self.content.tags)).get(named(image, ref))
+            if known is not None:
+                return known
+        return image.root
+
+    async def _name(self, image_id: Digest, target: Descriptor, names: Iterable[str]) -> None:
         """Point names at an image and remember when."""
         for name in names:
-            await asyncio.to_thread(self.content.set_tag, name, target.manifest)
+            await asyncio.to_thread(self.content.set_tag, name, target)
         meta = ImageMeta(last_tag_ns=self._clock_ns())
         await self._store.write(Put(META, str(image_id), msgspec.json.encode(meta)))
         self._meta[str(image_id)] = meta
@@ -195,7 +207,7 @@ class ImageService:
                     )
                     yield progress.stream(note)
             if loaded.names:
-                await self._name(loaded.id, loaded, loaded.names)
+                await self._name(loaded.id, loaded.manifest, loaded.names)
             else:
                 await asyncio.to_thread(self.content.add, loaded.manifest)
         image = await self.get(loaded.id)
@@ -236,7 +248,7 @@ class ImageService:
                 yield progress_message
             loaded: Loaded = await transfer.result()
             if reference is not None:
-                await self._name(loaded.id, loaded, [str(reference)])
+                await self._name(loaded.id, loaded.manifest, [str(reference)])
             else:
                 await asyncio.to_thread(self.content.add, loaded.manifest)
             image = await self.get(loaded.id)
@@ -300,7 +312,7 @@ class ImageService:
             image = await self.get(ref)
             if not is_id(image, ref) and named(image, ref) not in image.names:
                 raise NoSuchImage(reference=ref)
-            plan = plan_delete(image, ref, self.users_of(image.id), force=force)
+            plan = plan_delete(image, ref, self._users_of_all(image), force=force)
             deeds = []
             for name in plan.untag:
                 await asyncio.to_thread(self.content.remove_tag, name)
@@ -314,8 +326,12 @@ class ImageService:
             self._meta.pop(image.id, None)
             await self._store.write(Delete(META, str(image.id)))
             gone = await self._collect()
-        layers = [chain_id for chain_id in reversed(image.layers) if chain_id in gone]
+        layers = [chain_id for chain_id in reversed(image.all_layers) if chain_id in gone]
         return deeds + [ImageDeleteResponseItem(deleted=str(chain_id)) for chain_id in layers]
+
+    def _users_of_all(self, image: Image) -> builtins.list[User]:
+        """Containers of the image on any platform: the others go with it."""
+        return [user for one in (image, *image.others) for user in self.users_of(one.id)]
 
     async def _collect(self) -> set[Digest]:
         """Clear away what nothing needs; what running transfers have met waits for their end. Returns the layers."""

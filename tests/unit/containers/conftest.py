@@ -128,7 +128,7 @@ class FakeImages:
     def __init__(self) -> None:
         self.known = {"bb": FakeImage(RunConfig(cmd=["sh"], env=["PATH=/bin"], labels={"name": "evil", "a": "b"}))}
 
-    async def get(self, ref: str) -> FakeImage:
+    async def get(self, ref: str, platform: str = "") -> FakeImage:
         if ref not in self.known:
             raise NotFound(f"No such image: {ref}:latest")
         return self.known[ref]

@@ -23,6 +23,7 @@ def image(*names: str) -> Image:
         config=ImageConfig(architecture="amd64", os="linux", rootfs=RootFS()),
         layers=[],
         manifest=Descriptor(media_type="", digest=ID, size=0),
+        root=Descriptor(media_type="", digest=ID, size=0),
         content=frozenset(),
         roots=frozenset(),
         tags=tuple(name for name in names if "@" not in name),

@@ -19,7 +19,7 @@ def image(number: int, *tags: str, labels: dict[str, str] | None = None) -> Imag
         created=created, architecture="amd64", os="linux", rootfs=RootFS(), config=RunConfig(labels=labels or {})
     )
     target = Descriptor(media_type="", digest=digest, size=0)
-    return Image(digest, config, [], target, frozenset(), frozenset(), tags=tags)
+    return Image(digest, config, [], target, target, frozenset(), frozenset(), tags=tags)
 
 
 IMAGES = [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fixtures.registry import FakeRegistry, Misbehaviour, always, cut_after, failing, ranged, tar
+from fixtures.registry import FakeRegistry, Misbehaviour, Pushed, always, cut_after, failing, ranged, tar
 from pier.distribution import Backoff, Registries, RegistryConfig
 from pier.distribution.errors import AccessDenied, ManifestUnknown
 from pier.errors import PierError
@@ -77,6 +77,14 @@ class Machine:
 
     async def pull(self, reference: str, **more: Any) -> list[Message]:
         return [message async for message in self.puller.pull(reference, **more)]
+
+    def kept(self, images: dict[str, Pushed]) -> set[str]:
+        """The platforms whose manifest, configuration and layers are all here."""
+        return {
+            platform
+            for platform, made in images.items()
+            if all(map(self.content.has, (made.digest, made.config, *made.layers)))
+        }
 
     def partial_files(self) -> list[str]:
         return os.listdir(os.path.join(self.content.root, "ingest"))
@@ -157,19 +165,35 @@ async def test_an_image_that_is_up_to_date_costs_one_request(registry: FakeRegis
             {"status": "Pulling from app", "id": tag},
             {"status": f"Digest: {digest}"},
             {"status": f"Status: Image is up to date for {name}"},
+            {"progressDetail": {}, "aux": {"Previous": digest, "Digest": digest, "Tag": tag}},
         ]
         assert [(request.method, request.path) for request in registry.seen] == [("HEAD", f"/v2/app/manifests/{tag}")]
 
 
-async def test_a_tag_that_moved(registry: FakeRegistry, machine: Machine) -> None:
-    registry.add_image("app", "1", [BASE], platform=HOST)
+async def test_wish_07_a_tag_that_moved(registry: FakeRegistry, machine: Machine) -> None:
+    older = registry.add_image("app", "1", [BASE], platform=HOST)
     await machine.pull(f"{registry.host}/app:1")
     newer = registry.add_image("app", "1", [BASE, TOP], platform=HOST)
     messages = await machine.pull(f"{registry.host}/app:1")
     assert stages(messages, newer.layers[0].short) == ["Already exists"]
     assert "Pull complete" in stages(messages, newer.layers[1].short)
-    assert messages[-1] == {"status": f"Status: Downloaded newer image for {registry.host}/app:1"}
+    assert messages[-2:] == [
+        {"status": f"Status: Downloaded newer image for {registry.host}/app:1"},
+        {"status": f"updated: {older.digest} -> {newer.digest}"},
+    ]
     assert machine.content.tags()[f"{registry.host}/app:1"].digest == newer.digest
+
+
+async def test_all_tags(registry: FakeRegistry, machine: Machine) -> None:
+    for tag, layer in (("2", TOP), ("1", BASE), ("1b", BASE)):
+        registry.add_image("app", tag, [layer], platform=HOST)
+    name = f"{registry.host}/app"
+    messages = await machine.pull(name)
+    assert [m["id"] for m in messages if m.get("status") == "Pulling from app"] == ["1", "1b", "2"]
+    assert messages[-1] == {"status": f"Status: Downloaded newer image for {name}"}
+    assert {key for key in machine.content.tags() if "@" not in key} == {f"{name}:1", f"{name}:1b", f"{name}:2"}
+    again = await machine.pull(name)
+    assert {"status": f"Status: Image is up to date for {name}"} in again
 
 
 async def test_by_digest(registry: FakeRegistry, machine: Machine) -> None:
@@ -190,12 +214,10 @@ async def test_the_platform_is_chosen_from_the_index(registry: FakeRegistry, mac
     name = f"{registry.host}/app:1"
     messages = await machine.pull(name)
     assert {"status": f"Digest: {index}"} in messages
-    assert machine.content.tags()[name].digest == images[HOST].digest
+    assert (machine.content.tags()[name].digest, machine.kept(images)) == (index, {HOST})
     await machine.pull(name, platform="linux/s390x")
-    assert machine.content.tags()[name].digest == images["linux/s390x"].digest
-    # what was pulled for another platform is not taken for the host's
-    messages = await machine.pull(name)
-    assert machine.content.tags()[name].digest == images[HOST].digest
+    assert (machine.content.tags()[name].digest, machine.kept(images)) == (index, {HOST, "linux/s390x"})
+    assert str(machine.content.tags()[name].platform) == "linux/s390x"
     with pytest.raises(NoMatchingManifest) as caught:
         await machine.pull(name, platform="linux/ppc64le")
     assert caught.value.message == "no matching manifest for linux/ppc64le in the manifest list entries"
