@@ -45,11 +45,15 @@ class BadPlatform(InvalidParameter):
 
 async def list_(call: Call) -> web.StreamResponse:
     query = call.query
-    return call.answer(await call.engine.images.list(all=query.flag("all"), filters=query.filters()))
+    found = await call.engine.images.list(
+        all=query.flag("all"), filters=query.filters(), manifests=query.flag("manifests")
+    )
+    return call.answer(found)
 
 
 async def inspect(call: Call) -> web.StreamResponse:
-    return call.answer(await call.engine.images.inspect(call.id))
+    platform, manifests = json_platform(call.query.text("platform")), call.query.flag("manifests")
+    return call.answer(await call.engine.images.inspect(call.id, platform=platform, manifests=manifests))
 
 
 async def delete(call: Call) -> web.StreamResponse:
@@ -98,12 +102,12 @@ async def push(call: Call) -> web.StreamResponse:
     reference = with_tag(call.id, query.text("tag"))
     Reference.parse(reference)
     auth = registry_auth(call, reference)
-    messages = call.engine.images.push(reference, platform=push_platform(query.text("platform")), auth=auth)
+    messages = call.engine.images.push(reference, platform=json_platform(query.text("platform")), auth=auth)
     return await send_progress(call.request, messages)
 
 
-def push_platform(text: str) -> str:
-    """The JSON of an OCI platform, as API 1.46 has it, in the form `os/arch[/variant]`. Raises BadPlatform."""
+def json_platform(text: str) -> str:
+    """The JSON of an OCI platform (API 1.46) in the form `os/arch[/variant]`. Raises BadPlatform."""
     if not text:
         return ""
     try:

@@ -12,9 +12,10 @@ from pier.distribution.login import Login
 from pier.distribution.search import SearchResult
 from pier.errors import InvalidParameter
 from pier.images.manifest_list import ListEntry, ListPush
+from pier.images.manifests import wire_platform
 from pier.images.telling import single_error
 from pier.model.filters import Filters
-from pier.model.image import DistributionInspect, OCIDescriptor, OCIPlatform, RemoteTag
+from pier.model.image import DistributionInspect, OCIDescriptor, RemoteTag
 from pier.oci import Descriptor, Index, Manifest, Platform, Reference, decode_image_config, decode_manifest
 from pier.oci.image_config import MAX_CONFIG_BYTES
 from pier.oci.manifest import choose, media_type_of
@@ -179,14 +180,3 @@ async def _document(repository: Repository, descriptor: Descriptor) -> Manifest 
 
 async def _config(repository: Repository, manifest: Manifest) -> bytes:
     return await repository.small_blob(manifest.config, limit_bytes=MAX_CONFIG_BYTES)
-
-
-def wire_platform(platform: Platform) -> OCIPlatform:
-    """A platform in the API's form."""
-    return OCIPlatform(
-        architecture=platform.architecture,
-        os=platform.os,
-        os_version=platform.os_version,
-        os_features=list(platform.os_features) or None,
-        variant=platform.variant,
-    )

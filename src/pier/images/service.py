@@ -18,10 +18,10 @@ from typing import Final, cast
 import msgspec
 
 from pier.distribution import Registries, RegistryConfig
-from pier.errors import InvalidParameter
+from pier.errors import InvalidParameter, NotFound
 from pier.events.bus import EventBus
 from pier.images import progress
-from pier.images.catalog import Catalog, read_catalog
+from pier.images.catalog import Catalog, read_catalog, shown
 from pier.images.changes import apply_changes
 from pier.images.collect import collect
 from pier.images.delete import User, is_id, named, plan_delete
@@ -30,12 +30,13 @@ from pier.images.import_ import import_root
 from pier.images.inspect import inspection
 from pier.images.listing import Listed, summaries
 from pier.images.load import Loaded, load
+from pier.images.manifests import manifest_summaries, wire_descriptor
 from pier.images.progress import Message
 from pier.images.pull import MAX_DOWNLOADS, Puller
 from pier.images.push import MAX_UPLOADS, Pusher
 from pier.images.threads import Report, Transfer
 from pier.model.filters import Filters
-from pier.model.image import DriverData, ImageDeleteResponseItem, ImageInspect, ImageSummary
+from pier.model.image import DriverData, ImageDeleteResponseItem, ImageInspect, ImageManifestSummary, ImageSummary
 from pier.oci import Descriptor, Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
 from pier.state.store import Delete, Put, Store
 from pier.storage import ContentStore, Snapshotter
@@ -52,6 +53,10 @@ class DigestReference(InvalidParameter):
 
 class DigestTag(InvalidParameter):
     """refusing to create a tag with a digest reference"""
+
+
+class NotThatPlatform(NotFound):
+    """image with reference {reference} was found but does not provide the specified platform ({wanted})"""
 
 
 class ImageMeta(msgspec.Struct, omit_defaults=True):
@@ -130,24 +135,44 @@ class ImageService:
         image = (await self._current()).get(ref)
         return (image.for_platform(Platform.parse(platform)) or image) if platform else image
 
-    async def list(self, *, all: bool = False, filters: Filters | None = None) -> builtins.list[ImageSummary]:
-        """All images, the newest first; `all` adds nothing, since there are no intermediate ones."""
+    async def list(
+        self, *, all: bool = False, filters: Filters | None = None, manifests: bool = False
+    ) -> builtins.list[ImageSummary]:
+        """All images, the newest first; `all` adds nothing, since there are no intermediate ones.
+
+        `manifests` tells the manifests of each image, those of other platforms too.
+        """
         catalog = await self._current()
         images = builtins.list(catalog.images.values())
         sizes = await asyncio.to_thread(lambda: [self._size(image) for image in images])
         users = [len(self.users_of(image.id)) for image in images]
         listed = map(Listed, images, sizes, users)
-        return summaries(listed, filters or Filters(), catalog.get)
+        rows = summaries(listed, filters or Filters(), catalog.get)
+        for row in rows if manifests else ():
+            image = catalog.images[Digest(row.id)]
+            row.descriptor, row.manifests = wire_descriptor(image.root), await self._manifests(image)
+        return rows
 
-    async def inspect(self, ref: str) -> ImageInspect:
-        """Raises NoSuchImage, InvalidReference."""
-        image = await self.get(ref)
-        return inspection(
+    async def inspect(self, ref: str, *, platform: str = "", manifests: bool = False) -> ImageInspect:
+        """With a platform, the image for it. Raises NoSuchImage, InvalidReference, NotThatPlatform."""
+        image = await self.get(ref, platform)
+        if platform and image.for_platform(Platform.parse(platform)) is not image:
+            raise NotThatPlatform(reference=shown(ref), wanted=Platform.parse(platform))
+        answer = inspection(
             image,
             size_bytes=await asyncio.to_thread(self._size, image),
             driver=DriverData(name=self.snapshots.name, data=self.snapshots.layer_data(image.layers)),
             last_tag_ns=self._meta.get(image.id, ImageMeta()).last_tag_ns,
         )
+        if manifests:
+            answer.descriptor, answer.manifests = wire_descriptor(image.root), await self._manifests(image)
+        return answer
+
+    async def _manifests(self, image: Image) -> builtins.list[ImageManifestSummary]:
+        def users(image_id: Digest) -> builtins.list[str]:
+            return [container for container, _ in self.users_of(image_id)]
+
+        return await asyncio.to_thread(manifest_summaries, self.content, image, self._size, users)
 
     def _size(self, image: Image) -> int:
         """Bytes of the files of all layers; a layer that is missing counts nothing."""

@@ -95,6 +95,45 @@ class ImageMetadata(Struct):
     last_tag_time: str = "0001-01-01T00:00:00Z"
 
 
+class UnpackedSize(Struct):
+    """Bytes of an image's files."""
+
+    unpacked: int = 0
+
+
+class ImageManifestData(Struct):
+    """Of a manifest that is an image."""
+
+    platform: OCIPlatform
+    containers: list[str] = field(default_factory=list)
+    size: UnpackedSize = field(default_factory=UnpackedSize)
+
+
+class AttestationData(Struct):
+    """Of a manifest that attests another one."""
+
+    for_: str = field(name="For", default="")
+
+
+class ImageManifestSize(Struct):
+    """Bytes: of the blobs that are here, and with the unpacked files."""
+
+    total: int = 0
+    content: int = 0
+
+
+class ImageManifestSummary(Struct):
+    """One manifest of an image; `kind` is image, attestation or unknown."""
+
+    id: str = field(name="ID")
+    descriptor: OCIDescriptor
+    available: bool
+    kind: str
+    size: ImageManifestSize = field(default_factory=ImageManifestSize)
+    image_data: Annotated[ImageManifestData | None, OMIT] = None
+    attestation_data: Annotated[AttestationData | None, OMIT] = None
+
+
 class ImageInspect(Struct):
     """The answer of GET /images/{name}/json; sizes in bytes."""
 
@@ -116,6 +155,7 @@ class ImageInspect(Struct):
     root_fs: RootFS = field(name="RootFS", default_factory=RootFS)
     metadata: ImageMetadata = field(default_factory=ImageMetadata)
     descriptor: Annotated[OCIDescriptor | None, OMIT] = None
+    manifests: Annotated[list[ImageManifestSummary] | None, OMIT] = None
     config: ImageConfig | None = None
 
 
@@ -132,6 +172,7 @@ class ImageSummary(Struct, kw_only=True):
     shared_size: int = -1
     size: int = 0
     descriptor: Annotated[OCIDescriptor | None, OMIT] = None
+    manifests: Annotated[list[ImageManifestSummary] | None, OMIT] = None
 
 
 class ImageDeleteResponseItem(Struct):

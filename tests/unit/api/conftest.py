@@ -157,10 +157,10 @@ class FakeImages:
     loaded: bytes = b""
     failure: Exception | None = None
 
-    async def list(self, *, all: bool, filters: Filters) -> list[ImageSummary]:
+    async def list(self, *, all: bool, filters: Filters, manifests: bool) -> list[ImageSummary]:
         return [ImageSummary(id="sha256:1", size=5)]
 
-    async def inspect(self, ref: str) -> ImageInspect:
+    async def inspect(self, ref: str, *, platform: str, manifests: bool) -> ImageInspect:
         return ImageInspect(id=ref)
 
     async def delete(self, ref: str, *, force: bool, noprune: bool) -> list[ImageDeleteResponseItem]:

@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.registry import FakeRegistry, Pushed, tar
 from pier.images import NoSuchImage
+from pier.images.service import NotThatPlatform
 from pier.oci import host_platform
 
 from .lab import Lab
@@ -106,3 +107,29 @@ async def test_an_attestation_is_kept_and_is_no_image(registry: FakeRegistry, la
     await pull(lab, f"{registry.host}/app:1")
     found = await lab.images.get(f"{registry.host}/app:1")
     assert (found.id, found.others) == (image.config, ())
+
+
+async def test_the_manifests_of_an_image(registry: FakeRegistry, lab: Lab) -> None:
+    made, name = index(registry, OTHER, HOST, THIRD), f"{registry.host}/app:1"
+    for platform in (OTHER, HOST):
+        await pull(lab, name, platform)
+    lab.images.users_of = lambda id: [("c" * 64, False)] if id == made[OTHER].config else []
+    [row] = await lab.images.list(manifests=True)
+    assert row.descriptor is not None
+    assert row.manifests is not None
+    assert row.descriptor.digest == (await lab.images.get(name)).root.digest
+    told = {one.id: one for one in row.manifests}
+    assert {id: one.available for id, one in told.items()} == {
+        made[OTHER].digest: True,
+        made[HOST].digest: True,
+        made[THIRD].digest: False,
+    }
+    other = told[made[OTHER].digest]
+    assert other.image_data is not None
+    assert (other.kind, other.image_data.platform.architecture) == ("image", "s390x")
+    assert other.image_data.containers == ["c" * 64]
+    assert other.size.content > other.image_data.size.unpacked > 0
+    assert (await lab.images.inspect(name, platform=OTHER)).architecture == "s390x"
+    with pytest.raises(NotThatPlatform):
+        await lab.images.inspect(name, platform="linux/ppc64le")
+    assert (await lab.images.list())[0].manifests is None
