@@ -8,6 +8,9 @@ from typing import Any
 
 from pier.errors import PierError
 
+OCI_VERSION = "1.0.2"
+"""crun before 1.9 refuses a newer one. What later versions added, a runtime that does not know it passes over
+(config.md, "Extensibility")."""
 INIT_PLACE = "/sbin/docker-init"
 """Where Docker, too, shows the init program in the container."""
 INIT_NAMES = ("docker-init", "tini-static", "catatonit")
@@ -35,7 +38,7 @@ def adapt(spec: Mapping[str, Any], *, seccomp: Mapping[str, Any] | None, init: s
     `seccomp` is OCI's `linux.seccomp`, None for unconfined; `init` the path of an init program on the host, empty for
     none.
     """
-    adapted = {**spec, "linux": {**spec["linux"], **({"seccomp": seccomp} if seccomp else {})}}
+    adapted = {**spec, "ociVersion": OCI_VERSION, "linux": {**spec["linux"], **({"seccomp": seccomp} if seccomp else {})}}
     if init:
         process = spec["process"]
         adapted["process"] = {**process, "args": [INIT_PLACE, "--", *process["args"]]}

@@ -27,7 +27,7 @@ def test_adapt() -> None:
     assert adapted["mounts"][-1] == {
         "destination": "/sbin/docker-init", "type": "bind", "source": "/usr/bin/docker-init", "options": ["bind", "ro"],
     }  # fmt: skip
-    assert adapt(SPEC, seccomp=None, init="") == SPEC
+    assert adapt(SPEC, seccomp=None, init="") == {**SPEC, "ociVersion": "1.0.2"}
     assert SPEC["process"]["args"] == ["sh"]
 
 
