@@ -30,6 +30,8 @@ BORROWED = (
     "test_an_oom_kill_of_the_program_itself",
     "test_a_background_process_does_not_hold_its_exec",
     "test_the_reaper_is_listed_as_dockers",
+    "test_another_runtime_runs_a_program_and_leaves_nothing",
+    "test_another_runtime_pauses",
 )
 """Of `tests/unit/runtime`: where the hierarchy or the kernel's age could make a difference."""
 

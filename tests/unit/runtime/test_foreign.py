@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import select
+import shlex
 import shutil
 import signal
 import socket
-import sysconfig
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,18 @@ from pier.runtime.program import Program
 from pier.runtime.request import AttachEnd, ExecRequest, StartRequest
 from pier.runtime.users import Identity
 
+from .bundles import BOOT
 from .conftest import Container, Lab, unframe
 
-PIER_RUNTIME = str(Path(sysconfig.get_path("scripts")) / "pier-runtime")
+PIER_RUNTIME = [sys.executable, "-I", "-S", "-c", BOOT]
 
 
 @pytest.fixture(params=["pier-runtime", "runc"])
 def oci_runtime(request: pytest.FixtureRequest) -> list[str]:
     """The command of an OCI runtime."""
-    path = PIER_RUNTIME if request.param == "pier-runtime" else shutil.which("runc")
+    if request.param == "pier-runtime":
+        return PIER_RUNTIME
+    path = shutil.which("runc")
     if path is None:
         pytest.skip("runc is not installed")
     return [path]
@@ -54,7 +58,7 @@ async def end(container: Container) -> int:
 
 
 @pytest.mark.root
-async def test_program_runs_and_nothing_is_left(lab: Lab, oci_runtime: list[str]) -> None:
+async def test_another_runtime_runs_a_program_and_leaves_nothing(lab: Lab, oci_runtime: list[str]) -> None:
     request = lab.request(["sh", "-c", "echo hi; id -u; hostname; exit 3"], oci_runtime=oci_runtime)
     container = await lab.start(request)
     record = await container.running.wait()
@@ -172,7 +176,7 @@ def frozen(request: StartRequest) -> bool:
 
 
 @pytest.mark.root
-async def test_pause(lab: Lab, oci_runtime: list[str]) -> None:
+async def test_another_runtime_pauses(lab: Lab, oci_runtime: list[str]) -> None:
     container = await lab.start(lab.request(["sleep", "100"], oci_runtime=oci_runtime))
     monitor = container.running
     assert monitor.foreign
@@ -224,7 +228,7 @@ async def test_start_clears_what_a_killed_monitor_has_left(lab: Lab, oci_runtime
 @pytest.mark.root
 async def test_killed_when_the_runtime_is_gone(lab: Lab, tmp_path: Path) -> None:
     link = tmp_path / "some-runtime"
-    link.write_text(f'#!/bin/sh\nexec {PIER_RUNTIME} "$@"\n')
+    link.write_text(f'#!/bin/sh\nexec {shlex.join(PIER_RUNTIME)} "$@"\n')
     link.chmod(0o755)
     container = await lab.start(lab.request(["sleep", "100"], oci_runtime=[str(link)]))
     link.unlink()
