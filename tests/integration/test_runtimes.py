@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,9 +251,8 @@ def test_reload(engine: Daemon, cli: Client) -> None:
         done = cli("run", "--name", "by-default", "busybox", "echo", "hi")
         assert done.out == "hi\n"
         assert inspect(cli, "by-default", "{{.HostConfig.Runtime}}") == "second"
-        events = cli(
-            "events", "--since", "1m", "--until", "0s", "--filter", "type=daemon", "--format", "{{json .}}"
-        ).out
+        now = f"{time.time():.9f}"  # the client cuts relative times to whole seconds
+        events = cli("events", "--since", "1m", "--until", now, "--filter", "type=daemon", "--format", "{{json .}}").out
         assert json.loads(events.splitlines()[-1])["Actor"]["Attributes"]["default-runtime"] == "second"
         changed["default-runtime"] = "absent"
         config.write_text(json.dumps(changed))
