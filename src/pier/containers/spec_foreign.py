@@ -38,7 +38,8 @@ def adapt(spec: Mapping[str, Any], *, seccomp: Mapping[str, Any] | None, init: s
     `seccomp` is OCI's `linux.seccomp`, None for unconfined; `init` the path of an init program on the host, empty for
     none.
     """
-    adapted = {**spec, "ociVersion": OCI_VERSION, "linux": {**spec["linux"], **({"seccomp": seccomp} if seccomp else {})}}
+    linux = {**spec["linux"], **({"seccomp": seccomp} if seccomp else {})}
+    adapted = {**spec, "ociVersion": OCI_VERSION, "linux": linux}
     if init:
         process = spec["process"]
         adapted["process"] = {**process, "args": [INIT_PLACE, "--", *process["args"]]}
