@@ -154,3 +154,23 @@ def test_trap_18_no_permission_names_the_group(own_daemon: Daemon) -> None:
     assert refused.status == 1
     assert "permission denied while trying to connect" in refused.err
     assert f"{own_daemon.socket} is open to root" in refused.err
+
+
+# --- 9: time zones
+
+
+def test_trap_09_a_time_zone_without_zone_data_in_the_image(pier: Client) -> None:
+    assert pier.ok("run", "--rm", "--timezone", "Asia/Shanghai", "busybox", "cat", "/usr/share/zoneinfo/Asia/Tokyo")
+    shown = pier.ok("run", "--rm", "--timezone", "Asia/Shanghai", "busybox", "sh", "-c", "echo $TZ; date +%z")
+    assert shown.splitlines()[0] == "Asia/Shanghai"
+    assert (
+        pier.ok("run", "--rm", "--timezone", "Asia/Shanghai", "-e", "TZ=UTC", "busybox", "sh", "-c", "echo $TZ")
+        == "UTC"
+    )
+
+
+def test_trap_09_a_zone_that_nobody_knows(pier: Client) -> None:
+    refused = pier("run", "--rm", "--timezone", "Middle/Earth", "busybox", "true")
+    assert refused.status == 125
+    assert "Middle/Earth is neither known to the image nor to this host" in refused.err
+    assert "not the name of a time zone" in pier("run", "--timezone", "../../etc/shadow", "busybox", "true").err

@@ -94,6 +94,10 @@ _CONFIG = {
 """Flags whose value is a member of the container's own configuration as it is."""
 
 
+_OWN_ANNOTATIONS = {"health-on-failure": "pier.health-on-failure", "timezone": "pier.timezone"}
+"""Flags that Docker's API has no member for: Pier's daemon reads these annotations."""
+
+
 class Conflict(Failure):
     """Flags that are wrong together or whose value only shows as wrong when all are known."""
 
@@ -165,6 +169,9 @@ def attached_streams(opts: Options, *, detach: bool) -> list[str]:
 def host_config(opts: Options) -> dict[str, Any]:
     host: dict[str, Any] = {member: opts[flag] for flag, member in _RENAMED.items() if opts[flag]}
     _check_modes(opts)
+    own = {key: opts[flag] for flag, key in _OWN_ANNOTATIONS.items() if opts[flag]}
+    if own:
+        host["Annotations"] = {**opts["annotation"], **own}
     if opts.given("init"):
         host["Init"] = opts["init"]
     if options := opts["dns-option"] + opts["dns-opt"]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 
-from pier.containers import fields, names, userns, validate
+from pier.containers import fields, names, timezone, userns, validate
 from pier.containers import merge as rules
 from pier.containers.record import KIND, Record
 from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts, user_mounts
@@ -42,6 +42,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     config = rules.merge_config(given, image.config.config)
     path, args = rules.command(config)
     host = rules.fill_host_config(given_host, world.config, network_disabled=config.network_disabled)
+    config.env = timezone.with_zone(config, host, given.env)
     warnings += fields.judge(config, given_host)
     warnings += validate.check(config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes())
     mode = userns.parse_mode(host.userns_mode)

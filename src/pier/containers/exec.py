@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,11 +59,20 @@ class Exec:
     pid: int = 0
     exit_code: int | None = None
     ended_s: float = field(default=0.0)
+    probe: bool = False
+    """Of a health check: nobody attaches to it, and it is forgotten when it has ended."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def command(self) -> str:
         """As events tell it."""
         return " ".join(self.config.cmd or ())
+
+
+class Note(ExecConfig):
+    """What a monitor keeps of an exec for the next daemon."""
+
+    probe: bool = False
 
 
 class Execs:
@@ -71,7 +82,7 @@ class Execs:
         self._world = world
         self._execs: dict[str, Exec] = {}
 
-    async def create(self, container: Container, config: ExecConfig) -> str:
+    async def create(self, container: Container, config: ExecConfig, *, probe: bool = False) -> str:
         """Remember what is to be run; returns its id. Raises NotRunning, ExecPaused, InvalidParameter, NoSuchUser."""
         _require_running(container)
         if not config.cmd or not config.cmd[0]:
@@ -84,7 +95,7 @@ class Execs:
         if config.user and not config.user[0].isdigit():
             await asyncio.to_thread(_require_user, container, config.user)
         self._forget_old()
-        exec_ = Exec(names.make_id(), container, config)
+        exec_ = Exec(names.make_id(), container, config, probe=probe)
         self._execs[exec_.id] = exec_
         container.execs.add(exec_.id)
         self._publish(exec_, f"exec_create: {exec_.command}")
@@ -139,15 +150,17 @@ class Execs:
             return
         for found in monitor.execs_found:
             try:
-                config = msgspec.json.decode(found.note, type=ExecConfig)
+                config = msgspec.json.decode(found.note, type=Note)
             except msgspec.MsgspecError as error:
                 log.error("exec %s of container %s cannot be read: %s", found.id[:12], container.id[:12], error)
                 continue
-            exec_ = Exec(found.id, container, config, running=found.ended is None, pid=found.pid)
+            exec_ = Exec(found.id, container, config, running=found.ended is None, pid=found.pid, probe=config.probe)
             self._execs[found.id] = exec_
             if found.ended is None:
                 container.execs.add(found.id)
                 self._world.tasks.start(self._watch(exec_), f"exec {found.id[:12]}")
+                if exec_.probe:  # whoever waited for its answer is gone
+                    self._world.tasks.start(self._end_probe(exec_), f"probe {found.id[:12]}")
             else:
                 self._mark_ended(exec_, found.ended.exit_code)
                 if not found.told:
@@ -165,7 +178,7 @@ class Execs:
             group_add=list(record.host_config.group_add or ()),
             open_stdin=config.attach_stdin,
             seccomp_bpf=filter_path,
-            note=msgspec.json.encode(config).decode(),
+            note=_note(exec_),
             remapped_root=list(record.id_map.root) if record.id_map is not None else None,
         )
 
@@ -181,6 +194,32 @@ class Execs:
         exec_.running, exec_.exit_code, exec_.pid = False, exit_code, 0
         exec_.ended_s = time.monotonic()
         exec_.container.execs.discard(exec_.id)
+        exec_.over.set()
+
+    async def ended(self, id: str) -> int:
+        """Wait for its end; the exit code. Raises NoSuchExec."""
+        exec_ = self.get(id)
+        await exec_.over.wait()
+        assert exec_.exit_code is not None
+        return exec_.exit_code
+
+    async def signal(self, id: str, number: int) -> None:
+        """Send a signal to its process; nothing where it does not run. Raises NoSuchExec, MonitorError, MonitorLost."""
+        exec_ = self.get(id)
+        if exec_.running and exec_.pid and exec_.container.monitor is not None:
+            await exec_.container.monitor.signal(number, exec_id=id)
+
+    def forget(self, id: str) -> None:
+        """Take it out of memory, whether or not it still runs."""
+        exec_ = self._execs.pop(id, None)
+        if exec_ is not None:
+            exec_.container.execs.discard(id)
+
+    async def _end_probe(self, exec_: Exec) -> None:
+        with contextlib.suppress(PierError):
+            await self.signal(exec_.id, signal.SIGKILL)
+        await exec_.over.wait()
+        self.forget(exec_.id)
 
     def _end(self, exec_: Exec, exit_code: int) -> None:
         self._mark_ended(exec_, exit_code)
@@ -230,6 +269,11 @@ class Execs:
             if over or never:
                 exec_.container.execs.discard(id)
                 del self._execs[id]
+
+
+def _note(exec_: Exec) -> str:
+    known = msgspec.structs.asdict(exec_.config) | {"probe": exec_.probe}
+    return msgspec.json.encode(Note(**known)).decode()
 
 
 def _require_running(container: Container) -> Monitor:

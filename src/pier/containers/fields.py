@@ -69,7 +69,7 @@ CONFIG: dict[str, Rule] = {
     "stdin_once": Acts(),
     "env": Acts(),
     "cmd": Acts(),
-    "healthcheck": Warned("Pier does not run health checks yet. The container's health will not be known."),
+    "healthcheck": Acts(),
     "args_escaped": Noted(),
     "image": Acts(),
     "volumes": Answered("warned about: what is written there stays in the container's own layer"),
@@ -177,11 +177,8 @@ def judge(config: ContainerConfig, host: HostConfig) -> list[str]:
 
 
 def is_set(value: Any) -> bool:
-    """Does the value differ from Docker's zero values, nil and empty being one? `["NONE"]` turns a health check off."""
+    """Does the value differ from Docker's zero values, nil and empty being one?"""
     if isinstance(value, msgspec.Struct):
-        test = getattr(value, "test", None)
-        if test is not None and list(test[:1]) == ["NONE"]:
-            return False
         return any(is_set(getattr(value, name)) for name in value.__struct_fields__)
     return bool(value)
 

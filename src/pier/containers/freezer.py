@@ -44,6 +44,7 @@ async def _freeze(world: World, container: Container) -> None:
     else:
         await asyncio.to_thread(_cgroup(world, container).freeze)
     container.record.state.status = "paused"
+    world.health.sync(container)
     await world.save(container)
     world.publish(container, "pause")
 
@@ -70,4 +71,5 @@ async def _thaw(world: World, container: Container) -> None:
     else:
         await asyncio.to_thread(_cgroup(world, container).thaw)
     container.record.state.status = "running"
+    world.health.sync(container)
     await world.save(container)

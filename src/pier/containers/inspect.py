@@ -64,6 +64,7 @@ def state_of(state: State) -> ContainerState:
         error=state.error,
         started_at=rfc3339_nano(state.started_at_ns),
         finished_at=rfc3339_nano(state.finished_at_ns),
+        health=state.health,
     )
 
 

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from pier.containers import names, restart, signals
 from pier.containers.discard import discard
@@ -107,6 +109,7 @@ def adopt(world: World, container: Container, monitor: Monitor) -> None:
     if monitor.ooms and not container.record.state.oom_killed:
         _oom(world, container)
     world.tasks.start(watch(world, container, monitor), f"container {container.id[:12]}")
+    world.health.sync(container)
 
 
 def _oom(world: World, container: Container) -> None:
@@ -152,6 +155,7 @@ async def settle(world: World, container: Container, ended: ExitRecord) -> bool:
         )
         oom_killed = ended.oom_killed or record.state.oom_killed
         mark_ended(record.state, exit_code=ended.exit_code, at_ns=finished_at_ns, oom_killed=oom_killed)
+        world.health.sync(container)
         await disconnect(world, container)
         world.publish(container, "die", exitCode=str(ended.exit_code), execDuration=str(ran_ns // 1_000_000_000))
         if again:
@@ -307,6 +311,14 @@ async def restart_container(
         container.restart_by_policy = True
     await start(world, container)
     world.publish(container, "restart")
+
+
+HEALTH_ACTIONS: dict[str, Callable[[World, Container], Coroutine[Any, Any, object]]] = {
+    "restart": restart_container,
+    "stop": stop,
+    "kill": end_now,
+}
+"""What `--health-on-failure` may ask for. A kill is not the user's: the restart policy goes on from there."""
 
 
 # --- rename, remove --------------------------------------------------------------------------------------------------

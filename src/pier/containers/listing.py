@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from pier.containers import validate
+from pier.containers.health import status_of
 from pier.containers.inspect import endpoint_settings, mount_points, sizes
 from pier.containers.record import Record, State
 from pier.containers.world import Container, World
@@ -70,12 +71,16 @@ def human_duration(seconds: float) -> str:
     )
 
 
+_HEALTH_WORDS = {"starting": "health: starting"}
+
+
 def status_text(state: State, now_ns: int) -> str:
     """`Up 2 minutes`, `Exited (0) 3 seconds ago`, …"""
     up = human_duration((now_ns - state.started_at_ns) / NS)
     ended = human_duration((now_ns - state.finished_at_ns) / NS)
+    health = f" ({_HEALTH_WORDS.get(state.health.status, state.health.status)})" if state.health else ""
     texts = {
-        "running": f"Up {up}",
+        "running": f"Up {up}{health}",
         "paused": f"Up {up} (Paused)",
         "restarting": f"Restarting ({state.exit_code}) {ended} ago",
         "removing": "Removal In Progress",
@@ -145,8 +150,14 @@ def summary(world: World, container: Container, now_ns: int) -> ContainerSummary
         ),
         network_settings=NetworkSettingsSummary(networks=endpoint_settings(world, record)),
         mounts=mount_points(record),
-        health=HealthSummary(status="none"),
+        health=_health_summary(record.state),
     )
+
+
+def _health_summary(state: State) -> HealthSummary:
+    if state.health is None:
+        return HealthSummary(status="none")
+    return HealthSummary(status=state.health.status, failing_streak=state.health.failing_streak)
 
 
 async def build_matcher(world: World, filters: Filters) -> Callable[[Container], bool]:
@@ -172,7 +183,7 @@ async def build_matcher(world: World, filters: Filters) -> Callable[[Container],
             and filters.key_values("label", labels)
             and filters.key_values("annotation", record.host_config.annotations or {})
             and filters.exact("status", state.status)
-            and filters.exact("health", "none")
+            and filters.exact("health", status_of(state))
             and filters.exact("isolation", "default")
             and (not exited or (state.exit_code in exited and state.status == "exited"))
             and (before is None or record.created_ns < before)

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
-from pier.model.container import ContainerConfig
+from pier.model.container import ContainerConfig, Health
 from pier.model.host_config import HostConfig
 from pier.model.network import NetworkingConfig
 from pier.state import Put
@@ -33,6 +33,8 @@ class State(msgspec.Struct, kw_only=True):
     oom_killed: bool = False
     started_at_ns: int = 0
     finished_at_ns: int = 0
+    health: Health | None = None
+    """What its health check knows; None: it has none."""
 
     @property
     def running(self) -> bool:

@@ -13,6 +13,7 @@ from pier.containers.attach import Attachment
 from pier.containers.create import create
 from pier.containers.exec import Execs
 from pier.containers.inspect import inspect
+from pier.containers.probing import Probing
 from pier.containers.seccomp_cache import SeccompCache
 from pier.containers.start import close_pending
 from pier.containers.world import Container, ContainersConfig, Images, Networks, Runtime, Snapshots, World
@@ -69,6 +70,7 @@ class ContainerService:
             host_texts=etc_files.host_texts,
         )
         self._execs = Execs(self._world)
+        self._world.health = Probing(self._world, self._execs, lifecycle.HEALTH_ACTIONS)
         self._loaded: list[str] | None = None
 
     # the daemon's side

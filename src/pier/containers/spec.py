@@ -11,6 +11,7 @@ from typing import Any
 
 from pier.containers import spec_mounts, spec_resources, spec_security
 from pier.containers.record import Record
+from pier.containers.timezone import ZONEINFO
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig, Ulimit
 from pier.storage.ids import IdMap
@@ -42,6 +43,8 @@ class Facts:
     """Every device node of the host, filled in for a privileged container only."""
     default_ulimits: Sequence[Ulimit] = ()
     no_new_privileges: bool = False
+    zoneinfo: str = ""
+    """The host's folder of zone data, where the image lacks the container's time zone."""
 
 
 def runtime_spec(record: Record, facts: Facts) -> dict[str, Any]:
@@ -123,6 +126,10 @@ def mounts(host: HostConfig, facts: Facts) -> list[dict[str, Any]]:
         for name in ("resolv.conf", "hostname", "hosts")
         if name in facts.etc
     ]
+    if facts.zoneinfo:
+        etc.append(
+            {"destination": ZONEINFO, "type": "bind", "source": facts.zoneinfo, "options": ["rbind", "ro", "rprivate"]}
+        )
     return spec_mounts.assemble(defaults, etc, [*spec_mounts.tmpfs_mounts(host), *spec_mounts.user_mounts(host)])
 
 

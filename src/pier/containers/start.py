@@ -15,11 +15,14 @@ from typing import Any
 
 from pier.containers import (
     etc_files,
+    health,
+    own_annotations,
     spec,
     spec_foreign,
     spec_mounts,
     spec_resources,
     spec_security,
+    timezone,
     userns,
     validate,
 )
@@ -70,6 +73,7 @@ async def launch(world: World, container: Container) -> Monitor:
     finally:
         close_ends(ends)
     mark_started(record.state, pid=monitor.pid, at_ns=monitor.started_at_ns)
+    health.begin(record.state, health.check_of(record.config))
     await _attach_late(container, monitor)
     return monitor
 
@@ -158,6 +162,11 @@ async def build_request(
         joined["user"] = world.containers[other.id]
     namespaces = await pin(joined, stack)
     etc_owner = sharing.id if sharing else record.id
+    texts = {} if sharing else _etc_texts(world, record, endpoint)
+    root = await asyncio.to_thread(_make_ready, world, record, texts)
+    zoneinfo = ""
+    if own_annotations.timezone(host.annotations):
+        zoneinfo = await asyncio.to_thread(timezone.missing_data, host, root, world.config.exec_dir(record.id))
     facts = spec.Facts(
         capabilities=spec_security.available_capabilities(),
         host_name=os.uname().nodename,
@@ -168,6 +177,7 @@ async def build_request(
         devices=await asyncio.to_thread(spec_resources.host_devices) if host.privileged else (),
         default_ulimits=world.config.default_ulimits,
         no_new_privileges=world.config.no_new_privileges,
+        zoneinfo=zoneinfo,
     )
     runtime_spec = spec.runtime_spec(record, facts)
     bounding = runtime_spec["process"]["capabilities"]["bounding"]
@@ -179,8 +189,6 @@ async def build_request(
         runtime_spec = spec_foreign.adapt(runtime_spec, seccomp=profile, init=init)
     else:
         filter_path = await world.seccomp.path_for(record, bounding)
-    texts = {} if sharing else _etc_texts(world, record, endpoint)
-    root = await asyncio.to_thread(_make_ready, world, record, texts)
     return StartRequest(
         id=record.id,
         spec=runtime_spec,

@@ -6,7 +6,8 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-from pier.containers import log_config, signals, spec_mounts, spec_resources, spec_security, userns
+from pier.containers import log_config, own_annotations, signals, spec_mounts, spec_resources, spec_security, userns
+from pier.containers.health import check_of
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import HostConfig, RestartPolicy
@@ -40,6 +41,7 @@ def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str, 
     check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
     check_ports(host)
     warnings += log_config.check(host.log_config)
+    warnings += check_health_action(config, host)
     check_dns(host)
     warnings += check_security(host)
     for limit in host.ulimits or ():
@@ -113,6 +115,17 @@ def check_health(health: HealthConfig) -> None:
             raise InvalidParameter(f"{label} in Healthcheck cannot be less than 1ms")
     if health.retries < 0:
         raise InvalidParameter("Retries in Healthcheck cannot be negative")
+
+
+def check_health_action(config: ContainerConfig, host: HostConfig) -> list[str]:
+    """Warn of a check that nobody can run, and of an action that nothing will set off. Raises InvalidAnnotation."""
+    own_annotations.check(host.annotations)
+    test = (config.healthcheck.test if config.healthcheck else None) or ["NONE"]
+    if test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        return [f"Unknown health check type '{test[0][:40]}' (expected CMD or CMD-SHELL). It is not run."]
+    if own_annotations.health_action(host.annotations) != "none" and check_of(config) is None:
+        return [f"The container has no health check: {own_annotations.HEALTH_ON_FAILURE} has no effect."]
+    return []
 
 
 def check_memory(host: HostConfig) -> list[str]:

@@ -80,6 +80,19 @@ class Runtime(Protocol):
     async def reconnect(self, exec_dir: str) -> Monitor | None: ...
 
 
+class Health(Protocol):
+    def sync(self, container: Container) -> None:
+        """Ask a container that runs and has a check, and no other. Called after each change of its state."""
+        ...
+
+
+class NoHealth:
+    """Until there is someone who asks."""
+
+    def sync(self, container: Container) -> None:
+        pass
+
+
 class Filters(Protocol):
     async def path_for(self, record: Record, capabilities: Sequence[str]) -> str | None:
         """Path of the compiled seccomp filter of a container; None: unconfined."""
@@ -216,6 +229,7 @@ class World:
     id_maps: dict[str, IdMap] = field(default_factory=dict)
     """Id -> ids of the container's user namespace; as long as its name is in `names`."""
     tasks: Tasks = field(default_factory=Tasks)
+    health: Health = field(default_factory=NoHealth)
     host_texts: Callable[[], tuple[str, str]] = lambda: ("", "")
     """(resolv.conf, hosts) of the host."""
     cgroup_files: frozenset[str] = frozenset()

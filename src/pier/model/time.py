@@ -111,6 +111,26 @@ def parse_duration(text: str) -> int:
     return -total if text.startswith("-") else total
 
 
+def format_duration(duration_ns: int) -> str:
+    """Nanoseconds as Go prints a time.Duration: `1h2m3.5s`, `1.5s`, `500ms`, `0s`."""
+    if duration_ns < 0:
+        return "-" + format_duration(-duration_ns)
+    if duration_ns < SECOND_NS:
+        unit = next((unit for unit in ("ms", "µs", "ns") if duration_ns >= _UNIT_NS[unit]), "s")
+        return _decimal(duration_ns, _UNIT_NS[unit]) + unit
+    minutes, rest_ns = divmod(duration_ns, 60 * SECOND_NS)
+    text = _decimal(rest_ns, SECOND_NS) + "s"
+    if minutes:
+        text = f"{minutes % 60}m{text}"
+    return f"{minutes // 60}h{text}" if minutes >= 60 else text
+
+
+def _decimal(number: int, unit: int) -> str:
+    whole, rest = divmod(number, unit)
+    digits = len(str(unit)) - 1
+    return f"{whole}.{rest:0{digits}}".rstrip("0") if rest else str(whole)
+
+
 def parse_moment(text: str, *, now_ns: int | None = None) -> int:
     """A `since` or `until`: Unix seconds, RFC 3339, or a Go duration before now, as nanoseconds since 1970.
 

@@ -234,9 +234,9 @@ class Monitor:
         """Set the size of the container's, or an exec's, terminal in characters. Raises MonitorError, MonitorLost."""
         await self._order("resize", height=height, width=width, exec_id=exec_id)
 
-    async def signal(self, signum: int) -> None:
-        """Send a signal to the container's first process. Raises MonitorError, MonitorLost."""
-        await self._order("signal", signum=signum)
+    async def signal(self, signum: int, *, exec_id: str | None = None) -> None:
+        """Send a signal to the container's first process, or an exec's. Raises MonitorError, MonitorLost."""
+        await self._order("signal", signum=signum, exec_id=exec_id)
 
     @property
     def foreign(self) -> bool:

@@ -42,6 +42,9 @@ class FakeMonitor:
         self.execs_found: list[FoundExec] = []
         self.execs: dict[str, asyncio.Future[ExitRecord]] = {}
         self.exec_requests: list[ExecRequest] = []
+        self.exec_ends: dict[str, int] = {}
+        self.exec_answer: tuple[int, bytes] | None = None
+        """(exit code, frames) of every exec to come; None: it goes on until the test ends it."""
         self.ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
 
     def end(self, code: int, *, oom: bool = False) -> None:
@@ -54,9 +57,12 @@ class FakeMonitor:
         self.ooms += 1
         self.on_oom()
 
-    async def signal(self, number: int) -> None:
+    async def signal(self, number: int, *, exec_id: str | None = None) -> None:
         if self.ended.done():
             raise MonitorLost
+        if exec_id is not None:
+            self.end_exec(exec_id, 128 + number)
+            return
         self.signals.append(number)
         if number in (9, 15) and number not in self.deaf:
             self.end(128 + number)
@@ -81,7 +87,19 @@ class FakeMonitor:
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         self.exec_requests.append(request)
         self.execs[request.exec_id] = asyncio.get_running_loop().create_future()
+        if end is not None and self.exec_answer is not None:
+            code, output = self.exec_answer
+            os.write(end.fd, output)
+            self.end_exec(request.exec_id, code)
+        elif end is not None:
+            self.exec_ends[request.exec_id] = os.dup(end.fd)
         return 4300
+
+    def end_exec(self, id: str, code: int) -> None:
+        if not self.execs[id].done():
+            self.execs[id].set_result(ExitRecord(code, 1_700_000_003_000_000_000))
+        if id in self.exec_ends:
+            os.close(self.exec_ends.pop(id))
 
     async def wait_exec(self, id: str) -> ExitRecord:
         return await self.execs[id]

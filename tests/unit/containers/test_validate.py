@@ -150,9 +150,8 @@ def test_judge_refuses_by_name(host: HostConfig, error: type[PierError], named: 
 
 
 def test_judge_warns() -> None:
-    check_ = HealthConfig(test=["CMD", "true"])
-    assert "health" in judge(ContainerConfig(healthcheck=check_), HostConfig())[0]
-    assert judge(ContainerConfig(healthcheck=HealthConfig(test=["NONE"])), HostConfig()) == []
+    assert "deprecated" in judge(ContainerConfig(), HostConfig(kernel_memory=1))[0]
+    assert judge(ContainerConfig(), HostConfig()) == []
 
 
 def test_wire_names() -> None:

@@ -9,6 +9,7 @@ from pier.model.time import (
     SECOND_NS,
     BadDuration,
     BadTime,
+    format_duration,
     parse_duration,
     parse_moment,
     parse_rfc3339,
@@ -98,3 +99,22 @@ def test_parse_duration(text: str, ns: int) -> None:
 def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(BadDuration):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "0s"),
+        (1, "1ns"),
+        (1_500, "1.5µs"),
+        (500_000_000, "500ms"),
+        (1_000_000_000, "1s"),
+        (1_500_000_000, "1.5s"),
+        (90_000_000_000, "1m30s"),
+        (3_600_000_000_000, "1h0m0s"),
+        (-61_010_000_000, "-1m1.01s"),
+    ],
+)
+def test_format_duration(ns: int, text: str) -> None:
+    assert format_duration(ns) == text
+    assert parse_duration(text) == ns
