@@ -10,7 +10,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV      ?= uv
 TESTS   ?=
 
-.PHONY: demo test unit integration vm lint bench start stop venv dev install uninstall locks clean
+.PHONY: demo test unit integration vm vm-systemd lint bench start stop venv dev install uninstall locks clean
 .NOTPARALLEL:
 
 demo: venv ; @$(BIN)/python demo/tour.py
@@ -22,6 +22,8 @@ unit: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/unit $(TESTS)
 integration: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/integration $(TESTS)
 
 vm: dev ; @$(BIN)/python -m pytest tests/vm $(TESTS)
+
+vm-systemd: dev ; @PIER_VM_SYSTEMD=1 $(BIN)/python -m pytest tests/vm/test_systemd_machine.py $(TESTS)
 
 lint: dev
 	@$(BIN)/ruff check .

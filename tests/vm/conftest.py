@@ -1,4 +1,4 @@
-"""`guest/` holds what runs in the test machine; on the host it is not collected."""
+"""`guest/` and `systemd/` hold what runs in the test machine; on the host it is not collected."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-collect_ignore = [] if os.environ.get("PIER_GUEST") else ["guest"]
+collect_ignore = [] if os.environ.get("PIER_GUEST") else ["guest", "systemd"]

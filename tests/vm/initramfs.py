@@ -23,6 +23,10 @@ BUSYBOX = Path("/bin/busybox")
 PYTHON = Path(os.path.realpath(sys.executable))
 PACKAGES = tuple("_pytest pytest pluggy iniconfig packaging pygments py pytest_asyncio typing_extensions".split())
 """pytest, its dependencies and the one plug-in the tests are written for."""
+DAEMON_PACKAGES = tuple(
+    "aiohttp aiohappyeyeballs aiosignal attr frozenlist idna isal msgspec multidict propcache yarl zstandard".split()
+)
+"""What `pierd` imports besides."""
 SITE = "/site-packages"
 CODE = "/pier"
 """Where the guest has the checkout's `src` and `tests`."""
@@ -78,8 +82,13 @@ class Archive:
         self._file.write(header + bytes(-len(header) % 4) + data + bytes(-len(data) % 4))
 
 
-def build(target: Path, *, checkout: Path, modules: Path, wanted_modules: Iterable[str], arguments: str) -> None:
-    """Write the archive. `modules` is the kernel's `/lib/modules/VERSION` folder; `arguments` are pytest's."""
+def build(
+    target: Path, *, checkout: Path, modules: Path, wanted_modules: Iterable[str], arguments: str, systemd: bool
+) -> None:
+    """Write the archive.
+
+    `modules` is the kernel's `/lib/modules/VERSION` folder; `arguments` are pytest's; with `systemd` that is its init.
+    """
     with open(target, "wb") as file:
         archive = Archive(file)
         for name in ("dev", "proc", "sys", "tmp", "run", "newroot"):
@@ -88,6 +97,8 @@ def build(target: Path, *, checkout: Path, modules: Path, wanted_modules: Iterab
         archive.symlink("/bin/sh", "busybox")
         archive.copy(checkout / "tests/vm/guest/init", "/init")
         add_python(archive)
+        if systemd:
+            add_systemd(archive, checkout)
         for folder in ("src", "tests"):
             add_tree(archive, checkout / folder, f"{CODE}/{folder}")
         archive.copy(checkout / "pyproject.toml", f"{CODE}/pyproject.toml")
@@ -111,19 +122,26 @@ def add_python(archive: Archive) -> None:
         binaries += folder.glob("lib-dynload/*.so")
     for library in shared_libraries(binaries):
         archive.copy(library, str(library))
-    for package in PACKAGES:
+    add_packages(archive, PACKAGES)
+    for package in ("pytest", "pytest-asyncio"):  # both ask for their own version
+        text = importlib.metadata.distribution(package).read_text("METADATA") or ""
+        name = f"{package.replace('-', '_')}-{importlib.metadata.version(package)}.dist-info"
+        archive.file(f"{SITE}/{name}/METADATA", text.encode())
+
+
+def add_packages(archive: Archive, packages: Iterable[str]) -> None:
+    """Packages of this interpreter's, and the libraries that they are linked with."""
+    for package in packages:
         spec = importlib.util.find_spec(package)
         assert spec is not None, package
         assert spec.origin is not None, package
         origin = Path(spec.origin)
         if spec.submodule_search_locations:
             add_tree(archive, origin.parent, f"{SITE}/{package}")
+            for library in shared_libraries(origin.parent.rglob("*.so")):
+                archive.copy(library, str(library))
         else:
             archive.copy(origin, f"{SITE}/{origin.name}")
-    for package in ("pytest", "pytest-asyncio"):  # both ask for their own version
-        text = importlib.metadata.distribution(package).read_text("METADATA") or ""
-        name = f"{package.replace('-', '_')}-{importlib.metadata.version(package)}.dist-info"
-        archive.file(f"{SITE}/{name}/METADATA", text.encode())
 
 
 def add_tree(archive: Archive, source: Path, destination: str) -> None:
@@ -142,6 +160,31 @@ def shared_libraries(binaries: Iterable[Path]) -> list[Path]:
     """Paths of the libraries, the loader among them, that binaries are linked with (ldd(1))."""
     text = subprocess.run(["ldd", *map(str, binaries)], capture_output=True, text=True, timeout=60, check=False).stdout
     return sorted({Path(path) for path in re.findall(r"(?:=> |^\s+)(/\S+) \(0x", text, re.MULTILINE)})
+
+
+# --- systemd ---------------------------------------------------------------------------------------------------------
+
+SYSTEMD = (Path("/usr/lib/systemd/systemd"), Path("/usr/bin/systemctl"), Path("/usr/bin/dbus-daemon"))
+UNITS = "tests/vm/systemd/units"
+
+
+def add_systemd(archive: Archive, checkout: Path) -> None:
+    """This host's systemd, its command, a message bus, units of the tests' own in place of a distribution's; and what
+    `pierd` needs.
+    """
+    add_packages(archive, DAEMON_PACKAGES)
+    sqlite = Path(sysconfig.get_path("stdlib"), "sqlite3")
+    add_tree(archive, sqlite, str(sqlite))
+    for binary in SYSTEMD:
+        archive.copy(binary, str(binary))
+    for library in shared_libraries(SYSTEMD):
+        archive.copy(library, str(library))
+    for path in (checkout / UNITS).iterdir():
+        archive.copy(path, f"/etc/{path.name}" if path.suffix == ".conf" else f"/etc/systemd/system/{path.name}")
+    archive.file("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+    archive.file("/etc/group", b"root:x:0:\n")
+    archive.file("/etc/machine-id", b"0123456789abcdef0123456789abcdef\n")
+    archive.file("/etc/os-release", b"ID=guest\nPRETTY_NAME=guest\n")
 
 
 # --- kernel modules --------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Boot a distribution's kernel in qemu, without KVM, on a root file system of our own, and run tests in it.
 
-.venv/bin/python tests/vm/machine.py [PYTEST ARGUMENTS]     # from the checkout's folder; shows what the guest says
+.venv/bin/python tests/vm/machine.py [--systemd] [PYTEST ARGUMENTS]   # from the checkout's folder; shows what it says
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ import initramfs
 CHECKOUT = Path(__file__).resolve().parents[2]
 QEMU = "qemu-system-x86_64"
 MEMORY_MIB = 1024
-TIMEOUT_S = 120
+TIMEOUT_S = 240
+"""Three times what it takes on a machine that has nothing else to do."""
+SYSTEMD_TIMEOUT_S = 300
+"""With systemd as init: its tests wait for it, which has this one processor, too."""
 MODULES = ("overlay", "veth", "bridge", "nf_tables", "virtio_pci", "virtio_blk", "ext4")
 """What Pier needs of the kernel that distributions build as modules, the disks' driver, and a file system for one."""
 STORE_BYTES = 64 << 20
@@ -68,8 +71,8 @@ class Session:
         return [outcome for outcome in self.outcomes if outcome.test.partition("[")[0] == test]
 
 
-def run(kernel_package: Path, arguments: Sequence[str]) -> Session:
-    """Boot, run pytest with `arguments` in the checkout's folder, and power off."""
+def run(kernel_package: Path, arguments: Sequence[str], *, systemd: bool = False) -> Session:
+    """Boot, run pytest with `arguments` in the checkout's folder, and power off; with `systemd` that is pid 1."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pier-vm-") as name:
         folder = Path(name)
@@ -80,8 +83,9 @@ def run(kernel_package: Path, arguments: Sequence[str]) -> Session:
             modules=modules,
             wanted_modules=MODULES,
             arguments=json.dumps(list(arguments)),
+            systemd=systemd,
         )
-        session = boot(kernel, folder / "initrd", folder)
+        session = boot(kernel, folder / "initrd", folder, SYSTEMD_TIMEOUT_S if systemd else TIMEOUT_S)
     session.seconds = time.monotonic() - began
     return session
 
@@ -94,7 +98,7 @@ def unpack_kernel(package: Path, folder: Path) -> tuple[Path, Path]:
     return kernel, modules
 
 
-def boot(kernel: Path, initrd: Path, folder: Path) -> Session:
+def boot(kernel: Path, initrd: Path, folder: Path, timeout_s: float) -> Session:
     """Run the machine until it powers itself off or its time is over."""
     console, results = folder / "console", folder / "results"
     with open(folder / "store", "wb") as store:  # the guest's /dev/vdb, to make a file system on
@@ -113,7 +117,7 @@ def boot(kernel: Path, initrd: Path, folder: Path) -> Session:
     ]
     with contextlib.suppress(subprocess.TimeoutExpired):
         ended = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=False
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=timeout_s, check=False
         )
         if ended.returncode:
             raise RuntimeError(f"{QEMU}: {ended.stderr}")
@@ -148,7 +152,9 @@ def kernel_package() -> Path:
 
 
 if __name__ == "__main__":
-    session = run(kernel_package(), sys.argv[1:])
+    words = sys.argv[1:]
+    with_systemd = words[:1] == ["--systemd"]
+    session = run(kernel_package(), words[with_systemd:], systemd=with_systemd)
     print(session.console)
     for outcome in session.outcomes:
         print(

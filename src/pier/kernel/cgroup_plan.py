@@ -88,7 +88,7 @@ _LOST_THROTTLE = {
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def _memory_and_swap(memory: Section) -> tuple[int, int]:
+def memory_and_swap(memory: Section) -> tuple[int, int]:
     """Limit of memory, and of memory and swap together, in bytes; 0: not set, negative: none. Raises BadResources."""
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     if limit < 0 and not swap:
@@ -99,7 +99,7 @@ def _memory_and_swap(memory: Section) -> tuple[int, int]:
 
 
 def _memory_v1(memory: Section) -> Iterator[Write]:
-    limit, swap = _memory_and_swap(memory)
+    limit, swap = memory_and_swap(memory)
     if limit:
         yield Write("memory", "memory.limit_in_bytes", str(max(limit, -1)), _LOST_MEMORY)
     if swap:
@@ -122,7 +122,7 @@ def _memory_v1(memory: Section) -> Iterator[Write]:
 
 
 def _memory_v2(memory: Section) -> Iterator[Write]:
-    limit, swap = _memory_and_swap(memory)
+    limit, swap = memory_and_swap(memory)
     if limit:
         yield Write("memory", "memory.max", _or_max(limit), _LOST_MEMORY)
     if swap:

@@ -70,6 +70,9 @@ class Cgroup:
 
     __slots__ = ("layout", "path")
 
+    made_around_a_process = False
+    """Whether it cannot be there before its first process (`runtime.systemd.Scope`)."""
+
     def __init__(self, layout: Layout, path: str) -> None:
         first, *names = path.split("/")
         if first or not names or not _NOT_PLAIN.isdisjoint(names):
@@ -103,6 +106,17 @@ class Cgroup:
             for directory in reversed(made):
                 cgroup_files.remove(directory)
             raise
+
+    def create_around(self, pid: int) -> None:
+        """Make the cgroup, and move a process of one thread into it. Raises CgroupError, OSError."""
+        self.create()
+        self._adopt(pid)
+
+    def _adopt(self, pid: int) -> None:
+        inside = cgroup_files.read(f"/proc/{pid}/cgroup")
+        for mount, directory in zip(self.layout.hierarchies, self._directories, strict=True):
+            if mount != self.layout.unified or f"0::{self.path}\n" not in inside:
+                cgroup_files.write(f"{directory}/cgroup.procs", str(pid))
 
     def _prepare(self) -> None:
         mount = self.layout.controllers.get("cpuset")
@@ -176,6 +190,9 @@ class Cgroup:
         Without a key `devices` the device policy stays as it is; with one, what every container may do is added to it.
         Raises BadResources, ResourceRefused, BadDeviceRule, OSError.
         """
+        return self._apply_files(resources)
+
+    def _apply_files(self, resources: Mapping[str, Any]) -> list[str]:
         warnings: list[str] = []
         again: list[Write] = []
         writes = plan(resources, self.layout)
@@ -204,7 +221,7 @@ class Cgroup:
         ]
         before = {file: self._read(*file).strip() for file in files}
         try:
-            return self.apply(resources)
+            return self._apply_files(resources)
         except (PierError, OSError):
             self._put_back({file: value for file, value in before.items() if value})
             raise
@@ -390,6 +407,17 @@ class Cgroup:
         """How many processes of this cgroup the kernel killed for want of memory; 0 when that is not known."""
         file = "memory.events" if self.layout.version("memory") == 2 else "memory.oom_control"
         return cgroup_stats.flat(self._read("memory", file)).get("oom_kill", 0)
+
+    def oom_kills_above(self) -> int:
+        """The same for the cgroup above this one and all that is or was below it: on v2, elsewhere 0."""
+        if self.layout.version("memory") != 2:
+            return 0
+        path = f"{self.layout.controllers['memory']}{os.path.dirname(self.path)}/memory.events"
+        return cgroup_stats.flat(cgroup_files.read(path)).get("oom_kill", 0)
+
+    def is_gone(self) -> bool:
+        """Whether it was removed, or never made."""
+        return not any(map(os.path.isdir, self._directories))
 
     def under_oom(self) -> bool:
         """Whether its processes wait for memory that nobody is killed for (`--oom-kill-disable`, v1 only)."""

@@ -17,9 +17,9 @@ import pier
 from pier.errors import PierError
 from pier.kernel import mounts
 from pier.kernel.cgroup_layout import detect
-from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
 from pier.runtime import oci_call, stand_ins, wire, zygote
+from pier.runtime.group import group_at
 from pier.runtime.monitor import SOCKET_NAME
 from pier.runtime.oci_call import OciRuntime, remove_tree
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest, Supervision
@@ -111,7 +111,8 @@ class Monitor:
         self._started: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._ended: asyncio.Future[ExitRecord] = self._loop.create_future()
         self._lost = False
-        self._cgroup = ""
+        self.cgroup = ""
+        """Where the container runs, for `group_at`."""
         self._oci_runtime: OciRuntime | None = None
         self.id = ""
         self.pid = 0
@@ -134,7 +135,7 @@ class Monitor:
             self.close()
             raise StartFailed(f"its monitor did not answer in {REPLY_TIMEOUT_S:.0f} s") from None
         self.id, self.pid, self.started_at_ns = hello["id"], hello["pid"], hello["started_at_ns"]
-        self._cgroup = hello["cgroup"]
+        self.cgroup = hello["cgroup"]
         self.warnings = hello["warnings"]
         if hello["oci_runtime"] is not None:
             self._oci_runtime = OciRuntime(*hello["oci_runtime"])
@@ -283,7 +284,7 @@ class Monitor:
         try:
             return await asyncio.shield(self._ended)
         except MonitorLost:
-            await asyncio.to_thread(_remove_cgroup, self._cgroup)
+            await asyncio.to_thread(_remove_cgroup, self.cgroup)
             if self._oci_runtime is not None:
                 await clear_lost(self._oci_runtime)
             return ExitRecord(KILLED, 0)
@@ -316,8 +317,8 @@ async def _send(sock: socket.socket, message: dict[str, Any], fds: Sequence[int]
 
 def _remove_cgroup(path: str) -> None:
     if path:
-        cgroup = Cgroup(detect(), path)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, PierError):
+            cgroup = group_at(detect(), path)
             cgroup.kill()
             cgroup.remove()
 
@@ -346,10 +347,20 @@ async def clear_lost(runtime: OciRuntime) -> None:
 class Runtime:
     """Starts containers. One per daemon."""
 
-    def __init__(self, *, python: str = sys.executable, standard_mounts: Sequence[Mapping[str, Any]] = ()) -> None:
-        """`standard_mounts` is what most containers mount (runtime-spec's `mounts`): it is made ahead for them."""
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        standard_mounts: Sequence[Mapping[str, Any]] = (),
+        systemd: bool = False,
+    ) -> None:
+        """`standard_mounts` is what most containers mount (runtime-spec's `mounts`): it is made ahead for them.
+
+        With `systemd` containers will be scopes of systemd's, so the zygote loads what makes them.
+        """
         self._python = python
         self._standard_mounts = standard_mounts
+        self._systemd = systemd
         self._zygote: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._sending = asyncio.Lock()
@@ -357,7 +368,9 @@ class Runtime:
     async def start(self) -> None:
         """Start the zygote. Raises ZygoteLost."""
         try:
-            self._process, sock = await asyncio.to_thread(spawn_zygote, self._python, self._standard_mounts)
+            self._process, sock = await asyncio.to_thread(
+                spawn_zygote, self._python, self._standard_mounts, systemd=self._systemd
+            )
         except OSError as error:
             raise ZygoteLost(reason=str(error)) from error
         self._zygote = _packet_socket(sock)
@@ -426,8 +439,14 @@ class Runtime:
             self._process = None
 
 
+def _import_systemd() -> str:
+    from pier.runtime import systemd  # noqa: PLC0415 - the driver of some machines
+
+    return systemd.__name__
+
+
 def spawn_zygote(
-    python: str, standard_mounts: Sequence[Mapping[str, Any]] = ()
+    python: str, standard_mounts: Sequence[Mapping[str, Any]] = (), *, systemd: bool = False
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start the zygote from a read-only mount of the interpreter; returns the process and the daemon's end.
 
@@ -437,8 +456,9 @@ def spawn_zygote(
     ours, theirs = wire.pair()
     source = os.path.dirname(os.path.dirname(os.path.realpath(pier.__file__)))
     # This process has imported what the zygote will, so it is compiled: a compiler's memory would stay with the zygote.
+    driver = f"import {_import_systemd()}; " if systemd else ""
     boot = (
-        f"import sys; sys.path.insert(0, {source!r}); from {stand_ins.__name__} import install; install(); "
+        f"import sys; sys.path.insert(0, {source!r}); from {stand_ins.__name__} import install; install(); {driver}"
         f"from {zygote.__name__} import main; main()"
     )
     binary = mounts.open_tree(mounts.AT_FDCWD, os.path.realpath(python), clone=True)

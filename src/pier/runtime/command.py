@@ -24,17 +24,14 @@ PREFIXES = {
 }
 INIT = "unable to start container process: error during container init: "
 
-NO_SYSTEMD = (
-    "systemd cgroup flag passed, but systemd support for managing cgroups is not available: "
-    "use cgroupfs (no --systemd-cgroup)"
-)
-
 
 class Context(NamedTuple):
     """What every verb needs of the global options."""
 
     root: str
     log: Log
+    systemd: bool = False
+    """Cgroups of new containers are scopes of systemd's."""
 
 
 def run(words: list[str]) -> int:
@@ -54,9 +51,8 @@ def run(words: list[str]) -> int:
         name, *rest = general.arguments or ["help"]
         if general.on("help") or name in ("help", "h"):
             return _help(log, rest)
-        if general.on("systemd-cgroup"):
-            raise StateError(NO_SYSTEMD)
-        context = Context(os.path.abspath(general.text("root") or DEFAULT_ROOT), log)
+        systemd = general.on("systemd-cgroup")
+        context = Context(os.path.abspath(general.text("root") or DEFAULT_ROOT), log, systemd)
         return _dispatch(context, name, rest)
     except UsageError as error:
         what = "Incorrect Usage." if isinstance(error, WrongCount) else f"Incorrect Usage: {error}"

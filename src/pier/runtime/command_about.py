@@ -104,7 +104,7 @@ def document() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(OCI_TYPES),
             "capabilities": list(NAMES[: last_cap() + 1]),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(ACTIONS),

@@ -61,6 +61,7 @@ def _make(context: Context, line: Line, *, detach: bool, wait: bool) -> _Made:
         new_keyring=not line.on("no-new-keyring"),
         preserve_fds=preserved,
         wait_at_fifo=wait,
+        systemd=context.systemd,
     )
     started = make(container, bundle, wishes, context.log.warning)
     try:

@@ -29,7 +29,9 @@ class ForeignMaker:
     """How a monitor has its container made, and the processes of its execs, by another runtime."""
 
     def __init__(self, supervision: Supervision) -> None:
-        self._runtime = runtime_of(supervision.oci_runtime, supervision.exec_dir, supervision.id)
+        # Where systemd keeps the cgroups, a path below them is none of a file system's: every runtime has this option.
+        options = [] if supervision.cgroup_path.startswith("/") else ["--systemd-cgroup"]
+        self._runtime = runtime_of([*supervision.oci_runtime, *options], supervision.exec_dir, supervision.id)
 
     @property
     def runtime(self) -> OciRuntime | None:

@@ -21,12 +21,16 @@ from pier.runtime import hooks, idmap, wire
 from pier.runtime.bundle import Bundle, namespace_types
 from pier.runtime.first import Circumstances, Inheritance
 from pier.runtime.first import run as run_first
+from pier.runtime.group import OWN_SCOPE_PREFIX, SYSTEMD_RUNS, group_at
 from pier.runtime.init import Stdio, is_new, keyring_name
 from pier.runtime.request import BindRoot, StartRequest
 from pier.runtime.starting import START_TIMEOUT_S, close_fds
 from pier.runtime.state import Container, Record, StartError, StateError, Warn, start_time
 
 INHERITED = Stdio(0, 1, 2)
+NO_SYSTEMD = (
+    "systemd not running on this host, cannot use systemd cgroups manager (use cgroupfs: leave out --systemd-cgroup)"
+)
 
 
 class Wishes(NamedTuple):
@@ -36,6 +40,8 @@ class Wishes(NamedTuple):
     new_keyring: bool = True
     preserve_fds: int = 0
     wait_at_fifo: bool = True
+    systemd: bool = False
+    """The cgroup is a scope of systemd's."""
 
 
 class Started(NamedTuple):
@@ -44,10 +50,15 @@ class Started(NamedTuple):
     """The master of the program's terminal, -1 for none."""
 
 
-def cgroup_of(spec: dict[str, Any], container_id: str) -> Cgroup:
-    """The cgroup that a configuration asks for; a relative path is one below the root. Raises CgroupError."""
-    path = spec.get("linux", {}).get("cgroupsPath") or f"/{container_id}"
-    return Cgroup(detect(), "/" + path.strip("/"))
+def cgroups_path(spec: dict[str, Any], container_id: str, *, systemd: bool) -> str:
+    """Where a configuration wants its cgroup, for `group_at`; a relative path is one below the root."""
+    path: str = spec.get("linux", {}).get("cgroupsPath") or ""
+    if not systemd:
+        return "/" + (path.strip("/") or container_id)
+    if path.startswith("/"):
+        reason = f'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups, got "{path}" instead'
+        raise StateError(reason)
+    return path or f":{OWN_SCOPE_PREFIX}:{container_id}"
 
 
 def drop_unknown_capabilities(process: dict[str, Any], warn: Warn) -> None:
@@ -66,7 +77,10 @@ def create(container: Container, bundle: Bundle, wishes: Wishes, warn: Warn) -> 
 
     Nothing is left after a failure.
     """
-    cgroup = cgroup_of(bundle.spec, container.id)
+    if wishes.systemd and not os.path.isdir(SYSTEMD_RUNS):
+        raise StateError(NO_SYSTEMD)
+    place = cgroups_path(bundle.spec, container.id, systemd=wishes.systemd)
+    cgroup = group_at(detect(), place, bundle.spec.get("annotations"))
     drop_unknown_capabilities(bundle.spec["process"], warn)
     container.reserve()
     try:
@@ -105,8 +119,9 @@ class _Birth:
         self._save_filter()
         if self._wishes.wait_at_fifo:
             self._container.make_fifo()
-        self._cgroup.create()
-        self._limit()
+        if not self._cgroup.made_around_a_process:
+            self._cgroup.create()
+            self._limit()
         ours, theirs = wire.pair()
         inherited = self._open_inheritance()
         try:
@@ -167,7 +182,7 @@ class _Birth:
                     raise OSError(error.errno, f"linux.seccomp.listenerPath: {path}: {error.strerror}") from error
                 listener = sock.detach()
         return Inheritance(
-            entrances=self._cgroup.open_entrances(),
+            entrances=[] if self._cgroup.made_around_a_process else self._cgroup.open_entrances(),
             sources=idmap.prepare_sources(self._spec, new_user_namespace="user" in namespace_types(self._spec)),
             fifo=fifo,
             listener=listener,
@@ -181,7 +196,7 @@ class _Birth:
         flags = namespaces.CLONE_NEWPID if is_new(self._linux, "pid") else 0
         flags |= namespaces.CLONE_NEWUSER if self._new_user else 0
         joined = self._joined_before()
-        cgroup_fd = self._cgroup.open_unified()
+        cgroup_fd = None if self._cgroup.made_around_a_process else self._cgroup.open_unified()
         try:
             if joined:
                 pid = fork_joined([item["path"] for item in joined], flags, cgroup_fd)
@@ -228,6 +243,9 @@ class _Birth:
     def _accompany(self, sock: socket.socket) -> None:
         """Do the host's part of the start until the first process waits at the fifo, or is the program."""
         sock.settimeout(START_TIMEOUT_S)
+        if self._cgroup.made_around_a_process:
+            self._cgroup.create_around(self._pid)
+            self._limit()
         self._give_host_attributes()
         _say(sock, {"go": True, "pid": self._pid})
         furnished = False
@@ -294,7 +312,7 @@ class _Birth:
             start_time=start_time(self._pid) or 0,
             bundle=self._bundle.path,
             rootfs=self._bundle.rootfs,
-            cgroup=self._cgroup.path,
+            cgroup=cgroups_path(self._spec, self._container.id, systemd=self._wishes.systemd),
             created=f"{whole}.{now % 10**9:09d}Z",
             own_pid_namespace=is_new(self._linux, "pid"),
             annotations=self._spec.get("annotations", {}),

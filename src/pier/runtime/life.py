@@ -11,6 +11,7 @@ from pier.errors import PierError
 from pier.kernel import cgroup_files, namespaces
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
+from pier.runtime.group import group_at
 from pier.runtime.hooks import run_poststop
 from pier.runtime.state import Container, Record, StateError, Warn
 
@@ -19,7 +20,7 @@ END_S = 10.0
 
 
 def cgroup_of(record: Record) -> Cgroup:
-    return Cgroup(detect(), record.cgroup)
+    return group_at(detect(), record.cgroup)
 
 
 def frozen(cgroup: Cgroup) -> bool:

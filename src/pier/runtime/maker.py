@@ -75,7 +75,9 @@ class OwnMaker:
         return pid
 
     def _fork(self, init_pid: int | None = None) -> int:
-        """Fork a process that is in the container's cgroup2, where the machine has that."""
+        """Fork a process that is in the container's cgroup2, where the machine has that and it is there already."""
+        if init_pid is None and self._cgroup.made_around_a_process:
+            return _fork_into(None)
         try:
             return _fork_into(self._cgroup.open_unified())
         except OSError as error:

@@ -26,6 +26,7 @@ from pier.kernel.cgroups import Cgroup
 from pier.runtime import wire
 from pier.runtime.child import Child
 from pier.runtime.foreign import ForeignMaker
+from pier.runtime.group import group_at
 from pier.runtime.init import Report
 from pier.runtime.logfile import Log
 from pier.runtime.maker import Maker, OwnMaker
@@ -470,7 +471,7 @@ def write_exit_file(path: str, record: ExitRecord) -> None:
 def make_maker(supervision: Supervision, cgroup: Cgroup, parked: Parked | None) -> Maker:
     """Another runtime's way where one was asked for, else Pier's own, with the parked process if it will do."""
     if parked is not None and supervision.ordinary and not supervision.oci_runtime:
-        return ParkedMaker(cgroup, parked)
+        return ParkedMaker(cgroup, supervision.cgroup_path, parked)
     if parked is not None:
         parked.give_up()
     return ForeignMaker(supervision) if supervision.oci_runtime else OwnMaker(cgroup, supervision.pid_namespace)
@@ -481,7 +482,7 @@ def main(order: Order, parked: Parked | None) -> NoReturn:
     try:
         os.setsid()
         process.set_name("pier-monitor")
-        cgroup = Cgroup(detect(), order.supervision.cgroup_path)
+        cgroup = group_at(detect(), order.supervision.cgroup_path)
         Monitor(order, cgroup, make_maker(order.supervision, cgroup, parked)).run()
     except BaseException as error:
         with (

@@ -22,7 +22,8 @@ class OomWatch:
         self._cgroup = cgroup
         self._on_oom = on_oom
         self._fd, self._events = -1, 0
-        self._kills = 0
+        self._kills, self._told = 0, 0
+        self._above: int | None = None
 
     def open(self) -> None:
         """Watch from now on; what was before counts too. A machine that tells nothing leaves it to `count`."""
@@ -38,6 +39,7 @@ class OomWatch:
 
     def _ready(self) -> None:
         self._poller.forget(self._fd)
+        self._look()  # at once: an empty scope is removed by systemd
         self._poller.after(self, SETTLE_S, self._again)
 
     def _again(self) -> None:
@@ -49,9 +51,19 @@ class OomWatch:
 
     def count(self) -> bool:
         """Whether there were kills since it was last asked."""
-        kills, before = self._cgroup.oom_kills(), self._kills
-        self._kills = kills
-        return kills > before
+        self._look()
+        before, self._told = self._told, self._kills
+        return self._kills > before
+
+    def _look(self) -> None:
+        """Read the kernel's count. What systemd makes it also removes, as soon as it is empty, so the last kill may be
+        in the count of the slice above alone; another container's in the moment since the last look would be, too.
+        """
+        self._kills = max(self._kills, self._cgroup.oom_kills())
+        if self._cgroup.made_around_a_process:
+            before, self._above = self._above, self._cgroup.oom_kills_above()
+            if before is not None and self._above > before and self._cgroup.is_gone():
+                self._kills += 1
 
     def close(self) -> None:
         """Before the cgroup is removed: that is an event, too. What it counted stays."""

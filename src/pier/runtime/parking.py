@@ -24,6 +24,7 @@ from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.netlink import NetlinkSocket
 from pier.runtime import init, rootfs, wire
+from pier.runtime.group import group_at
 from pier.runtime.init import Report, Stdio
 from pier.runtime.maker import OwnMaker
 from pier.runtime.request import PARKED_NAMESPACES
@@ -44,14 +45,14 @@ class Parked:
             _wait(theirs, standard_mounts)
         theirs.close()
 
-    def set_off(self, cgroup: Cgroup, cgroup_fd: int | None, fds: Sequence[int]) -> None:
-        """Send it on its way into `cgroup`. Raises OSError when it is gone.
+    def set_off(self, place: str, cgroup_fd: int | None, fds: Sequence[int]) -> None:
+        """Send it on its way into the cgroup at `place` (`group_at`). Raises OSError when it is gone.
 
-        `cgroup_fd` is the directory in cgroup2, where there is one; `fds` are the request, the report's socket, and
-        the three standard streams (-1: none).
+        `cgroup_fd` is the directory in cgroup2, where there is one to be born in; `fds` are the request, the report's
+        socket, and the three standard streams (-1: none).
         """
         given = [fd for fd in fds if fd >= 0] + ([] if cgroup_fd is None else [cgroup_fd])
-        wire.send(self._sock, {"cgroup": cgroup.path, "streams": fds[-1] >= 0, "born_in": cgroup_fd is not None}, given)
+        wire.send(self._sock, {"cgroup": place, "streams": fds[-1] >= 0, "born_in": cgroup_fd is not None}, given)
         self._sock.close()
 
     def give_up(self) -> None:
@@ -66,16 +67,17 @@ class Parked:
 class ParkedMaker(OwnMaker):
     """Has a parked process become the first one, and forks all others."""
 
-    def __init__(self, cgroup: Cgroup, parked: Parked) -> None:
+    def __init__(self, cgroup: Cgroup, place: str, parked: Parked) -> None:
         super().__init__(cgroup, pid_namespace="")
+        self._place = place
         self._parked = parked
 
     def first(self, request_fd: int, report: Report, stdio: Stdio) -> tuple[int, bool]:
         """As `OwnMaker.first`, which is the way if the parked process has been killed."""
         self._cgroup.create_unified()
-        cgroup_fd = self._cgroup.open_unified()
+        cgroup_fd = None if self._cgroup.made_around_a_process else self._cgroup.open_unified()
         try:
-            self._parked.set_off(self._cgroup, cgroup_fd, (request_fd, report.fileno(), *stdio))
+            self._parked.set_off(self._place, cgroup_fd, (request_fd, report.fileno(), *stdio))
         except OSError:
             self._parked.give_up()
             return super().first(request_fd, report, stdio)
@@ -110,7 +112,7 @@ def _prepare(standard_mounts: list[dict[str, Any]]) -> init.Prepared:
 
 
 def _become_first(message: dict[str, Any], fds: list[int], prepared: init.Prepared) -> NoReturn:
-    cgroup = Cgroup(detect(), message["cgroup"])
+    cgroup = group_at(detect(), message["cgroup"])
     born_in = fds.pop() if message["born_in"] else None
     request_fd, report_fd, *streams = fds
     stdio = Stdio(*streams) if message["streams"] else Stdio(-1, -1, -1)

@@ -49,7 +49,7 @@ class Record:
     bundle: str
     rootfs: str
     cgroup: str
-    """Path below each hierarchy's mount."""
+    """Path below each hierarchy's mount, or `slice:prefix:name` of systemd's."""
     created: str
     """RFC 3339, nanoseconds, UTC."""
     own_pid_namespace: bool

@@ -396,10 +396,13 @@ def test_attack_01_the_interpreter_is_on_a_read_only_mount(bench: Bench) -> None
     assert os.statvfs(exe).f_flag & os.ST_RDONLY
 
 
-def test_systemd_is_refused_in_a_sentence(bench: Bench) -> None:
-    result = bench.call("--systemd-cgroup", "list")
+@pytest.mark.skipif(os.path.isdir("/run/systemd/system"), reason="systemd is init here")
+def test_without_systemd_the_driver_is_refused_in_a_sentence(bench: Bench) -> None:
+    bench.spec["linux"]["cgroupsPath"] = "system.slice:pier:none"
+    bench.write("none")
+    result = bench.call("--systemd-cgroup", "create", "-b", str(bench.bundle), "none")
     assert result.code == 1
-    assert "systemd support for managing cgroups is not available" in result.message
+    assert "systemd not running on this host, cannot use systemd cgroups manager (use cgroupfs" in result.message
 
 
 def test_the_log_file_is_json_for_the_program_above(bench: Bench, tmp_path: Path) -> None:

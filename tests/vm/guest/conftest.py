@@ -13,7 +13,9 @@ from pier.kernel import cgroups
 from pier.kernel.cgroups import Cgroup
 from pier.runtime.client import Runtime
 
-__all__ = ["CGROUP_PARENT", "UNIFIED", "Container", "Lab", "busybox_root", "group_of", "lab", "no_cgroup_left"]
+from .benches import bench
+
+__all__ = ["CGROUP_PARENT", "UNIFIED", "Container", "Lab", "bench", "busybox_root", "group_of", "lab", "no_cgroup_left"]
 
 UNIFIED = Path("/sys/fs/cgroup")
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.runtime.bundles import Bench, Result, a_bench
+from tests.unit.runtime.bundles import Bench
 from tests.unit.runtime.conftest import CGROUP_PARENT
 
 from pier.kernel import cgroups
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.namespaces import fork_into_cgroup
-from pier.runtime import command
 
+from .benches import ForkedBench, ends
 from .conftest import UNIFIED
 
 pytestmark = pytest.mark.root
@@ -27,58 +24,6 @@ MIB = 1 << 20
 DISK = {"major": 254, "minor": 0}
 NOTHING = {"allow": False, "access": "rwm"}
 ALLOCATE = "dd if=/dev/zero of=/dev/null bs=128M count=1"
-
-
-class ForkedBench(Bench):
-    """Runs a command line in a fork: the start of an interpreter takes this machine most of a second."""
-
-    def fork(self, args: tuple[str, ...], stdout: int, stderr: int) -> int:
-        """Start a command line; returns its pid."""
-        pid = os.fork()
-        if pid:
-            return pid
-        code = 70
-        try:
-            null = os.open("/dev/null", os.O_RDWR)
-            for number, fd in enumerate((null, stdout, stderr)):
-                os.dup2(fd, number)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            code = command.run(["--root", str(self.root), *args])
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-
-    def call(self, *args: str, **options: Any) -> Result:
-        out, err = self.folder / "out", self.folder / "err"
-        with out.open("w") as stdout, err.open("w") as stderr:
-            pid = self.fork(args, options.get("stdout", stdout.fileno()), stderr.fileno())
-            _, status = os.waitpid(pid, 0)
-        return Result(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text())
-
-    def ok(self, *args: str) -> str:
-        result = self.call(*args)
-        assert result.code == 0, result.err
-        return result.out
-
-    def start(self, container_id: str, script: str, **options: Any) -> None:
-        self.spec["process"]["args"] = ["sh", "-c", script]
-        result = self.make("create", container_id, **options)
-        assert result.code == 0, result.err
-        self.ok("start", container_id)
-
-
-def ends(pidfd: int) -> bool:
-    """Wait for the end of a process that is not a child of ours."""
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(30_000))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, busybox_root: Path) -> Iterator[ForkedBench]:
-    for bench in a_bench(tmp_path, busybox_root):
-        yield ForkedBench(bench.folder, bench.rootfs, bench.spec, bench.used)
 
 
 def folder(container_id: str) -> Path:
