@@ -44,7 +44,10 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     host = rules.fill_host_config(given_host, world.config, network_disabled=config.network_disabled)
     config.env = timezone.with_zone(config, host, given.env)
     warnings += fields.judge(config, given_host)
-    warnings += validate.check(config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes())
+    systemd = world.config.systemd_cgroups
+    warnings += validate.check(
+        config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes(), systemd=systemd
+    )
     mode = userns.parse_mode(host.userns_mode)
     if mode.kind == "auto" or (not mode.kind and world.config.id_map is not None):
         userns.check(host)

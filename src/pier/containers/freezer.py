@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from pier.containers.start import NotRunning, Restarting, cgroups_path
+from pier.containers.start import NotRunning, Restarting, cgroup_of
 from pier.containers.world import Container, World, finish
 from pier.errors import Conflict
-from pier.kernel.cgroups import Cgroup
 
 
 class AlreadyPaused(Conflict):
@@ -16,10 +15,6 @@ class AlreadyPaused(Conflict):
 
 class NotPaused(Conflict):
     """Container {id} is not paused"""
-
-
-def _cgroup(world: World, container: Container) -> Cgroup:
-    return Cgroup(world.config.cgroups, cgroups_path(world, container.record))
 
 
 async def pause(world: World, container: Container) -> None:
@@ -42,7 +37,7 @@ async def _freeze(world: World, container: Container) -> None:
     if container.monitor is not None and container.monitor.foreign:
         await container.monitor.pause()
     else:
-        await asyncio.to_thread(_cgroup(world, container).freeze)
+        await asyncio.to_thread(cgroup_of(world, container).freeze)
     container.record.state.status = "paused"
     world.health.sync(container)
     await world.save(container)
@@ -69,7 +64,7 @@ async def _thaw(world: World, container: Container) -> None:
     if container.monitor is not None and container.monitor.foreign:
         await container.monitor.resume()
     else:
-        await asyncio.to_thread(_cgroup(world, container).thaw)
+        await asyncio.to_thread(cgroup_of(world, container).thaw)
     container.record.state.status = "running"
     world.health.sync(container)
     await world.save(container)

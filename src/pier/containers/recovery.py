@@ -21,12 +21,13 @@ from pier.containers.discard import discard
 from pier.containers.lifecycle import adopt, mark_reconnected, start
 from pier.containers.record import KIND, Record, mark_ended
 from pier.containers.start import cgroups_path
-from pier.containers.world import Container, World, log
+from pier.containers.world import Container, ContainersConfig, World, log
 from pier.errors import PierError
-from pier.kernel.cgroups import Cgroup, CgroupError
 from pier.runtime.client import clear_lost
 from pier.runtime.foreign import runtime_of
+from pier.runtime.group import SCOPE_PREFIX, group_at
 from pier.runtime.request import ExitRecord
+from pier.runtime.systemd_unit import expand_slice
 from pier.state import Delete
 
 LOST = 137
@@ -103,11 +104,11 @@ def read_exit_file(path: str) -> ExitRecord | None:
 
 def _clean_cgroup(world: World, record: Record) -> None:
     """Kill what is left of a container whose monitor is gone. Blocking."""
-    cgroup = Cgroup(world.config.cgroups, cgroups_path(world, record))
+    cgroup = group_at(world.config.cgroups, cgroups_path(world, record))
     try:
         cgroup.kill()
         cgroup.remove()
-    except (CgroupError, OSError) as error:
+    except (PierError, OSError) as error:
         log.warning("the cgroup of container %s cannot be removed: %s", record.id[:12], error)
 
 
@@ -151,25 +152,36 @@ def free_leftovers(world: World, known: set[str]) -> list[str]:
                 world.snapshots.remove(id)
             shutil.rmtree(f"{top}/{id}", ignore_errors=True)
             repaired.append(f"{top}/{id}: belonged to no container")
-    parent = f"/{config.cgroup_parent.strip('/')}"
-    for id in sorted({id for mount in config.cgroups.hierarchies for id in _strangers(f"{mount}{parent}", known)}):
-        cgroup = Cgroup(config.cgroups, f"{parent}/{id}")
+    for place in _cgroups_of_strangers(config, known):
+        cgroup = group_at(config.cgroups, place)
         try:
             cgroup.kill()
             cgroup.remove()
-        except (CgroupError, OSError) as error:
+        except (PierError, OSError) as error:
             log.warning("cgroup %s cannot be removed: %s", cgroup.path, error)
             continue
-        repaired.append(f"cgroup {parent}/{id}: belonged to no container")
+        repaired.append(f"cgroup {cgroup.path}: belonged to no container")
     return repaired
 
 
-def _strangers(top: str, known: Iterable[str]) -> list[str]:
-    """Names below a folder that look like a container's id and are none of the known."""
+def _cgroups_of_strangers(config: ContainersConfig, known: set[str]) -> list[str]:
+    """Below the daemon's own parent: a container with a parent of its own is known by its record alone."""
+    parent, before, after = f"/{config.cgroup_parent.strip('/')}", "", ""
+    if config.systemd_cgroups:
+        parent, before, after = expand_slice(config.cgroup_parent), f"{SCOPE_PREFIX}-", ".scope"
+    found = {id for mount in config.cgroups.hierarchies for id in _strangers(f"{mount}{parent}", known, before, after)}
+    if config.systemd_cgroups:
+        return [f"{config.cgroup_parent}:{SCOPE_PREFIX}:{id}" for id in sorted(found)]
+    return [f"{parent}/{id}" for id in sorted(found)]
+
+
+def _strangers(top: str, known: Iterable[str], before: str = "", after: str = "") -> list[str]:
+    """What looks like a container's id and is none of the known, of names below a folder that begin and end so."""
     try:
         names = os.listdir(top)
     except OSError:
         return []
+    names = [name[len(before) : len(name) - len(after)] for name in names if name.startswith(before)]
     return sorted(name for name in names if len(name) == 64 and name.isalnum() and name not in known)
 
 

@@ -34,6 +34,7 @@ from pier.model.container import (
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
 from pier.oci.digest import Digest
+from pier.runtime.systemd_unit import expand_slice
 from pier.state import Store
 
 
@@ -244,6 +245,8 @@ class ContainerService:
 
 def _cgroup_files(config: ContainersConfig) -> frozenset[str]:
     """The files of the daemon's own cgroup, made for the purpose: what this kernel can limit. Blocking."""
+    if config.systemd_cgroups:
+        return _slice_files(config)
     parent = f"/{config.cgroup_parent.strip('/')}"
     cgroup = Cgroup(config.cgroups, f"{parent}/{os.getpid()}")
     try:
@@ -254,3 +257,14 @@ def _cgroup_files(config: ContainersConfig) -> frozenset[str]:
     finally:
         with contextlib.suppress(PierError, OSError):
             cgroup.remove()
+
+
+def _slice_files(config: ContainersConfig) -> frozenset[str]:
+    """The same of a slice of systemd's, where it has every controller; empty where that cannot be known from it."""
+    slice = Cgroup(config.cgroups, expand_slice(config.cgroup_parent) or "/system.slice")
+    try:
+        files = slice.files()
+    except OSError:
+        return frozenset()
+    everything = {"cpu.max", "cpuset.cpus", "io.max", "memory.max", "pids.max"} <= files
+    return files if everything or config.cgroups.mode != "v2" else frozenset()

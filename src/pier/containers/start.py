@@ -31,10 +31,12 @@ from pier.containers.joined import find_joined, pin
 from pier.containers.record import Record, Status, mark_failed, mark_started
 from pier.containers.world import Container, World
 from pier.errors import Conflict
+from pier.kernel.cgroups import Cgroup
 from pier.model.host_config import PortBinding
 from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 from pier.runtime.client import Monitor, MonitorError, MonitorLost, StartFailed
+from pier.runtime.group import SCOPE_PREFIX, group_at
 from pier.runtime.request import AttachEnd, StartRequest
 
 CANNOT_START = 128
@@ -209,9 +211,18 @@ async def build_request(
 
 
 def cgroups_path(world: World, record: Record) -> str:
-    """`<parent>/<id>`."""
-    parent = record.host_config.cgroup_parent or world.config.cgroup_parent or "/pier"
+    """`/<parent>/<id>`, or `<slice>:pier:<id>` where systemd keeps the cgroups: for `group_at`."""
+    parent = record.host_config.cgroup_parent or world.config.cgroup_parent
+    if world.config.systemd_cgroups:
+        return f"{parent}:{SCOPE_PREFIX}:{record.id}"
     return f"/{parent.strip('/')}/{record.id}"
+
+
+def cgroup_of(world: World, container: Container) -> Cgroup:
+    """A running container's cgroup: its monitor knows, whatever the driver and the parent are by now."""
+    monitor = container.monitor
+    place = monitor.cgroup if monitor is not None else ""
+    return group_at(world.config.cgroups, place or cgroups_path(world, container.record))
 
 
 def _etc_texts(world: World, record: Record, endpoint: Endpoint | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pier.containers.start import cgroups_path
+from pier.containers.start import cgroup_of
 from pier.containers.world import Container, World
 from pier.kernel.cgroup_stats import CgroupStats, IOEntry
 from pier.kernel.cgroups import Cgroup
@@ -54,7 +54,7 @@ async def reading(world: World, container: Container) -> ContainerStatsResponse:
     record = container.record
     if not record.state.pid:
         return ContainerStatsResponse(name=f"/{record.name}", id=record.id)
-    cgroup = Cgroup(world.config.cgroups, cgroups_path(world, record))
+    cgroup = cgroup_of(world, container)
     return await asyncio.to_thread(_read, f"/{record.name}", record.id, cgroup, record.state.pid)
 
 

@@ -8,10 +8,9 @@ import re
 from collections.abc import Collection
 
 from pier.containers import processes
-from pier.containers.start import NotRunning, Restarting, cgroups_path
+from pier.containers.start import NotRunning, Restarting, cgroup_of
 from pier.containers.world import Container, World
 from pier.errors import PierError
-from pier.kernel.cgroups import Cgroup
 from pier.model.container import ContainerTopResponse
 
 OWN_ARGUMENTS = "-ef"
@@ -54,7 +53,7 @@ async def top(world: World, container: Container, ps_args: str) -> ContainerTopR
     if not state.running or not state.pid:
         raise NotRunning(id=container.id)
     check(ps_args)
-    pids = await asyncio.to_thread(Cgroup(world.config.cgroups, cgroups_path(world, container.record)).pids)
+    pids = await asyncio.to_thread(cgroup_of(world, container).pids)
     if ps_args.strip() == OWN_ARGUMENTS:
         rows = await asyncio.to_thread(processes.listing, pids)
         answer = ContainerTopResponse(titles=processes.TITLES, processes=rows or None)

@@ -13,10 +13,10 @@ from pier.containers import validate
 from pier.containers.create import memory_nodes, online_cpus
 from pier.containers.fields import HOST_CONFIG, Warned, is_set, wire_name
 from pier.containers.spec_resources import resources
-from pier.containers.start import cgroups_path
+from pier.containers.start import cgroup_of
 from pier.containers.world import Container, World, finish
 from pier.errors import Conflict, PierError
-from pier.kernel.cgroups import BadResources, Cgroup, lost, plan
+from pier.kernel.cgroups import BadResources, lost, plan
 from pier.model.container import ContainerUpdateRequest, ContainerUpdateResponse
 from pier.model.host_config import HostConfig, Resources
 
@@ -136,8 +136,7 @@ async def _change(world: World, container: Container, after: HostConfig, limits:
             if container.monitor.foreign:
                 await container.monitor.update(limits)
             else:
-                cgroup = Cgroup(world.config.cgroups, cgroups_path(world, record))
-                await asyncio.to_thread(cgroup.update, limits)
+                await asyncio.to_thread(cgroup_of(world, container).update, limits)
     except BaseException as error:
         record.host_config = before
         await world.save(container)

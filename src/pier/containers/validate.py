@@ -11,6 +11,7 @@ from pier.containers.health import check_of
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import HostConfig, RestartPolicy
+from pier.runtime.systemd_unit import is_slice
 from pier.storage.quota_size import parse_size
 
 MIN_MEMORY = 6 << 20
@@ -25,11 +26,13 @@ class BadUser(InvalidParameter):
     """uids and gids must be in range 0-2147483647: {text}"""
 
 
-def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str, nodes: str) -> list[str]:
+def check(
+    config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str, nodes: str, systemd: bool = False
+) -> list[str]:
     """Everything that can be refused without looking at the world; returns Docker's warnings.
 
-    `cpus` is how many CPUs there are, `cpuset` those that may be used (`0-3`), `nodes` the memory nodes. Raises
-    InvalidParameter and subclasses.
+    `cpus` is how many CPUs there are, `cpuset` those that may be used (`0-3`), `nodes` the memory nodes; `systemd` says
+    that it keeps the cgroups. Raises InvalidParameter and subclasses.
     """
     check_config(config)
     if host.memory == 0 and host.memory_swap > 0:
@@ -38,6 +41,7 @@ def check(config: ContainerConfig, host: HostConfig, *, cpus: int, cpuset: str, 
     check_cpu(host, cpus=cpus, available=cpuset, nodes=nodes)
     check_block_io(host)
     check_modes(config, host)
+    check_cgroup_parent(host.cgroup_parent, systemd=systemd)
     check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
     check_ports(host)
     warnings += log_config.check(host.log_config)
@@ -215,12 +219,17 @@ def check_modes(config: ContainerConfig, host: HostConfig) -> None:
     if host.isolation not in ("", "default"):
         raise InvalidParameter(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     check_host_names(config)
-    parent = host.cgroup_parent
-    if parent and (".." in parent.split("/") or "\0" in parent or parent.endswith(".slice")):
-        raise InvalidParameter(f"invalid cgroup parent {parent!r}: an absolute path below the cgroup root is wanted")
     for request in host.device_requests or ():
         wanted = "[" + " ".join(f"[{' '.join(group)}]" for group in request.capabilities or ()) + "]"
         raise InvalidParameter(f'could not select device driver "{request.driver}" with capabilities: {wanted}')
+
+
+def check_cgroup_parent(parent: str, *, systemd: bool) -> None:
+    """A slice where systemd keeps the cgroups, elsewhere a path."""
+    if systemd and parent and not is_slice(parent):
+        raise InvalidParameter('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
+    if ".." in parent.split("/") or "\0" in parent:
+        raise InvalidParameter(f"invalid cgroup parent {parent!r}: an absolute path below the cgroup root is wanted")
 
 
 def check_joined_network(config: ContainerConfig, host: HostConfig) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from pier.containers.oci_runtimes import OWN
-from pier.engine import runtimes
+from pier.engine import cgroup_driver, runtimes
 from pier.engine.options import INERT
 from pier.engine.runtimes import RuntimeEntry
 from pier.engine.values import BadValue, size_bytes
@@ -117,6 +117,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     ] = []
 
     cgroup_parent: Annotated[str, Flag("Set parent cgroup for all containers")] = ""
+    exec_opts: Annotated[list[str], Flag("Runtime execution options", name="exec-opt")] = []
     default_cgroupns_mode: Annotated[str, Flag('Default cgroup namespace mode ("host" | "private")')] = ""
     default_shm_size: Annotated[int, Flag("Default shm size for containers")] = 64 << 20
     default_ulimits: Annotated[dict[str, Ulimit], Flag("Default ulimits for containers", name="default-ulimit")] = {}
@@ -282,6 +283,7 @@ def find_problem(config: DaemonConfig) -> str:
     )
     found = [text for is_wrong, text in wrong if is_wrong]
     found += filter(None, [runtimes.problem(config.runtimes, config.default_runtime)])
+    found += filter(None, [cgroup_driver.find_problem(config.exec_opts, config.cgroup_parent)])
     found += [problem for check, items in checks for item in items if (problem := check(item))]
     return found[0] if found else ""
 

@@ -21,7 +21,8 @@ from pier.containers import ContainersConfig, ContainerService
 from pier.containers.oci_runtimes import OciRuntimes
 from pier.containers.spec_mounts import default_mounts
 from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
-from pier.engine import host, prerequisites, remap, runtimes
+from pier.engine import cgroup_driver, host, prerequisites, remap, runtimes
+from pier.engine.cgroup_driver import CgroupDriver
 from pier.engine.config import DaemonConfig
 from pier.engine.lock import FolderLock
 from pier.engine.reload import attributes, merge
@@ -33,6 +34,7 @@ from pier.images.remote import Remote
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool
+from pier.runtime import systemd
 from pier.runtime.client import Runtime
 from pier.state import Database
 from pier.storage import ContentStore, Setup, Snapshotter, choose_driver
@@ -42,7 +44,6 @@ log = logging.getLogger("pier.engine")
 
 DEFAULT_BRIDGE = "pier0"
 DEFAULT_MTU = 1500
-CGROUP_PARENT = "/pier"
 
 
 @dataclass(slots=True)
@@ -91,7 +92,9 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     machine, layout = host.look(), detect()
     prerequisites.check(machine, layout)
     _take_folders(config, stack)
-    stack.callback(_remove_cgroup_parent, layout, config.cgroup_parent or CGROUP_PARENT)
+    driver = cgroup_driver.choose(config.exec_opts, config.cgroup_parent, layout, booted=systemd.running())
+    if not driver.is_systemd:
+        stack.callback(_remove_cgroup_parent, layout, driver.parent)
 
     state = await Database.open(os.path.join(config.data_root, "pier.db"))
     stack.push_async_callback(state.close)
@@ -121,7 +124,8 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     await images.start()
 
     runtime = Runtime(
-        standard_mounts=default_mounts(shm_size=config.default_shm_size, privileged=False, ipc_mode="private")
+        standard_mounts=default_mounts(shm_size=config.default_shm_size, privileged=False, ipc_mode="private"),
+        systemd=driver.is_systemd,
     )
     await runtime.start()
     stack.push_async_callback(runtime.close)
@@ -130,7 +134,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     stack.push_async_callback(_close_networks, networks)
     _report(await networks.start(_perhaps_running(config)))
 
-    settings = containers_config(config, layout, id_map)
+    settings = containers_config(config, layout, driver, id_map)
     containers = ContainerService(
         runtime=runtime,
         images=images,
@@ -149,6 +153,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         id=engine_id(config.data_root),
         host=machine,
         layout=layout,
+        cgroup_driver=driver.name,
         limits=host.limits(layout),
         driver=snapshots.name,
         driver_status=[["Backing Filesystem", host.filesystem_name(config.data_root)], *snapshots.status()],
@@ -263,13 +268,16 @@ def resolve_id_map(config: DaemonConfig, snapshots: Snapshotter) -> IdMap | None
     return id_map
 
 
-def containers_config(config: DaemonConfig, layout: Layout, id_map: IdMap | None = None) -> ContainersConfig:
+def containers_config(
+    config: DaemonConfig, layout: Layout, driver: CgroupDriver, id_map: IdMap | None = None
+) -> ContainersConfig:
     """What the daemon's configuration says about every container."""
     return ContainersConfig(
         data_root=config.data_root,
         exec_root=config.exec_root,
         cgroups=layout,
-        cgroup_parent=config.cgroup_parent or CGROUP_PARENT,
+        cgroup_parent=driver.parent,
+        systemd_cgroups=driver.is_systemd,
         default_cgroupns_mode=config.default_cgroupns_mode,
         default_shm_size=config.default_shm_size,
         default_ulimits=list(config.default_ulimits.values()),

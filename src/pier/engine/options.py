@@ -50,9 +50,6 @@ INERT: dict[str, Inert] = {
     "default-gateway-v6": Inert("str", NO_IPV6),
     "default-ipc-mode": Inert("str", "containers get a private IPC namespace", harmless=("private",)),
     "default-network-opts": Inert("map", "only the default bridge exists for now", flag="default-network-opt"),
-    "exec-opts": Inert(
-        "list", "cgroups are managed directly", harmless=(["native.cgroupdriver=cgroupfs"],), flag="exec-opt"
-    ),
     "features": Inert("map", "the image store is Pier's own", flag="feature"),
     "firewall-backend": Inert("str", "Pier's rules live in an nftables table of their own", harmless=("nftables", "")),
     "fixed-cidr-v6": Inert("str", NO_IPV6),

@@ -58,6 +58,7 @@ class System:
         id: str,
         host: Host,
         layout: Layout,
+        cgroup_driver: str,
         limits: Limits,
         driver: str,
         driver_status: list[list[str]],
@@ -72,6 +73,7 @@ class System:
         self.id = id
         self._host = host
         self._layout = layout
+        self._cgroup_driver = cgroup_driver
         self._limits = limits
         self._driver = driver
         self._driver_status = driver_status
@@ -145,7 +147,7 @@ class System:
             n_events_listener=self._listeners(),
             system_time=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             logging_driver=config.log_driver,
-            cgroup_driver="cgroupfs",
+            cgroup_driver=self._cgroup_driver,
             cgroup_version=self._layout.number,
             kernel_version=host.kernel_version,
             operating_system=host.operating_system,

@@ -38,6 +38,7 @@ class FakeMonitor:
         self.signals: list[int] = []
         self.deaf: set[int] = set()
         self.ooms = 0
+        self.cgroup = ""
         self.on_oom: Callable[[], None] = lambda: None
         self.execs_found: list[FoundExec] = []
         self.execs: dict[str, asyncio.Future[ExitRecord]] = {}

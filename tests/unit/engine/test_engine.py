@@ -1,6 +1,7 @@
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from pier.engine.cgroup_driver import CgroupDriver
 from pier.engine.config import AddressPool, DaemonConfig, Proxies
 from pier.engine.engine import containers_config, engine_id, network_config, registries_config
 from pier.engine.reload import attributes, merge
@@ -52,12 +53,15 @@ def test_settings_reach_the_containers() -> None:
             default_shm_size=1 << 20,
         ),
         V1,
+        CgroupDriver("cgroupfs", "/own"),
     )
     assert (config.data_root, config.exec_root, config.cgroup_parent, config.cgroups) == ("/d", "/e", "/own", V1)
     assert [limit.name for limit in config.default_ulimits] == ["nofile"]
     assert (config.no_new_privileges, config.init, config.seccomp_profile) == (True, True, "unconfined")
     assert (config.log_opts, config.dns, config.default_shm_size) == ({"max-size": "1m"}, ["9.9.9.9"], 1 << 20)
-    assert containers_config(DaemonConfig(), V1).cgroup_parent == "/pier"
+    assert not config.systemd_cgroups
+    scopes = containers_config(DaemonConfig(), V1, CgroupDriver("systemd", "system.slice"))
+    assert (scopes.systemd_cgroups, scopes.cgroup_parent) == (True, "system.slice")
 
 
 def test_the_engine_keeps_its_id(tmp_path: Path) -> None:

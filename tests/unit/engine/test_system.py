@@ -38,6 +38,7 @@ def made(config: DaemonConfig) -> System:
         id="cab7edb1-6ca9-4643-8f43-859f2e38e802",
         host=HOST,
         layout=V1,
+        cgroup_driver="systemd",
         limits=limits(V1, lambda path: "memsw" not in path),
         driver="overlay2",
         driver_status=[["Backing Filesystem", "extfs"], ["userxattr", "false"]],
@@ -60,6 +61,7 @@ def test_info_counts_and_warns() -> None:
     assert (info.driver, info.driver_status[0]) == ("overlay2", ["Backing Filesystem", "extfs"])
     assert {"WARNING: No swap limit support", "WARNING: no NAT in this kernel"} <= set(info.warnings or [])
     assert info.memory_limit
+    assert (info.cgroup_driver, info.cgroup_version) == ("systemd", "1")
     assert not info.swap_limit
 
 
