@@ -87,6 +87,9 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     shutdown_timeout: Annotated[int, Flag("Set the default shutdown timeout, in seconds")] = 15
 
     storage_driver: Annotated[str, Flag("Storage driver to use", "s")] = ""
+    layer_blobs: Annotated[
+        str, Flag('Keep the blobs of unpacked layers, or drop those that can be rebuilt ("keep" | "rebuild")')
+    ] = "keep"
     storage_opts: Annotated[list[str], Flag("Storage driver options", name="storage-opt")] = []
     registry_mirrors: Annotated[list[str], Flag("Preferred Docker registry mirror", name="registry-mirror")] = []
     insecure_registries: Annotated[
@@ -257,6 +260,7 @@ def find_problem(config: DaemonConfig) -> str:
     """The first thing wrong with the values themselves, in Docker's words; empty when there is none."""
     wrong = (
         (config.log_level not in LOG_LEVELS, f"invalid logging level: {config.log_level}"),
+        (config.layer_blobs not in ("keep", "rebuild"), f"invalid layer-blobs: {config.layer_blobs}: keep or rebuild"),
         (config.mtu < 0, f"invalid default MTU: {config.mtu}"),
         (
             config.max_concurrent_downloads < 0,

@@ -119,6 +119,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         registries=registries,
         max_downloads=config.max_concurrent_downloads,
         max_uploads=config.max_concurrent_uploads,
+        rebuilds_blobs=config.layer_blobs == "rebuild",
     )
     stack.push_async_callback(images.close)
     await images.start()

@@ -24,4 +24,5 @@ def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> set
             return None
         images = catalog.images.values()
         store.sweep(digest for image in images for digest in image.content)
-        return snapshots.sweep_layers(chain_id for image in images for chain_id in image.all_layers)
+        wanted = {chain_id for image in images for chain_id in image.all_layers}
+        return snapshots.sweep_layers(wanted | store.recipes.layers())

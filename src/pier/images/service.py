@@ -24,6 +24,7 @@ from pier.images import progress
 from pier.images.catalog import Catalog, read_catalog, shown
 from pier.images.changes import apply_changes
 from pier.images.collect import collect
+from pier.images.compact import Compactor
 from pier.images.delete import User, is_id, named, plan_delete
 from pier.images.image import Image, NoSuchImage, familiar
 from pier.images.import_ import import_root
@@ -78,6 +79,7 @@ class ImageService:
         registries: Registries | None = None,
         max_downloads: int = MAX_DOWNLOADS,
         max_uploads: int = MAX_UPLOADS,
+        rebuilds_blobs: bool = False,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.content = content
@@ -95,6 +97,8 @@ class ImageService:
         self._naming = asyncio.Lock()
         self._litter = False
         self._meta: dict[str, ImageMeta] = {}
+        self.content.recipes.open_layer = snapshots.open_layer
+        self.compactor = Compactor(content, self._current, self._collect, drops=rebuilds_blobs)
 
     async def start(self) -> None:
         """Read what is there and clear away what an interrupted load or removal left."""
@@ -106,9 +110,11 @@ class ImageService:
         stale = [Delete(META, key) for key in self._meta if key not in catalog.images and not catalog.damaged]
         if stale:
             await self._store.write(*stale)
+        self.compactor.wake()
 
     async def close(self) -> None:
         """End transfers that nobody waits for any more, and the registry connections."""
+        await self.compactor.close()
         await self._registries.close()
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
 
@@ -323,6 +329,7 @@ class ImageService:
         finally:
             if self._litter:
                 await self._collect()
+            self.compactor.wake()
 
     # --- taking away
 

@@ -3,6 +3,7 @@
     <root>/oci-layout            {"imageLayoutVersion":"1.0.0"}
     <root>/index.json            one descriptor a name, and one without a name for each image that has none
     <root>/blobs/sha256/<hex>    written once, complete, verified and on the disk before they appear under that name
+    <root>/recipes/              how blobs that were dropped are made again (`rebuild`); they count as being here
     <root>/ingest/               what is being written; what is found here at the start is thrown away, but for
                                  <algorithm>-<hex>.part, a download that was cut and can go on
 
@@ -17,7 +18,8 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, Self
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, Self, cast
 
 import msgspec
 
@@ -28,6 +30,7 @@ from pier.storage.durable import fsync_dir, write_file
 from pier.storage.errors import ContentMismatch, ContentNotFound
 from pier.storage.faults import point
 from pier.storage.leases import Leases
+from pier.storage.rebuild import Recipes
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -42,14 +45,21 @@ PART_MAX_AGE_S: Final = 7 * 24 * 3600
 _PART: Final = re.compile(r"(sha\d+)-([0-9a-f]+)\.part")
 
 
+class Source(Protocol):
+    """Where a blob's bytes come from: its file, or its recipe."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class VerifiedReader:
     """A blob's bytes; the read that reaches the end raises ContentMismatch unless digest and size are right.
 
     Whoever acts on the bytes reads to the end first.
     """
 
-    def __init__(self, fd: int, digest: Digest, size: int) -> None:
-        self._file = os.fdopen(fd, "rb", buffering=0)
+    def __init__(self, source: Source, digest: Digest, size: int) -> None:
+        self._file = source
         self._digest = digest
         self._hash = digest.hasher()
         self._seen = 0
@@ -177,6 +187,8 @@ class ContentStore:
         if not os.path.exists(self._index_path):
             self._write_index([])
         self._entries = self._read_index()
+        self.recipes = Recipes(root)
+        """Of blobs that were dropped; `recipes.open_layer` must be set before one is read."""
         self.generation = 0
         """Counts the changes of the index, so that whoever keeps a view of it knows when to look again."""
 
@@ -214,7 +226,7 @@ class ContentStore:
 
     def has(self, digest: Digest) -> bool:
         self.leases.meet(digest)
-        return os.path.exists(self.path(digest))
+        return os.path.exists(self.path(digest)) or self.recipes.usable(Digest(digest)) is not None
 
     def size(self, digest: Digest) -> int:
         """Bytes of a blob; raises ContentNotFound."""
@@ -222,16 +234,45 @@ class ContentStore:
         try:
             return os.stat(self.path(digest)).st_size
         except FileNotFoundError:
-            raise ContentNotFound(digest=digest) from None
+            header = self.recipes.usable(Digest(digest))
+        if header is None:
+            raise ContentNotFound(digest=digest)
+        return header.size
 
     def open(self, digest: Digest, size: int | None = None) -> VerifiedReader:
         """Read a blob, verified at its end, also against `size` where it is given. Raises ContentNotFound."""
         self.leases.meet(digest)
+        digest = Digest(digest)
+        stated = self.size(digest) if size is None else size
         try:
-            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = os.fdopen(os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
+            return VerifiedReader(cast(Source, file), digest, stated)
         except FileNotFoundError:
-            raise ContentNotFound(digest=digest) from None
-        return VerifiedReader(fd, Digest(digest), os.fstat(fd).st_size if size is None else size)
+            rebuilt = self.recipes.open(digest)
+        if rebuilt is None:
+            raise ContentNotFound(digest=digest)
+        return VerifiedReader(rebuilt, digest, stated)
+
+    def drop(self, digest: Digest, chain_id: Digest) -> int:
+        """Delete a layer's blob if it can be made again of the layer's tree, which is proved first.
+
+        Returns the bytes that this frees, 0 where the blob stays. Call it inside `keep`. Raises ContentNotFound,
+        ContentMismatch, OSError.
+        """
+        place = self.path(digest)
+        size = self.size(digest)
+        if not os.path.exists(place):
+            return 0
+        if self.recipes.hopeless(digest):
+            return 0
+        if not self.recipes.proves(digest):  # a recipe that was good may have brought the blob back by being so no more
+            with contextlib.ExitStack() as stack:
+                if not self.recipes.make(digest, size, chain_id, lambda: stack.enter_context(self.open(digest))):
+                    return 0
+        before = os.stat(place).st_blocks * 512
+        os.unlink(place)
+        point("blob-dropped")
+        return max(0, before - os.stat(self.recipes.path(digest)).st_blocks * 512)
 
     def read(self, digest: Digest, *, limit_bytes: int) -> bytes:
         """A small blob whole and verified. Raises ContentNotFound, ContentMismatch."""
@@ -358,13 +399,22 @@ class ContentStore:
         wanted = frozenset(reachable)
         gone: set[Digest] = set()
         for digest in self.blobs() - wanted:
-            if self.leases.sweep(digest, lambda digest=digest: os.unlink(self.path(digest))):  # type: ignore[misc]
+            if self.leases.sweep(digest, partial(self._delete, digest)):
                 gone.add(digest)
                 point("blob-swept")
         return gone
 
+    def _delete(self, digest: Digest) -> None:
+        self.recipes.forget(digest)  # first: a recipe without layer or blob would be taken for damage
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(digest))
+
     def blobs(self) -> set[Digest]:
-        """All blobs that are here."""
+        """All blobs that are here, as files or as recipes."""
+        return self.stored() | self.recipes.all()
+
+    def stored(self) -> set[Digest]:
+        """The blobs that are files."""
         folder = os.path.join(self.root, "blobs")
         return {
             Digest(f"{algorithm}:{name}")

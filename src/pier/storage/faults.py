@@ -20,6 +20,7 @@ POINTS: Final = frozenset(
     container-begun container-claimed container-made
     tree-trashed tree-deleting
     diff-begun diff-entry diff-written
+    recipe-written recipe-named blob-dropped
     """.split()
 )
 

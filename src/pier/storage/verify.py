@@ -77,6 +77,11 @@ def _blobs(content: ContentStore, *, deep: bool) -> Iterator[Problem]:
                 yield Problem(f"{algorithm}/{name}", "no blob")
             elif deep:
                 yield from _blob(content, Digest(f"{algorithm}:{name}"))
+    for digest in content.recipes.all() - content.stored():
+        if content.recipes.usable(digest) is None:
+            yield Problem(digest, "its recipe cannot be followed: the layer it needs is not there")
+        elif deep:
+            yield from _blob(content, digest)
 
 
 def _blob(content: ContentStore, digest: Digest) -> Iterator[Problem]:

@@ -80,6 +80,16 @@ async def commit(lab: Lab) -> None:
     lab.snapshots.remove(CONTAINER)
 
 
+async def compact(lab: Lab) -> None:
+    """What `layer-blobs: rebuild` does after a load."""
+    if not lab.content.tags():
+        await load(lab)
+    image = await lab.images.get("loaded:1")
+    for digest, chain_id in zip((Digest.of(BIG), Digest.of(TOP)), image.layers, strict=True):
+        with lab.content.keep():
+            lab.content.drop(digest, chain_id)
+
+
 async def collect(lab: Lab) -> None:
     if not lab.content.tags():
         await load(lab)
@@ -88,7 +98,7 @@ async def collect(lab: Lab) -> None:
     await lab.images.delete("loaded:1", force=True)
 
 
-SCENARIOS = {"load": load, "pull": pull, "commit": commit, "collect": collect}
+SCENARIOS = {"load": load, "pull": pull, "commit": commit, "compact": compact, "collect": collect}
 
 
 async def main(root: str, scenario: str) -> None:

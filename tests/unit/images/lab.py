@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
+from pier.distribution import Registries
 from pier.events.bus import EventBus
 from pier.images import ImageService
 from pier.model.event import EventMessage
@@ -94,17 +95,24 @@ def layout_files(
 class Lab:
     """A service, what it stands on, and what it told."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, rebuilds_blobs: bool = False) -> None:
         self.root = root
+        self.rebuilds_blobs = rebuilds_blobs
         self.content = ContentStore(f"{root}/content")
         self.snapshots = Overlay2(root, Setup(leases=self.content.leases))
         self.store = MemoryStore()
         self.bus = EventBus()
         self.images = self.service()
 
-    def service(self) -> ImageService:
+    def service(self, registries: Registries | None = None) -> ImageService:
         return ImageService(
-            self.content, self.snapshots, self.store, self.bus, clock_ns=lambda: 1_700_000_000_500_000_000
+            self.content,
+            self.snapshots,
+            self.store,
+            self.bus,
+            registries=registries,
+            rebuilds_blobs=self.rebuilds_blobs,
+            clock_ns=lambda: 1_700_000_000_500_000_000,
         )
 
     async def load(self, data: bytes, *, quiet: bool = True) -> list[dict[str, Any]]:

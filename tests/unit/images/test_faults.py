@@ -25,6 +25,7 @@ PASSED_BY = {
                layer-begun layer-entry layer-unpacked layer-recorded layer-flushed layer-named""",
     "commit": """container-begun container-claimed container-made diff-begun diff-entry diff-written blob-written:9
                  blob-named:4 layer-flushed:3 layer-named:3 index-flushed:3 tree-trashed tree-deleting""",
+    "compact": "recipe-written recipe-named recipe-named:2 blob-dropped",
     "collect": """index-written:4 index-named:4 blob-swept blob-swept:3 layer-swept layer-swept:2 tree-trashed
                   tree-deleting""",
 }
