@@ -73,8 +73,8 @@ def _be_monitor(sock: socket.socket, held: int, others: list[int], standard_moun
         try:
             packet = wire.receive_packet(sock, wait=False)
         except BlockingIOError:
+            process.set_name(parking.NAME)
             parked = parking.Parked(standard_mounts)
-            rehearse(parking.NAME, rounds=1)  # copies the pages that it will write
             packet = wire.receive_packet(sock)
         os.close(held)
         sock.close()
