@@ -223,6 +223,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("ContainerInspect", "the manifest came with 1.48", drop("ImageManifestDescriptor"), until=(1, 48)),
     Difference("ImageList", "Descriptor came with 1.48", drop("Descriptor"), until=(1, 48)),
     Difference("ImageInspect", "Descriptor came with 1.48", drop("Descriptor"), until=(1, 48)),
+    Difference("ImageList", "Manifests came with 1.47", drop("Manifests"), until=(1, 47)),
+    Difference("ImageInspect", "Manifests came with 1.48", drop("Manifests"), until=(1, 48)),
     Difference("SystemInfo", "Containerd came with 1.46", drop("Containerd"), until=(1, 46)),
     Difference(
         "ContainerList",

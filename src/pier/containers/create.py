@@ -15,9 +15,11 @@ from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts, u
 from pier.containers.spec_resources import resources
 from pier.containers.world import Container, Image, World
 from pier.errors import InvalidParameter, NotFound
+from pier.images.manifests import wire_descriptor, wire_platform
 from pier.kernel.cgroups import lost
 from pier.model.container import ContainerConfig, ContainerCreateRequest, ContainerCreateResponse
 from pier.model.host_config import HostConfig
+from pier.model.image import OCIDescriptor
 from pier.oci.platform import Platform, host_platform, runnable_on
 from pier.state import Delete
 from pier.storage.ids import IdMap
@@ -64,6 +66,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         created_ns=time.time_ns(),
         image_id=str(image.id),
         layers=[str(layer) for layer in image.layers],
+        image_manifest=manifest_descriptor(image),
         path=path,
         args=args,
         driver=world.snapshots.name,
@@ -94,6 +97,13 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     world.containers[id] = container
     world.publish(container, "create")
     return ContainerCreateResponse(id=id, warnings=warnings)
+
+
+def manifest_descriptor(image: Image) -> OCIDescriptor:
+    """The manifest a container is made from, with the platform that its configuration says."""
+    described = wire_descriptor(image.manifest)
+    described.platform = wire_platform(image.config.platform)
+    return described
 
 
 def check_platform(image: Image, ref: str, asked: str) -> list[str]:

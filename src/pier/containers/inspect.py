@@ -30,6 +30,7 @@ async def inspect(world: World, container: Container, *, size: bool) -> Containe
         args=record.args,
         state=state_of(record.state),
         image=record.image_id,
+        image_manifest_descriptor=record.image_manifest,
         resolv_conf_path=config.etc_file(etc_owner, "resolv.conf"),
         hostname_path=config.etc_file(etc_owner, "hostname"),
         hosts_path=config.etc_file(etc_owner, "hosts"),

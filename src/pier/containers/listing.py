@@ -139,6 +139,7 @@ def summary(world: World, container: Container, now_ns: int) -> ContainerSummary
         names=[f"/{record.name}"],
         image=record.config.image,
         image_id=record.image_id,
+        image_manifest_descriptor=record.image_manifest,
         command=command_text(record.path, record.args),
         created=record.created_ns // NS,
         ports=port_summaries(endpoint.ports) if endpoint else [],

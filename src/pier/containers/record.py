@@ -13,6 +13,7 @@ from msgspec import field
 
 from pier.model.container import ContainerConfig, Health
 from pier.model.host_config import HostConfig
+from pier.model.image import OCIDescriptor
 from pier.model.network import NetworkingConfig
 from pier.state import Put
 from pier.storage.ids import IdMap
@@ -54,6 +55,8 @@ class Record(msgspec.Struct, kw_only=True):
     """Digest of the image's configuration; what the user called it is `config.image`."""
     layers: list[str]
     """Chain ids, bottom first."""
+    image_manifest: OCIDescriptor | None = None
+    """The manifest of the image's platform; None in records of older daemons."""
     path: str
     args: list[str]
     driver: str

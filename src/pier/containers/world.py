@@ -15,6 +15,7 @@ from pier.events import EventBus
 from pier.kernel.cgroups import Layout
 from pier.model.host_config import LogConfig, PortBinding, Ulimit
 from pier.networks.endpoint import Endpoint
+from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig
 from pier.runtime.client import Monitor
@@ -36,6 +37,8 @@ class Image(Protocol):
     def config(self) -> ImageConfig: ...
     @property
     def layers(self) -> list[Digest]: ...
+    @property
+    def manifest(self) -> Descriptor: ...
 
 
 class Images(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from pier.images.attestations import REFERENCE_DIGEST, is_attestation
 from pier.images.image import Image
 from pier.model.image import (
     AttestationData,
@@ -20,9 +21,6 @@ from pier.oci.manifest import MAX_MANIFEST_BYTES
 from pier.storage import ContentStore
 from pier.storage.content import FULL_NAME, REF_NAME
 
-REFERENCE_TYPE: Final = "vnd.docker.reference.type"
-REFERENCE_DIGEST: Final = "vnd.docker.reference.digest"
-ATTESTATION: Final = "attestation-manifest"
 OWN: Final = frozenset({REF_NAME, FULL_NAME})
 """Annotations of the store's index."""
 
@@ -75,9 +73,16 @@ def _content_bytes(store: ContentStore, entry: Descriptor) -> int:
 
 
 def _kind(entry: Descriptor) -> str:
-    if entry.annotations.get(REFERENCE_TYPE) == ATTESTATION:
+    if is_attestation(entry):
         return "attestation"
     return "unknown" if entry.platform is not None and entry.platform.os == "unknown" else "image"
+
+
+def root_descriptor(image: Image) -> OCIDescriptor:
+    """What an image's names point at; the platform which the store notes on it is of the last pull."""
+    described = wire_descriptor(image.root)
+    described.platform = None
+    return described
 
 
 def wire_descriptor(descriptor: Descriptor) -> OCIDescriptor:

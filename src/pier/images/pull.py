@@ -19,6 +19,7 @@ from pier.errors import PierError
 from pier.events.bus import EventBus
 from pier.images import progress
 from pier.images.admit import check_diff_id
+from pier.images.attestations import fetch_attestations
 from pier.images.downloads import DOWNLOADING, VERIFYING, Download, Downloads
 from pier.images.progress import Counted, Message
 from pier.images.resolve import Found, Layer, find, plan_layers
@@ -109,11 +110,13 @@ class _Pull:
             tags = await in_thread(content.tags)
             found = await find(repository, content, top, self._wanted or host_platform())
             layers = await plan_layers(content, shared.snapshots, found)
-            whole = all(layer.stored and layer.unpacked for layer in layers)
-            if not (whole and await self._is_admitted(found, tags)):
-                await self._fetch(layers)
+            whole = await self._is_admitted(found, tags) and all(layer.stored and layer.unpacked for layer in layers)
+            if not whole:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._fetch(layers))
+                    group.create_task(fetch_attestations(repository, content, found.attestations))
+            if not (whole and await self._is_stored(found)):
                 await in_thread(_store_manifests, content, found)
-                whole = False
             for name in names:
                 await in_thread(content.set_tag, name, found.top)
         shared.events.publish("image", "pull", reference.familiar, {"name": reference.familiar_name})
@@ -127,8 +130,12 @@ class _Pull:
         """Has this manifest been taken in before, its blobs checked against its configuration?"""
         known = {entry.digest for entry in tags.values()}
         if found.descriptor.digest in known:
-            return all([await in_thread(self._shared.content.has, index.digest) for index, _ in found.indexes])
+            return True
         return found.top.digest in known and await in_thread(self._shared.content.has, found.descriptor.digest)
+
+    async def _is_stored(self, found: Found) -> bool:
+        documents = [found.descriptor, *(index for index, _ in found.indexes)]
+        return all([await in_thread(self._shared.content.has, document.digest) for document in documents])
 
     def _remember(self, reference: Reference, before: Descriptor | None, found: Found) -> None:
         """What is said at the end: whether the name moved (wish 7), and that the platform is another."""

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
-import msgspec
-
 from pier.distribution import Credentials, Registries, Repository
 from pier.distribution.blocking import in_thread
 from pier.distribution.errors import ManifestUnknown, RegistryError
@@ -21,7 +19,7 @@ from pier.errors import InvalidParameter, NotFound
 from pier.events.bus import EventBus
 from pier.images import progress
 from pier.images.progress import Message
-from pier.images.push_plan import Part, Plan, make_plan, only_one
+from pier.images.push_plan import Part, Plan, host_image, make_plan
 from pier.images.telling import TICK_S, Say, telling
 from pier.oci import Descriptor, Digest, Platform, Reference
 from pier.storage.content import ContentStore, VerifiedReader
@@ -107,11 +105,17 @@ class _Push:
 
     async def run(self) -> None:
         content, reference = self._shared.content, self._reference
-        await self._say(progress.status(f"The push refers to repository [{reference.familiar_name}]"))
         with content.keep():
             tags = await in_thread(content.tags)
+            await self._check_platform(tags.get(str(reference)))
+            await self._say(progress.status(f"The push refers to repository [{reference.familiar_name}]"))
             for tag, descriptor in chosen_tags(reference, tags):
                 await self._push_tag(reference.with_tag(tag), descriptor)
+
+    async def _check_platform(self, descriptor: Descriptor | None) -> None:
+        """A platform that is not here is refused before the first message. Raises NoSuchPlatform."""
+        if descriptor is not None and self._wanted is not None:
+            await in_thread(make_plan, self._shared.content, descriptor, self._reference.familiar, self._wanted)
 
     async def _push_tag(self, name: Reference, descriptor: Descriptor) -> None:
         plan, note = await self._plan(name, descriptor)
@@ -121,8 +125,8 @@ class _Push:
             await self._repository.put_manifest(child, data, child.digest)
         await self._repository.put_manifest(plan.top, plan.top_bytes, str(name.tag))
         top = plan.top
-        kept = msgspec.structs.replace(top, platform=plan.platform)
-        await in_thread(self._shared.content.set_tag, str(name.with_digest(top.digest)), kept)
+        if top.digest == descriptor.digest:  # one platform of an index does not become an image of its own
+            await in_thread(self._shared.content.set_tag, str(name.with_digest(top.digest)), descriptor)
         if before not in (None, top.digest):
             await self._say(progress.status(f"{name.tag}: updated: {before} -> {top.digest}"))
         await self._say(progress.status(f"{name.tag}: digest: {top.digest} size: {top.size}"))
@@ -140,7 +144,7 @@ class _Push:
         there = [await self._repository.has_manifest(entry.digest) for entry in plan.missing]
         if all(there):
             return plan, None
-        single = await in_thread(only_one, self._shared.content, plan, name.familiar)
+        single = await in_thread(host_image, self._shared.content, plan, name.familiar)
         note = {
             "manifestPushedInsteadOfIndex": True,
             "originalIndex": described(plan.top),
@@ -267,12 +271,14 @@ class _Stored:
 
 def chosen_tags(reference: Reference, tags: Mapping[str, Descriptor]) -> list[tuple[str, Descriptor]]:
     """What to push: the tag that is named, or all of the repository, sorted. Raises NoSuchTag, NothingToPush."""
+    prefix = f"{reference.name}:"
     if reference.tag is not None:
         descriptor = tags.get(str(reference))
-        if descriptor is None:
+        if descriptor is not None:
+            return [(reference.tag, descriptor)]
+        if any(name.startswith((prefix, f"{reference.name}@")) for name in tags):
             raise NoSuchTag(name=reference.familiar)
-        return [(reference.tag, descriptor)]
-    prefix = f"{reference.name}:"
+        raise NothingToPush(name=reference.familiar_name)
     found = [(name.removeprefix(prefix), entry) for name, entry in tags.items() if name.startswith(prefix)]
     if not found:
         raise NothingToPush(name=reference.familiar_name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pier.errors import NotFound
+from pier.images.attestations import is_attestation
 from pier.oci import (
     Descriptor,
     Digest,
@@ -15,6 +16,7 @@ from pier.oci import (
     Platform,
     decode_image_config,
     decode_manifest,
+    host_platform,
 )
 from pier.oci.image_config import MAX_CONFIG_BYTES
 from pier.oci.manifest import DOCKER_FOREIGN_LAYER, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, choose
@@ -81,15 +83,17 @@ def make_plan(content: ContentStore, descriptor: Descriptor, name: str, wanted: 
     return plan
 
 
-def only_one(content: ContentStore, plan: Plan, name: str) -> Plan:
-    """In place of an index that is not whole: its only image that is. Raises NotAllPlatforms."""
+def host_image(content: ContentStore, plan: Plan, name: str) -> Plan:
+    """In place of an index that is not whole: the image that its name means here. Raises NotAllPlatforms."""
     _, index = _read(content, plan.top)
     assert isinstance(index, Index)
-    here = [entry for entry in index.manifests if content.has(entry.digest)]
-    if len(here) != 1:
+    images = [entry for entry in index.manifests if content.has(entry.digest) and not is_attestation(entry)]
+    here = Index(schema_version=2, manifests=images)
+    entry = choose(here, host_platform()) or (choose(here, plan.platform) if plan.platform else None)
+    if entry is None and len(images) != 1:
         missing = ", ".join(str(entry.platform or entry.digest) for entry in plan.missing[:8])
         raise NotAllPlatforms(name=name, missing=missing)
-    return make_plan(content, here[0], name)
+    return make_plan(content, entry or images[0], name)
 
 
 def _gather(content: ContentStore, plan: Plan, document: Manifest | Index, *, depth: int) -> None:

@@ -5,7 +5,7 @@ The documents go through the content store, verified; nothing points at them yet
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from pier.distribution import Repository
 from pier.distribution.blocking import in_thread
 from pier.errors import InvalidParameter, NotFound
+from pier.images.attestations import attestations_of
 from pier.images.image import check_layer_count
 from pier.oci import (
     Descriptor,
@@ -83,6 +84,8 @@ class Found:
     """What the name points at, the manifest or an index, with the platform of this image."""
     indexes: list[tuple[Descriptor, bytes]]
     """The indexes on the way to it, the outermost first."""
+    attestations: list[Descriptor] = field(default_factory=list)
+    """What its index has of attestations for it."""
 
 
 class _Unwatched:
@@ -101,6 +104,7 @@ async def find(repository: Repository, content: ContentStore, top: Descriptor, w
     Raises NoMatchingManifest, UnsupportedArtifact, UnsupportedOS, MalformedDocument, RegistryError, ContentMismatch.
     """
     descriptor, indexes = top, list[tuple[Descriptor, bytes]]()
+    attestations: list[Descriptor] = []
     name = repository.reference.familiar_name
     for _ in range(MAX_INDEX_DEPTH + 1):
         data = await _manifest_bytes(repository, content, descriptor)
@@ -111,13 +115,13 @@ async def find(repository: Repository, content: ContentStore, top: Descriptor, w
             if not indexes:
                 return found
             outermost = msgspec.structs.replace(indexes[0][0], platform=found.descriptor.platform)
-            return replace(found, top=outermost, indexes=indexes)
+            return replace(found, top=outermost, indexes=indexes, attestations=attestations)
         kind = media_type_of(document, descriptor.media_type)
         indexes.append((Descriptor(kind, descriptor.digest, len(data)), data))
         chosen = choose(document, wanted)
         if chosen is None:
             raise NoMatchingManifest(platform=wanted, name=name, available=_platforms(document))
-        descriptor = chosen
+        descriptor, attestations = chosen, attestations_of(document, chosen.digest)
     raise MalformedDocument(what=name, reason=f"more than {MAX_INDEX_DEPTH} indexes in a row")
 
 

@@ -31,7 +31,7 @@ from pier.images.import_ import import_root
 from pier.images.inspect import inspection
 from pier.images.listing import Listed, summaries
 from pier.images.load import Loaded, load
-from pier.images.manifests import manifest_summaries, wire_descriptor
+from pier.images.manifests import manifest_summaries, root_descriptor
 from pier.images.progress import Message
 from pier.images.pull import MAX_DOWNLOADS, Puller
 from pier.images.push import MAX_UPLOADS, Pusher
@@ -58,6 +58,10 @@ class DigestTag(InvalidParameter):
 
 class NotThatPlatform(NotFound):
     """image with reference {reference} was found but does not provide the specified platform ({wanted})"""
+
+
+class BothAsked(InvalidParameter):
+    """conflicting options: manifests and platform options cannot both be set"""
 
 
 class ImageMeta(msgspec.Struct, omit_defaults=True):
@@ -156,11 +160,13 @@ class ImageService:
         rows = summaries(listed, filters or Filters(), catalog.get)
         for row in rows if manifests else ():
             image = catalog.images[Digest(row.id)]
-            row.descriptor, row.manifests = wire_descriptor(image.root), await self._manifests(image)
+            row.descriptor, row.manifests = root_descriptor(image), await self._manifests(image)
         return rows
 
     async def inspect(self, ref: str, *, platform: str = "", manifests: bool = False) -> ImageInspect:
-        """With a platform, the image for it. Raises NoSuchImage, InvalidReference, NotThatPlatform."""
+        """With a platform, the image for it. Raises NoSuchImage, InvalidReference, NotThatPlatform, BothAsked."""
+        if platform and manifests:
+            raise BothAsked
         image = await self.get(ref, platform)
         if platform and image.for_platform(Platform.parse(platform)) is not image:
             raise NotThatPlatform(reference=shown(ref), wanted=Platform.parse(platform))
@@ -171,7 +177,7 @@ class ImageService:
             last_tag_ns=self._meta.get(image.id, ImageMeta()).last_tag_ns,
         )
         if manifests:
-            answer.descriptor, answer.manifests = wire_descriptor(image.root), await self._manifests(image)
+            answer.descriptor, answer.manifests = root_descriptor(image), await self._manifests(image)
         return answer
 
     async def _manifests(self, image: Image) -> builtins.list[ImageManifestSummary]:

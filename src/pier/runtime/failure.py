@@ -14,6 +14,8 @@ ELF_MAGIC = b"\x7fELF"
 PT_INTERP = 3
 ELF_MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
 HEAD_BYTES = 4096
+MAX_SCRIPTS = 5
+"""Scripts run by scripts, as the kernel counts them."""
 
 NOT_FOUND, NOT_EXECUTABLE, OTHER = 127, 126, 128
 """Exit codes Docker gives a container that could not start."""
@@ -83,7 +85,7 @@ def explain(path: str, number: int, host_arch: str) -> ProgramError:
                 text += " (it was built for glibc; build it statically or use a Debian or Ubuntu base)"
         return ProgramError(text, NOT_FOUND)
     if number == errno.ENOEXEC:
-        return ProgramError(text + _format_cause(head, host_arch), OTHER)
+        return ProgramError(text + _format_cause(_innermost(head, path), host_arch), OTHER)
     return ProgramError(text, NOT_EXECUTABLE if number in (errno.EACCES, errno.EPERM, errno.EISDIR) else OTHER)
 
 
@@ -132,6 +134,16 @@ def interpreter(head: bytes, path: str) -> str | None:
     except struct.error:
         return None
     return None
+
+
+def _innermost(head: bytes, path: str) -> bytes:
+    """The head of the program that runs a script: it is that one whose format the kernel does not know (execve(2))."""
+    for _ in range(MAX_SCRIPTS):
+        loader = interpreter(head, path) if head.startswith(b"#!") else None
+        if loader is None:
+            break
+        head, path = _head(loader), loader
+    return head
 
 
 def _read_at(path: str, offset: int) -> bytes:

@@ -17,8 +17,10 @@ from pier.kernel.cgroups import Layout
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig
 from pier.networks.endpoint import Endpoint
+from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig, RootFS, RunConfig
+from pier.oci.manifest import OCI_MANIFEST
 from pier.runtime.client import FoundExec, MonitorLost, StartFailed
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, OverlayRoot, StartRequest
 from pier.state import MemoryStore
@@ -140,6 +142,7 @@ class FakeImage:
     def __init__(self, run: RunConfig) -> None:
         self.id = Digest("sha256:" + "1" * 64)
         self.layers = [LAYER]
+        self.manifest = Descriptor(OCI_MANIFEST, Digest("sha256:" + "2" * 64), 7)
         self.config = ImageConfig(architecture="amd64", os="linux", rootfs=RootFS(), config=run)
 
 

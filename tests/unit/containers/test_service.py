@@ -35,7 +35,8 @@ async def listed(house: Any, all: bool = True, limit: int = 0, **terms: str | li
 async def test_inspect_has_dockers_keys(house: Any) -> None:
     await house.run()
     raw = wire.to_builtins(await house.service.inspect("web", size=False))
-    assert set(raw) == DOCKER_28_INSPECT
+    assert set(raw) == DOCKER_28_INSPECT | {"ImageManifestDescriptor"}
+    assert raw["ImageManifestDescriptor"]["platform"] == {"architecture": "amd64", "os": "linux"}
     assert set(raw["State"]) == DOCKER_28_STATE
     assert raw["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] == "172.17.0.2"
     assert raw["NetworkSettings"]["IPAddress"] == "172.17.0.2"

@@ -3,13 +3,16 @@
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fixtures.registry import FakeRegistry, Pushed, tar
 from pier.images import NoSuchImage
-from pier.images.service import NotThatPlatform
+from pier.images.attestations import ATTESTATION, REFERENCE_DIGEST, REFERENCE_TYPE
+from pier.images.service import BothAsked, NotThatPlatform
 from pier.oci import host_platform
+from pier.oci.manifest import OCI_INDEX
 
 from .lab import Lab
 
@@ -38,7 +41,7 @@ def index(registry: FakeRegistry, *platforms: str) -> dict[str, Pushed]:
     return made
 
 
-async def pull(lab: Lab, name: str, platform: str = "") -> list[dict[str, object]]:
+async def pull(lab: Lab, name: str, platform: str = "") -> list[dict[str, Any]]:
     return [message async for message in lab.images.pull(name, platform=platform)]
 
 
@@ -100,13 +103,65 @@ async def test_a_container_of_any_platform_holds_the_image(registry: FakeRegistr
     assert lab.content.has(made[OTHER].config)
 
 
-async def test_an_attestation_is_kept_and_is_no_image(registry: FakeRegistry, lab: Lab) -> None:
-    image = registry.add_image("app", "", [tar({"a": b"1"})], platform=HOST)
-    proof = registry.add_image("app", "", [tar({"proof": b"1"})], platform="unknown/unknown")
-    registry.add_index("app", "1", {HOST: image, "unknown/unknown": proof})
-    await pull(lab, f"{registry.host}/app:1")
+def attested(registry: FakeRegistry, *platforms: str) -> tuple[dict[str, Pushed], dict[str, Pushed]]:
+    """`app:1` for these platforms as BuildKit leaves it: each image with an attestation."""
+    entries, images, proofs = [], dict[str, Pushed](), dict[str, Pushed]()
+    for one in platforms:
+        images[one] = registry.add_image("app", "", [tar({"a": one.encode()})], platform=one)
+        proofs[one] = registry.add_image("app", "", [tar({"proof": one.encode()})], platform="unknown/unknown")
+        about = {REFERENCE_TYPE: ATTESTATION, REFERENCE_DIGEST: images[one].digest}
+        entries += [images[one].as_entry(one), {**proofs[one].as_entry("unknown/unknown"), "annotations": about}]
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    registry.add_manifest("app", "1", index, OCI_INDEX)
+    return images, proofs
+
+
+async def test_an_attestation_comes_with_its_image_and_is_none(registry: FakeRegistry, lab: Lab) -> None:
+    images, proofs = attested(registry, HOST, OTHER)
+    messages = await pull(lab, f"{registry.host}/app:1")
+    assert {m["id"] for m in messages if "id" in m} == {"1", images[HOST].layers[0].short}
     found = await lab.images.get(f"{registry.host}/app:1")
-    assert (found.id, found.others) == (image.config, ())
+    assert (found.id, found.others) == (images[HOST].config, ())
+    assert {one: lab.content.has(proof.digest) for one, proof in proofs.items()} == {HOST: True, OTHER: False}
+    assert lab.content.has(proofs[HOST].layers[0])
+    [row] = await lab.images.list(manifests=True)
+    assert row.manifests is not None
+    assert [one.kind for one in row.manifests] == ["image", "attestation"] * 2
+    assert [one.attestation_data.for_ for one in row.manifests if one.attestation_data] == [
+        images[HOST].digest,
+        images[OTHER].digest,
+    ]
+
+
+async def test_all_platforms_make_the_index_whole_again(registry: FakeRegistry, lab: Lab) -> None:
+    attested(registry, HOST, OTHER)
+    name = f"{registry.host}/app:1"
+    for platform in (HOST, OTHER):
+        await pull(lab, name, platform)
+    async with FakeRegistry().serving() as elsewhere:
+        await lab.images.tag(name, f"{elsewhere.host}/copy:1")
+        async for _ in lab.images.push(f"{elsewhere.host}/copy:1"):
+            pass
+        assert elsewhere.manifests["copy:1"] == registry.manifests["app:1"]
+        assert {f"copy@{key.partition('@')[2]}" for key in registry.manifests if "@" in key} <= set(elsewhere.manifests)
+
+
+async def test_an_attestation_that_cannot_be_had_does_not_hold_the_image_up(registry: FakeRegistry, lab: Lab) -> None:
+    images, proofs = attested(registry, HOST)
+    del registry.manifests[f"app@{proofs[HOST].digest}"]
+    await pull(lab, f"{registry.host}/app:1")
+    assert (await lab.images.get(f"{registry.host}/app:1")).id == images[HOST].config
+
+
+async def test_an_index_over_an_image_that_is_here(registry: FakeRegistry, lab: Lab) -> None:
+    """As after `docker manifest push`: nothing is to be fetched, and nothing is told of layers."""
+    image = registry.add_image("app", "plain", [tar({"a": b"1"})], platform=HOST)
+    registry.add_index("app", "list", {HOST: image})
+    await pull(lab, f"{registry.host}/app:plain")
+    messages = await pull(lab, f"{registry.host}/app:list")
+    assert [m["status"].partition(" ")[0] for m in messages] == ["Pulling", "Digest:", "Status:"]
+    names = (await lab.images.get(f"{registry.host}/app:list")).repo_tags
+    assert names == [f"{registry.host}/app:list", f"{registry.host}/app:plain"]
 
 
 async def test_the_manifests_of_an_image(registry: FakeRegistry, lab: Lab) -> None:
@@ -132,4 +187,6 @@ async def test_the_manifests_of_an_image(registry: FakeRegistry, lab: Lab) -> No
     assert (await lab.images.inspect(name, platform=OTHER)).architecture == "s390x"
     with pytest.raises(NotThatPlatform):
         await lab.images.inspect(name, platform="linux/ppc64le")
+    with pytest.raises(BothAsked):
+        await lab.images.inspect(name, platform=OTHER, manifests=True)
     assert (await lab.images.list())[0].manifests is None

@@ -225,10 +225,12 @@ async def test_all_tags(registry: FakeRegistry, machine: Machine) -> None:
 
 
 async def test_names_that_cannot_be_pushed(registry: FakeRegistry, machine: Machine) -> None:
+    for name in ("localhost:5000/app:1", "localhost:5000/app"):
+        with pytest.raises(NothingToPush, match=r"^An image does not exist locally with the tag: localhost:5000/app$"):
+            await machine.push(name)
+    machine.image("localhost:5000/app:2", [TOP])
     with pytest.raises(NoSuchTag, match=r"^tag does not exist: localhost:5000/app:1$"):
         await machine.push("localhost:5000/app:1")
-    with pytest.raises(NothingToPush, match=r"^An image does not exist locally with the tag: localhost:5000/app$"):
-        await machine.push("localhost:5000/app")
     with pytest.raises(DigestPush):
         await machine.push("a@sha256:" + 64 * "a")
     with pytest.raises(InvalidReference):
@@ -276,10 +278,24 @@ async def test_an_index_that_is_not_whole(registry: FakeRegistry, machine: Machi
     # the registry has the other one: the index can be pushed
     registry.manifests[f"app@{elsewhere.digest}"] = machine.source.manifests[f"x@{elsewhere.digest}"]
     assert (await machine.push(name))[-1]["aux"]["Digest"] == index
-    third = machine.image("", [BASE], platform="linux/arm64")
-    machine.index(name, {HOST: here, "linux/arm64": third, "linux/riscv64": machine.source.add_image("x", "", [b"x"])})
-    with pytest.raises(NotAllPlatforms, match="riscv64"):
+
+
+async def test_the_host_s_image_stands_for_an_index_that_is_not_whole(registry: FakeRegistry, machine: Machine) -> None:
+    name = f"{registry.host}/app:1"
+    missing = machine.source.add_image("x", "", [b"x"])
+    here = machine.images(HOST, "linux/s390x", "linux/riscv64")
+    machine.index(name, {**here, "linux/ppc64le": missing})
+    assert (await machine.push(name))[-1]["aux"]["selectedManifest"]["digest"] == here.pop(HOST).digest
+    assert not [key for key in machine.content.tags() if "@" in key]
+    machine.index(name, {**here, "linux/ppc64le": missing})
+    with pytest.raises(NotAllPlatforms, match="ppc64le"):
         await machine.push(name)
+
+
+async def test_a_platform_that_is_not_here_is_refused_before_anything_is_said(machine: Machine) -> None:
+    machine.index("localhost:5000/app:1", machine.images(HOST, "linux/s390x"))
+    with pytest.raises(NoSuchPlatform):
+        await anext(aiter(machine.pusher.push("localhost:5000/app:1", platform="linux/ppc64le")))
 
 
 async def test_foreign_layers_stay_where_they_are(registry: FakeRegistry, machine: Machine) -> None:

@@ -86,6 +86,17 @@ def test_trap_08_the_architectures_are_named(tmp_path: Path) -> None:
     assert "binfmt" in str(error)
 
 
+def test_trap_08_the_architecture_of_a_script_s_interpreter(tmp_path: Path) -> None:
+    shell, script, wrapper = tmp_path / "sh", tmp_path / "entrypoint.sh", tmp_path / "wrapper"
+    shell.write_bytes(elf(machine=183))
+    script.write_text(f"#!{shell} -e\nexec true\n")
+    wrapper.write_text(f"#!{script}\n")
+    for program in (script, wrapper):
+        assert "linux/arm64, this host is linux/amd64" in str(explain(str(program), errno.ENOEXEC, "amd64"))
+    script.write_text(f"#!{script}\n")
+    assert str(explain(str(script), errno.ENOEXEC, "amd64")) == f"exec {script}: exec format error"
+
+
 def test_text_without_shebang(tmp_path: Path) -> None:
     program = tmp_path / "script"
     program.write_text("echo hello\n")
