@@ -11,6 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("version", "Show the versions of client and daemon"),
     "info": ("info", "Show what the daemon knows about itself and its host"),
     "attach": ("attach", "Connect this terminal to a running container"),
+    "cp": ("cp", "Copy files between a container and this machine"),
     "create": ("create", "Make a container without starting it"),
     "daemon": ("daemon", "Run the daemon, pierd, in the foreground"),
     "diff": ("diff", "Show what changed in a container's file system"),
@@ -56,7 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
 """Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
 
 _CONTAINER = (
-    "attach create diff exec kill logs pause port rename restart rm run start stats stop top unpause update wait"
+    "attach cp create diff exec kill logs pause port rename restart rm run start stats stop top unpause update wait"
 ).split()
 _IMAGE = "history import load pull push tag".split()
 VERBS.update({f"container {verb}": VERBS[verb] for verb in _CONTAINER})
@@ -95,10 +96,10 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 ABSENT = frozenset(
     (
-        "build builder buildx checkpoint commit compose config context cp export network node "
+        "build builder buildx checkpoint commit compose config context export network node "
         "plugin save secret service stack swarm trust volume "
     ).split()
-    + [f"container {verb}" for verb in ("commit", "cp", "export")]
+    + [f"container {verb}" for verb in ("commit", "export")]
     + [f"image {verb}" for verb in ("build", "save")]
     + ["system df", "system prune", "system dial-stdio"]
 )

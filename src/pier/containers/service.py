@@ -6,9 +6,24 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from pier.containers import attach, etc_files, freezer, lifecycle, listing, recovery, stats, top, update, waiters
+from pier.containers import (
+    archive,
+    attach,
+    etc_files,
+    freezer,
+    lifecycle,
+    listing,
+    recovery,
+    stats,
+    top,
+    update,
+    waiters,
+)
+from pier.containers.archive import Archive
+from pier.containers.archive_paths import PathStat
 from pier.containers.attach import Attachment
 from pier.containers.create import create
 from pier.containers.exec import Execs
@@ -107,6 +122,7 @@ class ContainerService:
             close_pending(container)
             if container.monitor is not None:
                 container.monitor.close()
+        await asyncio.to_thread(self._world.copies.shutdown, wait=True, cancel_futures=True)
 
     def live(self) -> set[str]:
         """Ids of the containers that have, or are about to have, a network: what `NetworkService.start` keeps."""
@@ -219,6 +235,20 @@ class ContainerService:
 
     def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
         return stats.stream(self._world, self._find(ref), stream=stream, one_shot=one_shot)
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        return await archive.path_stat(self._world, self._find(ref), ref, path)
+
+    def archive(self, ref: str, path: str) -> AbstractAsyncContextManager[Archive]:
+        """The archive of a file or a tree, to be read inside the block."""
+        return archive.archive(self._world, self._find(ref), ref, path)
+
+    async def extract(
+        self, ref: str, path: str, source: AsyncIterator[bytes], *, keep_kinds: bool, copy_owner: bool
+    ) -> None:
+        await archive.extract(
+            self._world, self._find(ref), ref, path, source, keep_kinds=keep_kinds, copy_owner=copy_owner
+        )
 
     async def exec_create(self, ref: str, config: ExecConfig) -> str:
         return await self._execs.create(self._find(ref), config)

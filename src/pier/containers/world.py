@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +27,9 @@ from pier.storage.ids import IdMap
 log = logging.getLogger("pier.containers")
 
 T = TypeVar("T")
+
+COPIES = 32
+"""Archives on their way into or out of containers at the same time."""
 
 
 class Image(Protocol):
@@ -238,6 +242,8 @@ class World:
     health: Health = field(default_factory=NoHealth)
     host_texts: Callable[[], tuple[str, str]] = lambda: ("", "")
     """(resolv.conf, hosts) of the host."""
+    copies: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(COPIES, thread_name_prefix="copy"))
+    """For files on their way in and out, whose clients may be slow."""
     cgroup_files: frozenset[str] = frozenset()
     """The files of a cgroup on this machine: what can be limited. Empty: not known yet."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pier.kernel.syscalls import SYS, libc, prototype, raise_errno
 
 CLONE_NEWTIME = 0x00000080
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000

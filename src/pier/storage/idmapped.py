@@ -48,18 +48,24 @@ def shown(tree: str, id_map: IdMap) -> Iterator[int]:
 
     Blocking, 30 ms. Raises OSError.
     """
-    maps = id_map.oci()
     with closing(mounts.open_tree(mounts.AT_FDCWD, tree, clone=True)) as fd:
-        with subprocess.Popen(_command("hold"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-            assert holder.stdin is not None
-            assert holder.stdout is not None
-            if holder.stdout.read(1) != idmap_probe.READY:
-                raise OSError("a user namespace cannot be made: see user.max_user_namespaces (sysctl)")
-            idmap.write_maps(holder.pid, maps["uidMappings"], maps["gidMappings"])
-            with closing(os.open(namespace_path(holder.pid, "user"), os.O_RDONLY | os.O_CLOEXEC)) as user_fd:
-                mounts.mount_setattr(fd, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_fd)
-            holder.stdin.close()
+        with closing(user_namespace(id_map)) as user_fd:
+            mounts.mount_setattr(fd, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_fd)
         yield fd
+
+
+def user_namespace(id_map: IdMap) -> int:
+    """A descriptor of a new user namespace with these ids. Blocking, 30 ms. Raises OSError."""
+    maps = id_map.oci()
+    with subprocess.Popen(_command("hold"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        if holder.stdout.read(1) != idmap_probe.READY:
+            raise OSError("a user namespace cannot be made: see user.max_user_namespaces (sysctl)")
+        idmap.write_maps(holder.pid, maps["uidMappings"], maps["gidMappings"])
+        fd = os.open(namespace_path(holder.pid, "user"), os.O_RDONLY | os.O_CLOEXEC)
+        holder.stdin.close()
+        return fd
 
 
 def _command(deed: str, *arguments: str) -> list[str]:

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+OVERFLOW_ID = 65534
+"""What the kernel shows of an owner who has no id in a user namespace (user_namespaces(7))."""
+
 
 class Extent(msgspec.Struct, frozen=True):
     """A part of a map: `size` ids from `inside` on are the host's from `outside` on."""
@@ -30,6 +33,10 @@ class IdMap(msgspec.Struct, frozen=True):
         """The host's ids for the container's; those that have none become its root's."""
         return _outside(uid, self.uids), _outside(gid, self.gids)
 
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The container's ids for the host's; those that it does not have are `nobody`'s."""
+        return _inside(uid, self.uids), _inside(gid, self.gids)
+
     def oci(self) -> dict[str, list[dict[str, int]]]:
         """`linux.uidMappings` and `linux.gidMappings`: also what shows the container's ids on disk as the host's."""
         return {
@@ -42,6 +49,13 @@ class IdMap(msgspec.Struct, frozen=True):
         return IdMap(
             *([Extent(item.outside, item.inside, item.size) for item in part] for part in (self.uids, self.gids))
         )
+
+
+def _inside(number: int, extents: Iterable[Extent]) -> int:
+    for item in extents:
+        if item.outside <= number < item.outside + item.size:
+            return item.inside + number - item.outside
+    return OVERFLOW_ID
 
 
 def _outside(number: int, extents: Iterable[Extent]) -> int:

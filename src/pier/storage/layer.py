@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import Final
 
-from pier.kernel.paths import mkdir_in_root, open_in_root
+from pier.kernel.paths import closing, mkdir_in_root, open_in_root
 from pier.storage.errors import HostileEntry, TooLarge
 from pier.storage.faults import point
 from pier.storage.stream import CHUNK, Reader
@@ -126,7 +126,7 @@ def whiteout_target(entry: Entry, base: bytes) -> bytes:
     return target
 
 
-class _Extractor:
+class Extractor:
     """One unpacking: descriptors of recent directories, times still to be set. Whiteouts become overlayfs'."""
 
     def __init__(self, root_fd: int, archive: TarReader, limits: LayerLimits) -> None:
@@ -138,7 +138,7 @@ class _Extractor:
         self.size_bytes = 0
         self.top_names: set[bytes] = set()
 
-    def __enter__(self) -> _Extractor:
+    def __enter__(self) -> Extractor:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -344,8 +344,7 @@ class _Extractor:
         """The same for what cannot be opened: links, devices, fifos; nothing is followed."""
         os.chown(base, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
         if entry.type != SYMLINK:
-            # Freshly made by us in a tree nobody else can enter: the name is still that device or fifo.
-            os.chmod(base, entry.mode, dir_fd=dir_fd)
+            _chmod_node(dir_fd, base, entry.mode)
         for key, value in entry.xattrs.items():
             if not key.startswith(REFUSED_XATTRS):
                 _set_xattr(b"/proc/self/fd/%d/%s" % (dir_fd, base), key, value)
@@ -357,7 +356,7 @@ class _Extractor:
             raise TooLarge(reason=f"more than {self._limits.content_bytes} bytes unpacked, at {entry.shown}")
 
 
-class _Applier(_Extractor):
+class _Applier(Extractor):
     """An unpacking onto the tree of the layers below: what a whiteout names goes, unless this layer made it."""
 
     def __init__(self, root_fd: int, archive: TarReader, limits: LayerLimits) -> None:
@@ -405,7 +404,7 @@ class _Applier(_Extractor):
                 os.close(below)
 
 
-_EXTRACTORS: Final = {Whiteouts.OVERLAY: _Extractor, Whiteouts.APPLIED: _Applier}
+_EXTRACTORS: Final = {Whiteouts.OVERLAY: Extractor, Whiteouts.APPLIED: _Applier}
 _NODE_TYPES: Final = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 
@@ -413,6 +412,13 @@ def _write_all(fd: int, data: bytes) -> None:
     written = os.write(fd, data)
     while written < len(data):
         written += os.write(fd, data[written:])
+
+
+def _chmod_node(dir_fd: int, base: bytes, mode: int) -> None:
+    """chmod(2) of a device or fifo, which must not be opened, without following a link that may stand there by now."""
+    with closing(os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)) as fd:
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            os.chmod(f"/proc/self/fd/{fd}", mode)
 
 
 def _set_xattr(where: int | bytes, key: bytes, value: bytes) -> None:

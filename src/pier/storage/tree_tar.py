@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pier.errors import PierError
@@ -159,7 +159,7 @@ class TreeTar:
         fd = node.open()
         try:
             info = os.fstat(fd)  # of the file that is read, should the name be another's by now
-            self.out.add(entry_of(Node(node.path, node.dir_fd, node.name, info), REGULAR, xattrs=node.xattrs()))
+            self.out.add(entry_of(replace(node, info=info), REGULAR, xattrs=node.xattrs()))
             self.size_bytes += info.st_size
             left = info.st_size
             while left:
@@ -169,6 +169,11 @@ class TreeTar:
             self.out.end_content()
         finally:
             os.close(fd)
+
+    def forget(self, node: Node) -> None:
+        """The node could not be added after all: another link to it is not one to this."""
+        if self._links.get((node.info.st_dev, node.info.st_ino)) == node.path:
+            del self._links[node.info.st_dev, node.info.st_ino]
 
     def mark(self, path: bytes) -> None:
         """Write an empty file that means something by its name: a whiteout."""
@@ -180,7 +185,7 @@ def entry_of(node: Node, kind: bytes, *, linkname: bytes = b"", xattrs: dict[byt
     info = node.info
     is_device = kind in (CHAR_DEVICE, BLOCK_DEVICE)
     return Entry(
-        name=node.path + b"/" if kind == DIRECTORY else node.path,
+        name=node.path.rstrip(b"/") + b"/" if kind == DIRECTORY else node.path,
         type=kind,
         mode=stat.S_IMODE(info.st_mode),
         uid=info.st_uid,
