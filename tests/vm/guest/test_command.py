@@ -170,6 +170,7 @@ def test_devices_are_decided_by_a_program(bench: ForkedBench) -> None:
     echo x >/disk
     busybox mknod /kmsg c 1 11; head -c 1 /kmsg
     busybox mknod /other b 7 7 && echo made
+    busybox rm /disk /kmsg /other  # the root is that of all tests here
     """
     result = bench.run("sh", "-c", script)
     assert result.out.split() == ["null", "read", "made"], result.err
