@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import struct
 import subprocess
 import sys
@@ -174,3 +175,42 @@ def test_trap_09_a_zone_that_nobody_knows(pier: Client) -> None:
     assert refused.status == 125
     assert "Middle/Earth is neither known to the image nor to this host" in refused.err
     assert "not the name of a time zone" in pier("run", "--timezone", "../../etc/shadow", "busybox", "true").err
+
+
+# --- 21: bind mounts that the container's user cannot write to
+
+
+def test_trap_21_the_message_names_who_cannot_write_where_and_two_remedies_that_work(
+    pier: Client, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    os.chown(data, 33, 34)
+    write = ["busybox", "sh", "-c", "touch /data/new && stat -c %u:%g /data /data/new"]
+    done = pier("run", "--rm", "--user", "1000:1000", "-v", f"{data}:/data", *write)
+    assert done.status != 0
+    assert f"user 1000:1000 cannot write to /data: {data} belongs to 33:34, mode 0755" in done.err
+
+    words = shlex.split(done.err.partition("or show what is its owner's as the user's: `")[2].partition("`")[0])
+    assert words[0] == "-v"
+    shown = pier("run", "--rm", "--user", "1000:1000", *words, *write)
+    assert (shown.status, shown.out.split(), shown.err) == (0, ["1000:1000", "1000:1000"], "")
+    assert ((data / "new").stat().st_uid, (data / "new").stat().st_gid) == (33, 34)
+    (data / "new").unlink()
+    mount = f"type=bind,source={data},target=/data,{words[1].rpartition(':')[2]}"
+    pier.ok("run", "--rm", "--user", "1000:1000", "--mount", mount, *write)
+    assert (data / "new").stat().st_uid == 33
+    assert "Invalid argument" not in pier("run", "--rm", "--mount", f"{mount},readonly", *write).err
+
+    chown = shlex.split(done.err.partition("Give it to that user: `")[2].partition("`")[0])
+    subprocess.run(chown, check=True)
+    given = pier("run", "--rm", "--user", "1000:1000", "-v", f"{data}:/data", *write[:3], "touch /data/other")
+    assert (given.status, given.err) == (0, "")
+
+
+def test_trap_21_a_folder_that_v_makes_is_roots_and_that_is_said(pier: Client, tmp_path: Path) -> None:
+    done = pier("create", "--user", "1000", "-v", f"{tmp_path}/made:/data", "busybox", "true")
+    assert done.status == 0
+    assert f"cannot write to /data: {tmp_path}/made belongs to 0:0" in done.err
+    assert pier("create", "-v", f"{tmp_path}/made:/data", "busybox", "true").err == ""
+    assert pier("create", "--user", "1000", "-v", f"{tmp_path}/made:/data:ro", "busybox", "true").err == ""

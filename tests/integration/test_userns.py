@@ -161,6 +161,26 @@ def test_bind_mounts_belong_to_whom_they_belong(remapped: Client, tmp_path: Path
     assert os.stat(tmp_path).st_uid == 0
 
 
+def test_idmap_shows_what_is_roots_outside_as_roots_inside(remapped: Client, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "theirs").write_text("x")
+    script = "cat /d/theirs; echo y >/d/new; chown 7:8 /d/new; stat -c %u /d /d/theirs"
+    out = remapped.ok("run", "--rm", "-v", f"{tmp_path}:/d:idmap", "busybox", "sh", "-c", script)
+    assert out.split() == ["x0", "0"]
+    assert (os.stat(tmp_path / "new").st_uid, os.stat(tmp_path / "new").st_gid) == (7, 8)
+    remapped.ok("run", "--rm", "-v", f"{tmp_path}/made:/d:idmap", "busybox", "touch", "/d/in")
+    assert {os.stat(tmp_path / name).st_uid for name in ("made", "made/in")} == {0}
+    assert remapped("run", "--rm", "-v", f"{tmp_path}:/d:idmap,ro", "busybox", "touch", "/d/no").status != 0
+    one = f"{tmp_path}:/d:idmap=uids=@0-1000-1;gids=@0-1000-1"
+    write = "echo z >/d/z && stat -c %u:%g /d"
+    out = remapped.ok("run", "--rm", "--user", "1000:1000", "-v", one, "busybox", "sh", "-c", write)
+    assert (out, os.stat(tmp_path / "z").st_uid) == ("1000:1000", 0)
+    unknown = remapped("run", "--rm", "-v", f"{tmp_path}:/d:idmap=uids=@0-99999-1", "busybox", "true")
+    assert "the container's user namespace has no such ids" in unknown.err
+    done = remapped("run", "--rm", "--userns", "host", "-v", f"{tmp_path}:/d:idmap", "busybox", "true")
+    assert "the mount at /d asks for idmap, and the container has no user namespace" in done.err
+
+
 def test_files_of_etc_devices_and_kernel_parameters(remapped: Client) -> None:
     script = (
         "echo 192.0.2.9 more >> /etc/hosts && stat -c %u /etc/hosts /etc/hostname /etc/resolv.conf && "

@@ -18,7 +18,7 @@ _RLIMITS = frozenset(
     "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 )
 _STREAMS = ("stdin", "stdout", "stderr")
-_MOUNT_BOOLS = frozenset(("readonly", "ro", "bind-nonrecursive", "volume-nocopy"))
+_MOUNT_BOOLS = frozenset(("readonly", "ro", "bind-nonrecursive", "volume-nocopy", "idmap"))
 _BIND_RECURSIVE = ("enabled", "disabled", "writable", "readonly")
 
 
@@ -236,6 +236,8 @@ def _mount_field(mount: dict[str, Any], key: str, value: str, field: str) -> Non
         mount["Consistency"] = value.lower()
     elif key == "bind-propagation":
         mount.setdefault(bind, {})["Propagation"] = value.lower()
+    elif key == "idmap":
+        mount.setdefault(bind, {})["IdMap"] = value
     elif key == "bind-nonrecursive":
         mount.setdefault(bind, {})["NonRecursive"] = _mount_bool(key, value)
     elif key == "bind-recursive":

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 
-from pier.containers import fields, names, timezone, userns, validate
+from pier.containers import fields, names, timezone, unwritable, userns, validate
 from pier.containers import merge as rules
 from pier.containers.record import KIND, Record
 from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts, user_mounts
@@ -50,14 +50,16 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     warnings += validate.check(
         config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes(), systemd=systemd
     )
+    mounts = user_mounts(host)
     mode = userns.parse_mode(host.userns_mode)
     if mode.kind == "auto" or (not mode.kind and world.config.id_map is not None):
         userns.check(host)
+    else:
+        userns.check_without(mounts)
     warnings += lost_limits(world, host)
     mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
     check_joined(world, host)
     warnings += volume_warnings(config, host)
-    mounts = user_mounts(host)
     id = names.make_id()
     id_map = await userns.choose(world, id, mode)
     record = Record(
@@ -85,7 +87,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         raise
     container = Container(record)
     try:
-        await asyncio.to_thread(make_folders, world, image, record, mounts)
+        warnings += await asyncio.to_thread(make_folders, world, image, record, mounts)
         await world.save(container)
     except BaseException:
         del world.names[record.name]
@@ -187,17 +189,22 @@ def _online(kind: str) -> str:
         return ""
 
 
-def make_folders(world: World, image: Image, record: Record, mounts: list[UserMount]) -> None:
+def make_folders(world: World, image: Image, record: Record, mounts: list[UserMount]) -> list[str]:
     """The container's folder, its writable layer, and the sources of bind mounts that are to be made. Blocking.
 
-    Raises InvalidMount for a missing source, OSError.
+    Returns warnings. Raises InvalidMount for a missing source, InvalidIdMap, OSError.
     """
     for mount in mounts:
+        mount.oci(record.id_map)
         if mount.type == "bind":
             ensure_source(mount, record.id_map)
-    os.makedirs(world.config.container_dir(record.id), mode=FOLDER_MODE)
+    folder = world.config.container_dir(record.id)
+    os.makedirs(folder, mode=FOLDER_MODE)
     size_bytes = validate.root_size_bytes(record.host_config)
     world.snapshots.prepare(record.id, list(image.layers), size_bytes, record.id_map)
+    if not mounts:
+        return []
+    return unwritable.warnings(record, mounts, world.snapshots.root(record.id, list(image.layers)), folder)
 
 
 def ensure_source(mount: UserMount, id_map: IdMap | None) -> None:
@@ -209,7 +216,7 @@ def ensure_source(mount: UserMount, id_map: IdMap | None) -> None:
     try:
         made = missing_folders(mount.source)
         os.makedirs(mount.source, exist_ok=True)
-        if id_map is not None:
+        if id_map is not None and mount.ids is None:
             for path in made:
                 os.chown(path, *id_map.root, follow_symlinks=False)
     except OSError as error:

@@ -55,7 +55,7 @@ def runtime_spec(record: Record, facts: Facts) -> dict[str, Any]:
         "process": process(record, facts),
         "root": {"path": "rootfs", **({"readonly": True} if host.readonly_rootfs else {})},
         **host_names(config, host, facts),
-        "mounts": mounts(host, facts),
+        "mounts": mounts(host, facts, record.id_map),
         "annotations": dict(host.annotations or {}),
         "linux": linux(record, facts),
     }
@@ -117,8 +117,8 @@ def host_names(config: ContainerConfig, host: HostConfig, facts: Facts) -> dict[
     return {key: value for key, value in found.items() if value}
 
 
-def mounts(host: HostConfig, facts: Facts) -> list[dict[str, Any]]:
-    """OCI `mounts`, in the order in which they are made."""
+def mounts(host: HostConfig, facts: Facts, id_map: IdMap | None = None) -> list[dict[str, Any]]:
+    """OCI `mounts`, in the order in which they are made. Raises InvalidIdMap."""
     defaults = spec_mounts.default_mounts(shm_size=host.shm_size, privileged=host.privileged, ipc_mode=host.ipc_mode)
     flags = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else [])]
     etc = [
@@ -130,7 +130,8 @@ def mounts(host: HostConfig, facts: Facts) -> list[dict[str, Any]]:
         etc.append(
             {"destination": ZONEINFO, "type": "bind", "source": facts.zoneinfo, "options": ["rbind", "ro", "rprivate"]}
         )
-    return spec_mounts.assemble(defaults, etc, [*spec_mounts.tmpfs_mounts(host), *spec_mounts.user_mounts(host)])
+    users = [*spec_mounts.tmpfs_mounts(host), *spec_mounts.user_mounts(host)]
+    return spec_mounts.assemble(defaults, etc, users, id_map)
 
 
 def linux(record: Record, facts: Facts) -> dict[str, Any]:

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pier.containers import mount_ids
+from pier.containers.mount_ids import MountIds
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.container import MountPoint
 from pier.model.host_config import HostConfig, Mount
+from pier.storage.ids import IdMap
 
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
-MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated"})
+MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", mount_ids.WORD})
 PROC_FILES = frozenset(
     "/proc/" + name
     for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime")
@@ -63,6 +66,8 @@ class UserMount:
     create_source: bool = False
     """Make a missing source on the host (`-v`); else a missing one is an error."""
     from_bind: bool = False
+    ids: MountIds | None = None
+    """Whose its files are shown to be; None: whose they are."""
 
     @property
     def read_only(self) -> bool:
@@ -72,12 +77,14 @@ class UserMount:
     def propagation(self) -> str:
         return next((word for word in self.options if word in PROPAGATIONS), "")
 
-    def oci(self) -> dict[str, Any]:
+    def oci(self, id_map: IdMap | None = None) -> dict[str, Any]:
+        """As an OCI mount of a container with these ids. Raises InvalidIdMap."""
         return {
             "destination": self.target,
             "type": self.type,
             "source": self.source,
-            "options": list(self.options),
+            "options": [*self.options, *([mount_ids.WORD] if self.ids is not None else [])],
+            **(self.ids.oci(id_map) if self.ids is not None else {}),
         }
 
     def point(self) -> MountPoint:
@@ -126,10 +133,11 @@ def parse_bind(text: str) -> UserMount:
         target = clean_target(target, "bind" if is_path else "volume")
     except InvalidMount as error:
         raise InvalidBind(text=text, reason=error.message) from error
-    propagation = _check_mode(mode)
+    words = mode.split(",") if mode else []
+    ids = _check_mode(mode, words)
+    propagation = next((word for word in words if word in PROPAGATIONS), "")
     if not is_path:
         raise NotImplementedYet(what=f"the named volume {source!r} (-v {text})")
-    words = mode.split(",") if mode else []
     return UserMount(
         type="bind",
         source=posixpath.normpath(source),
@@ -138,19 +146,22 @@ def parse_bind(text: str) -> UserMount:
         mode=mode,
         create_source=True,
         from_bind=True,
+        ids=ids,
     )
 
 
-def _check_mode(mode: str) -> str:
-    """The propagation word of a `-v` mode, if any. Raises InvalidBindMode: an unknown word, or two of a kind."""
-    if not mode:
-        return ""
-    words = mode.split(",")
+def _check_mode(mode: str, words: list[str]) -> MountIds | None:
+    """What a `-v` mode says of ids, if anything.
+
+    Raises InvalidIdMap, InvalidBindMode: an unknown word, or two of a kind.
+    """
+    maps = [word.partition("=")[2] for word in words if word.startswith(f"{mount_ids.WORD}=")]
+    words = [mount_ids.WORD if word.startswith(f"{mount_ids.WORD}=") else word for word in words]
     propagation = [word for word in words if word in PROPAGATIONS]
     contradicts = {"ro", "rw"} <= set(words) or {"z", "Z"} <= set(words) or len(propagation) > 1
     if contradicts or len(set(words)) != len(words) or not set(words) <= MODES | PROPAGATIONS:
         raise InvalidBindMode(mode=mode)
-    return propagation[0] if propagation else ""
+    return mount_ids.parse(maps[0] if maps else "true") if mount_ids.WORD in words else None
 
 
 def parse_mount(mount: Mount) -> UserMount:
@@ -192,6 +203,7 @@ def _bind(mount: Mount) -> UserMount:
         target=target,
         options=("rbind" if recursive else "bind", *read_only, propagation),
         create_source=bool(options and options.create_mountpoint),
+        ids=mount_ids.parse(options.id_map) if options and options.id_map else None,
     )
 
 
@@ -322,11 +334,11 @@ def _mount(destination: str, type_: str, source: str, options: list[str]) -> dic
 
 
 def assemble(
-    defaults: list[dict[str, Any]], etc: list[dict[str, Any]], users: Sequence[UserMount]
+    defaults: list[dict[str, Any]], etc: list[dict[str, Any]], users: Sequence[UserMount], id_map: IdMap | None = None
 ) -> list[dict[str, Any]]:
     """All mounts in order: the defaults, the files in /etc, the user's; a user's mount replaces what it covers.
 
-    A /dev of the user's takes the place of everything Docker would have mounted below it.
+    A /dev of the user's takes the place of everything Docker would have mounted below it. Raises InvalidIdMap.
     """
     targets = {mount.target for mount in users}
     kept = [
@@ -335,7 +347,7 @@ def assemble(
         if mount["destination"] not in targets
         and not ("/dev" in targets and str(mount["destination"]).startswith("/dev/"))
     ]
-    return kept + [mount.oci() for mount in by_depth(users)]
+    return kept + [mount.oci(id_map) for mount in by_depth(users)]
 
 
 def root_propagation(users: Sequence[UserMount]) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pier.containers import subids
 from pier.containers.oci_runtimes import OWN
 from pier.containers.record import Record
+from pier.containers.spec_mounts import UserMount
 from pier.containers.subids import NoIdsLeft, Range
 from pier.containers.world import World
 from pier.errors import InvalidParameter
@@ -96,6 +97,14 @@ def check(host: HostConfig) -> None:
     for is_wrong, what in wrong:
         if is_wrong:
             raise Incompatible(what=what)
+
+
+def check_without(mounts: Iterable[UserMount]) -> None:
+    """Refuse what only a container with a user namespace can have. Raises Incompatible."""
+    for mount in mounts:
+        if mount.ids is not None and mount.ids.as_the_container:
+            what = f"the mount at {mount.target} asks for idmap, and the container has no user namespace"
+            raise Incompatible(what=f"{what}; use --userns=auto, or userns-remap of the daemon")
 
 
 async def choose(world: World, container_id: str, mode: Mode) -> IdMap | None:

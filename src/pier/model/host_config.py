@@ -96,6 +96,8 @@ class BindOptions(Struct):
     create_mountpoint: Annotated[bool, OMIT] = False
     read_only_non_recursive: Annotated[bool, OMIT] = False
     read_only_force_recursive: Annotated[bool, OMIT] = False
+    id_map: Annotated[str, OMIT] = ""
+    """Beyond Docker: `true`, or a map as behind `idmap=` of `-v`."""
 
 
 class Driver(Struct):

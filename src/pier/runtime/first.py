@@ -104,7 +104,7 @@ class BundleStage(Stage):
         if self._circumstances.keyring:
             process.join_session_keyring(self._circumstances.keyring)
 
-    def prepared_sources(self) -> dict[int, int]:
+    def prepared_sources(self, spec: dict[str, Any]) -> dict[int, int]:
         return self._inherited.sources
 
     def rooted(self) -> None:

@@ -6,6 +6,7 @@ config-linux.md, "User namespace mappings"; config.md, "Mounts" (`idmap`, `ridma
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pier.kernel import mounts, namespaces
+from pier.kernel import cgroup_files, mounts, namespaces
 from pier.kernel.paths import closing
 from pier.kernel.process import RLIMIT_NAMES
 from pier.runtime.rootfs import parse_options
@@ -28,7 +29,7 @@ def map_text(maps: Maps) -> bytes:
 
 
 def write_maps(pid: int, uids: Maps, gids: Maps) -> None:
-    """Give the new user namespace of process `pid` its maps. Raises OSError."""
+    """Give the new user namespace of process `pid`, as /proc numbers it, its maps. Raises OSError."""
     for name, maps in (("uid_map", uids), ("gid_map", gids)):
         path = f"/proc/{pid}/{name}"
         try:
@@ -51,9 +52,19 @@ def open_namespaces(uids: Maps, gids: Maps, owned: Iterable[str]) -> list[int]:
     flags = 0
     for kind in kinds:
         flags |= namespaces.OCI_TYPES[kind]
-    with _held(namespaces.fork(flags)) as pid:
+    with _held(namespaces.fork(flags)) as child, closing(os.pidfd_open(child)) as pidfd:
+        pid = _number_in_proc(pidfd)
         write_maps(pid, uids, gids)
         return [os.open(namespaces.namespace_path(pid, kind), os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
+
+
+def _number_in_proc(pidfd: int) -> int:
+    """A process's number in the pid namespace that /proc shows (proc_pid_fdinfo(5)).
+
+    A container's first process is in another one already, while its /proc is the host's.
+    """
+    text = cgroup_files.read(f"/proc/self/fdinfo/{pidfd}")
+    return int(text.partition("\nPid:")[2].split()[0])
 
 
 def open_network(user_fd: int) -> int:
@@ -119,11 +130,12 @@ def prepare_sources(spec: dict[str, Any], *, new_user_namespace: bool) -> dict[i
     for index, mount in enumerate(spec.get("mounts", [])):
         words = mount.get("options", [])
         mapped = "idmap" in words or "ridmap" in words or bool(mount.get("uidMappings"))
-        if parse_options(words).bind and (mapped or new_user_namespace):
+        if (mapped or new_user_namespace) and parse_options(words).bind:
             try:
                 prepared[index] = _open_source(mount, linux, mapped=mapped)
             except OSError as error:
-                raise OSError(error.errno, f"mounts[{index}]: {error.strerror or error}") from error
+                text = f"mounts[{index}].source: {mount['source']}: {error.strerror or error}"
+                raise OSError(error.errno, text) from error
     return prepared
 
 
@@ -134,5 +146,15 @@ def _open_source(mount: dict[str, Any], linux: dict[str, Any], *, mapped: bool) 
         uids = mount.get("uidMappings") or linux.get("uidMappings", [])
         gids = mount.get("gidMappings") or linux.get("gidMappings", [])
         with closing(open_namespace(uids, gids)) as user:
-            mounts.mount_setattr(fd, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user, recursive="ridmap" in words)
+            show_with_ids_of(user, fd, mount["source"], recursive="ridmap" in words)
     return fd
+
+
+def show_with_ids_of(user_fd: int, mount_fd: int, path: str, *, recursive: bool = False) -> None:
+    """Show a mount that is attached nowhere, of `path`, with the ids of a user namespace. Raises OSError."""
+    try:
+        mounts.mount_setattr(mount_fd, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_fd, recursive=recursive)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(error.errno, "its files cannot be shown with other ids (idmapped mounts)", path) from error

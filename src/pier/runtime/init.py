@@ -21,7 +21,7 @@ from pier.kernel.cgroups import Cgroup
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
-from pier.runtime import network, program, remap, rootfs, wire
+from pier.runtime import idmap, network, program, remap, rootfs, wire
 from pier.runtime.failure import OTHER, ProgramError
 from pier.runtime.reaper import run_reaper, show_as_reaper
 from pier.runtime.request import BindRoot, DetachedRoot, StartRequest
@@ -117,7 +117,7 @@ class Stage:
     def confine(self, request: StartRequest, report: Report) -> None:
         """Set limits and join the cgroup, before anything else happens."""
 
-    def prepared_sources(self) -> dict[int, int]:
+    def prepared_sources(self, spec: dict[str, Any]) -> dict[int, int]:
         """Detached mounts for entries of the configuration's `mounts`: index -> descriptor."""
         return {}
 
@@ -137,6 +137,9 @@ class MonitoredStage(Stage):
     def __init__(self, cgroup: Cgroup) -> None:
         self._cgroup = cgroup
 
+    def prepared_sources(self, spec: dict[str, Any]) -> dict[int, int]:
+        return idmap.prepare_sources(spec, new_user_namespace=False)
+
     def confine(self, request: StartRequest, report: Report) -> None:
         set_oom_score(request.spec["process"].get("oomScoreAdj"), set(request.requested), report)
         limit(self._cgroup, request.spec.get("linux", {}).get("resources") or {}, report)
@@ -151,7 +154,7 @@ class RemappedStage(Stage):
         self._cgroup = cgroup
         self._crossed = crossed
 
-    def prepared_sources(self) -> dict[int, int]:
+    def prepared_sources(self, spec: dict[str, Any]) -> dict[int, int]:
         return self._crossed.sources
 
     def rooted(self) -> None:
@@ -202,7 +205,7 @@ def become_container(
     bpf = stage.read_filter(request)
     program.check_labels(spec["process"])
     labels = program.open_labels(spec["process"])
-    operations = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources())
+    operations = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources(spec))
     stage.confine(request, report)
     host_link = NetlinkSocket() if request.interfaces and prepared.host_link is None else prepared.host_link
     enter_namespaces([item for item in linux.get("namespaces", []) if item["type"] not in prepared.namespaces])

@@ -134,7 +134,7 @@ def mount_shifted(root: OverlayRoot | BindRoot, user_fd: int) -> int:
     """
     if isinstance(root, BindRoot):
         fd = mounts.open_tree(mounts.AT_FDCWD, root.path, clone=True)
-        _show_with_ids_of(user_fd, fd, root.path)
+        idmap.show_with_ids_of(user_fd, fd, root.path)
         return fd
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mounts.mount(None, "/", None, mounts.MS_SLAVE | mounts.MS_REC)
@@ -143,7 +143,7 @@ def mount_shifted(root: OverlayRoot | BindRoot, user_fd: int) -> int:
             closing(mounts.open_tree(mounts.AT_FDCWD, path, clone=True)) as layer,
             closing(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place,
         ):
-            _show_with_ids_of(user_fd, layer, path)
+            idmap.show_with_ids_of(user_fd, layer, path)
             mounts.move_mount(layer, place, path)
     try:
         return mounts.mount_overlay(root.lower, root.upper, root.work)
@@ -152,15 +152,6 @@ def mount_shifted(root: OverlayRoot | BindRoot, user_fd: int) -> int:
             raise
         text = f"overlayfs over layers shown with other ids takes Linux 5.19 ({error.strerror})"
         raise OSError(error.errno, text, root.upper) from error
-
-
-def _show_with_ids_of(user_fd: int, mount_fd: int, path: str) -> None:
-    try:
-        mounts.mount_setattr(mount_fd, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise OSError(error.errno, "its files cannot be shown with other ids (idmapped mounts)", path) from error
 
 
 def go_on_in_sibling(fork: Callable[[], int], hand_over: Callable[[int], None]) -> None:

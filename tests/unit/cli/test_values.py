@@ -49,6 +49,10 @@ def test_cpus_are_exact(text: str, nano: int) -> None:
           "VolumeOptions": {"NoCopy": True, "DriverConfig": {"Options": {"a": "b"}}}}),
         ("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1777",
          {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1048576, "Mode": 0o1777}}),
+        ("type=bind,src=/a,dst=/b,idmap",
+         {"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"IdMap": "true"}}),
+        ("type=bind,src=/a,dst=/b,idmap=uids=0-1-1;gids=0-1-1",
+         {"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"IdMap": "uids=0-1-1;gids=0-1-1"}}),
         ('type=bind,"source=/a,b",target=/c', {"Type": "bind", "Source": "/a,b", "Target": "/c"}),
     ],
 )  # fmt: skip

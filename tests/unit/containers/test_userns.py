@@ -11,6 +11,7 @@ import pytest
 from pier.containers import spec, subids, userns
 from pier.containers.names import NameInUse
 from pier.containers.record import Record
+from pier.containers.spec_mounts import user_mounts
 from pier.containers.subids import NoIdsLeft, NoSubids, Range
 from pier.containers.userns import CannotRemap, Incompatible, InvalidUsernsMode, Mode, Pool
 from pier.model.container import ContainerConfig
@@ -63,6 +64,14 @@ def test_what_a_user_namespace_excludes(host: HostConfig, word: str) -> None:
         userns.check(host)
     assert caught.value.status == 400
     userns.check(HostConfig(network_mode="bridge", uts_mode="host", cgroupns_mode="host"))
+
+
+def test_idmap_takes_a_user_namespace() -> None:
+    (mount,) = user_mounts(HostConfig(binds=["/a:/b:idmap,ro"]))
+    assert mount.oci()["options"] == ["rbind", "rro", "rprivate", "idmap"]
+    with pytest.raises(Incompatible, match="the mount at /b asks for idmap"):
+        userns.check_without([mount])
+    userns.check_without(user_mounts(HostConfig(binds=["/a:/b:ro"])))
 
 
 def test_ranges_are_distinct_and_come_back() -> None:
