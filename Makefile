@@ -9,6 +9,7 @@ UNITS   ?= /etc/systemd/system
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV      ?= uv
 TESTS   ?=
+PACKED  := $(wildcard src/pier/*.py src/pier/kernel/*.py src/pier/runtime/*.py) tools/pack.py tools/launchers.py
 
 .PHONY: demo test unit integration vm vm-systemd lint bench start stop venv dev install uninstall locks clean
 .NOTPARALLEL:
@@ -39,8 +40,8 @@ stop: ; @tools/daemon stop
 
 # --- set-up: each step leaves a stamp, so that a second run takes no time -------------------------------------------
 
-venv: $(VENV)/.runtime
-dev: $(VENV)/.dev
+venv: $(VENV)/.runtime $(VENV)/.pack
+dev: $(VENV)/.dev $(VENV)/.pack
 
 $(VENV)/.system: tools/system-packages
 	@PYTHON=$(PYTHON) tools/system-packages run
@@ -52,6 +53,10 @@ $(VENV)/.runtime: $(VENV)/.system requirements.lock tools/launchers.py tools/lau
 	@$(BIN)/python tools/checkout.py $(CURDIR)/src
 	@$(BIN)/python tools/launchers.py --python $(CURDIR)/$(BIN)/python --bin $(BIN) --code $(CURDIR)/src \
 	    --packages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@touch $@
+
+$(VENV)/.pack: $(VENV)/.runtime $(PACKED)
+	@$(BIN)/python -X no_debug_ranges tools/pack.py
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
@@ -75,6 +80,7 @@ install: venv
 	@find $(LIB)/code -name __pycache__ -prune -exec rm -rf {} +
 	@$(PIP) install --require-hashes --only-binary :all: --upgrade --target $(LIB)/packages -r requirements.lock
 	@$(PYTHON) -m compileall -q $(LIB)/code
+	@PYTHONPATH=$(LIB)/code $(PYTHON) -X no_debug_ranges tools/pack.py
 	@$(PYTHON) tools/launchers.py --python $(PYTHON) --bin $(PREFIX)/bin --code $(LIB)/code --packages $(LIB)/packages
 	@getent group docker >/dev/null || groupadd --system docker
 	@sed 's|@BIN@|$(PREFIX)/bin|' packaging/pierd.service >$(UNITS)/pierd.service

@@ -49,19 +49,44 @@ def code(folders: list[str], module: str) -> str:
     return f"import sys\nsys.path[:0] = {folders!r}\nfrom {module} import main\nsys.exit(main())\n"
 
 
-def runtime_launcher(python: str, folders: list[str]) -> bytes:
+def pack_of(folder: str, cache_tag: str) -> str:
+    """The file that `pack.py` makes for the code in `folder` and interpreters of one kind."""
+    return f"{folder}/pier/runtime/__pycache__/pier-runtime.{cache_tag}.pack"
+
+
+def runtime_code(folder: str) -> str:
+    """As `code`, but modules come from the pack where there is one for the interpreter that runs (`runtime.packed`)."""
+    return f"""\
+import sys, posix
+from marshal import loads
+try:
+    fd = posix.open({pack_of(folder, "%s")!r} % sys.implementation.cache_tag, posix.O_RDONLY | posix.O_CLOEXEC)
+    head = posix.pread(fd, 65536, 0)
+    posix.close(fd)
+    ours, _, content = head.partition(b"\\0")
+    if ours == sys.version.encode():
+        packed, *rest = loads(content)
+        module = type(sys)("pier.runtime.packed")
+        exec(packed, module.__dict__)
+        module.start(module, *rest)
+except OSError:
+    pass
+{code([folder], "pier.runtime.entry")}"""
+
+
+def runtime_launcher(python: str, folder: str) -> bytes:
     """`pier-runtime`, whose interpreter must be on a read-only mount before it enters a container."""
-    module = "pier.runtime.entry"
+    text = runtime_code(folder)
     if os.uname().machine in launcher_elf.MACHINES:
-        return launcher_elf.program(python, ISOLATED, code(folders, module))
-    return launcher(python, folders, module).encode()
+        return launcher_elf.program(python, ISOLATED, text)
+    return f"{shebang(python)}{text}".encode()
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write an executable file, in place of another one that may be running."""
+def write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file, in place of another one that may be in use."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_bytes(content)
-    fresh.chmod(0o755)
+    fresh.chmod(mode)
     fresh.replace(path)
 
 
@@ -72,9 +97,13 @@ def main() -> None:
     parser.add_argument("--code", required=True, help="folder that holds the package pier")
     parser.add_argument("--packages", required=True, help="folder that holds the third-party packages")
     given = parser.parse_args()
-    write(given.bin / "pier", launcher(given.python, [given.code], "pier.cli.main").encode())
-    write(given.bin / "pierd", launcher(given.python, [given.code, given.packages], "pier.api.daemon").encode())
-    write(given.bin / "pier-runtime", runtime_launcher(given.python, [given.code]))
+    commands = {
+        "pier": launcher(given.python, [given.code], "pier.cli.main").encode(),
+        "pierd": launcher(given.python, [given.code, given.packages], "pier.api.daemon").encode(),
+        "pier-runtime": runtime_launcher(given.python, given.code),
+    }
+    for name, content in commands.items():
+        write(given.bin / name, content, 0o755)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main() -> int:
             return 1
     from pier.runtime import stand_ins  # noqa: PLC0415 - not loaded twice
 
-    stand_ins.install()
+    stand_ins.install(late=True)
     from pier.runtime.command import run  # noqa: PLC0415
 
     code = run(sys.argv[1:])

@@ -1,5 +1,5 @@
-"""Light stand-ins for `typing`, `dataclasses`, `collections`, `contextlib`, `functools`, `operator`, `socket`, `signal`
-and `json` in the zygote and in `pier-runtime`.
+"""Light stand-ins for `typing`, `dataclasses`, `collections`, `contextlib`, `functools`, `operator`, `socket`,
+`signal`, `json` and `ctypes` in the zygote and in `pier-runtime`.
 
 A monitor shares the zygote's memory with all others, but copies a page when it touches one object on it (a reference
 count is a write). So what is loaded there is small and does little: the real modules bring `inspect`, `re`, `enum` and
@@ -17,27 +17,48 @@ import _functools  # type: ignore[import-not-found]
 import _json
 import _operator
 import _signal  # type: ignore[import-not-found]
-import _socket
 import sys
-from types import ModuleType, SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers know the name wherever it comes from
     from collections.abc import Callable
+    from types import ModuleType, SimpleNamespace
     from typing import Any
+else:
+    ModuleType, SimpleNamespace = type(sys), type(sys.implementation)
 
 
-def install() -> None:
-    """Put the stand-ins where `import` looks. Before any other module of Pier is loaded, and in the zygote only."""
-    plain = (_typing(), _dataclasses(), _functions(), _operators(), _contexts(), _sockets(), _signals())
+def install(*, late: bool = False) -> None:
+    """Put the stand-ins where `import` looks, before any other module of Pier is loaded; in a process of Pier's alone.
+
+    With `late`, those that not everybody needs are made when something of them is wanted.
+    """
+    plain = (_typing(), _dataclasses(), _functions(), _operators(), _contexts(), _signals())
     for module in (*plain, *_json_modules(), _collections_module()):
         sys.modules[module.__name__] = module
     sys.modules["collections.abc"] = _collections_abc
+    for name, make in (("socket", _sockets), ("ctypes", _foreign_functions)):
+        sys.modules[name] = _late(name, make) if late else make()
 
 
 def _module(name: str, **content: Any) -> ModuleType:
     module = ModuleType(name)
     module.__dict__.update(content)
+    return module
+
+
+def _late(name: str, make: Callable[[], ModuleType]) -> ModuleType:
+    """A module that is filled when something in it is looked for (PEP 562)."""
+    module = ModuleType(name)
+
+    def attribute(wanted: str) -> Any:
+        if wanted.startswith("__"):
+            raise AttributeError(wanted)
+        del module.__getattr__
+        module.__dict__.update(make().__dict__)
+        return getattr(module, wanted)
+
+    module.__getattr__ = attribute  # type: ignore[method-assign]
     return module
 
 
@@ -248,27 +269,27 @@ def _contexts() -> ModuleType:
 # --- socket, signal --------------------------------------------------------------------------------------------------
 
 
-class _Socket(_socket.socket):
-    __slots__ = ()
-
-    def __enter__(self) -> _Socket:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def accept(self) -> tuple[_Socket, Any]:
-        fd, address = self._accept()  # type: ignore[attr-defined]
-        return _Socket(fileno=fd), address
-
-
-def _socketpair(family: int, kind: int) -> tuple[_Socket, _Socket]:
-    one, other = _socket.socketpair(family, kind)
-    return _Socket(fileno=one.detach()), _Socket(fileno=other.detach())
-
-
 def _sockets() -> ModuleType:
-    return _module("socket", **_public(_socket) | {"socket": _Socket, "socketpair": _socketpair})
+    import _socket  # noqa: PLC0415 - brings hundreds of constants, and not everybody needs it
+
+    class Socket(_socket.socket):
+        __slots__ = ()
+
+        def __enter__(self) -> Socket:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.close()
+
+        def accept(self) -> tuple[Socket, Any]:
+            fd, address = self._accept()  # type: ignore[attr-defined]
+            return Socket(fileno=fd), address
+
+    def socketpair(family: int, kind: int) -> tuple[Socket, Socket]:
+        one, other = _socket.socketpair(family, kind)
+        return Socket(fileno=one.detach()), Socket(fileno=other.detach())
+
+    return _module("socket", **_public(_socket) | {"socket": Socket, "socketpair": socketpair})
 
 
 def _signals() -> ModuleType:
@@ -277,6 +298,12 @@ def _signals() -> ModuleType:
 
 def _public(module: ModuleType) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if not name.startswith("__")}
+
+
+def _foreign_functions() -> ModuleType:
+    from pier.runtime import stand_in_ctypes  # noqa: PLC0415 - loads a library
+
+    return _module("ctypes", **{name: getattr(stand_in_ctypes, name) for name in stand_in_ctypes.__all__})
 
 
 # --- json ------------------------------------------------------------------------------------------------------------

@@ -18,8 +18,10 @@ from pier.runtime.filter_cache import FOLDER
 
 from .conftest import CGROUP_PARENT, DEFAULT_CAPS, MOUNTS, NAMESPACES
 
-SOURCE = str(Path(pier.__file__).resolve().parents[1])
-BOOT = f"import sys; sys.path.insert(0, {SOURCE!r}); from pier.runtime.entry import main; main()"
+sys.path.append(str(Path(__file__).resolve().parents[3] / "tools"))
+from launchers import runtime_code
+
+BOOT = runtime_code(str(Path(pier.__file__).resolve().parents[1]))
 TIMEOUT_S = 30
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from pier.runtime import stand_ins
+from pier.runtime import stand_in_ctypes, stand_ins
 from pier.runtime.trace import describe
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -153,6 +157,44 @@ def test_json_refuses_what_the_real_one_refuses(text: str) -> None:
         "except ValueError: sys.exit(7)"
     )
     assert subprocess.run([sys.executable, "-IS", "-c", code, SOURCE, text], check=False).returncode == 7
+
+
+C_TYPES = [name for name in stand_in_ctypes.__all__ if name.startswith("c_")]
+
+
+@pytest.mark.parametrize("name", C_TYPES)
+def test_c_types_hold_what_the_real_ones_hold(name: str) -> None:
+    light, real = getattr(stand_in_ctypes, name), getattr(ctypes, name)
+    assert (light._type_, ctypes.sizeof(light)) == (real._type_, ctypes.sizeof(real))
+
+
+def test_libraries_are_called_as_by_the_real_ones() -> None:
+    light = stand_in_ctypes
+    libc = light.CDLL(None, use_errno=True)
+    assert libc.getpid() == os.getpid()
+    assert libc.close(light.c_int(-1)) == -1
+    assert light.get_errno() == errno.EBADF
+    by_name = light.CFUNCTYPE(light.c_long, light.c_char_p, use_errno=True)(("strlen", libc))
+    assert by_name(b"four") == 4
+    with pytest.raises(ctypes.ArgumentError):
+        by_name(4)
+    with pytest.raises(AttributeError):
+        _ = libc.nosuchfunction
+    assert (light.create_string_buffer(3).raw, light.create_string_buffer(b"ab").raw) == (b"\0\0\0", b"ab\0")
+
+
+def test_a_late_stand_in_is_made_when_it_is_looked_at() -> None:
+    made: list[int] = []
+
+    def make() -> ModuleType:
+        made.append(1)
+        return stand_ins._functions()
+
+    module = stand_ins._late("functools", make)
+    assert (hasattr(module, "__path__"), made) == (False, [])
+    assert (module.partial, module.cache, made) == (stand_ins._functions().partial, module.cache, [1])
+    with pytest.raises(AttributeError):
+        _ = module.reduce
 
 
 def test_sockets_are_sockets() -> None:
