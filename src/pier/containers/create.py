@@ -10,8 +10,9 @@ import time
 
 from pier.containers import fields, names, timezone, unwritable, userns, validate
 from pier.containers import merge as rules
+from pier.containers.inherited import DonorMissing, resolve
 from pier.containers.record import KIND, Record
-from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts, user_mounts
+from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts
 from pier.containers.spec_resources import resources
 from pier.containers.world import Container, Image, World
 from pier.errors import InvalidParameter, NotFound
@@ -50,7 +51,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     warnings += validate.check(
         config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes(), systemd=systemd
     )
-    mounts = user_mounts(host)
+    mounts = await resolve(world, host)
     mode = userns.parse_mode(host.userns_mode)
     if mode.kind == "auto" or (not mode.kind and world.config.id_map is not None):
         userns.check(host)
@@ -59,7 +60,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     warnings += lost_limits(world, host)
     mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
     check_joined(world, host)
-    warnings += volume_warnings(config, host)
+    warnings += volume_warnings(config, host, mounts)
     id = names.make_id()
     id_map = await userns.choose(world, id, mode)
     record = Record(
@@ -76,6 +77,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         host_config=host,
         networking=body.networking_config,
         mac_address=mac,
+        mounts=mounts,
         id_map=id_map,
         oci_runtime=host.runtime,
     )
@@ -126,12 +128,16 @@ def check_platform(image: Image, ref: str, asked: str) -> list[str]:
 
 
 def check_joined(world: World, host: HostConfig) -> None:
-    """Containers whose pid namespace is joined must be there already. Raises NoSuchContainer.
+    """Containers whose pid or IPC namespace is joined must be there already. Raises DonorMissing.
 
     One whose network is joined may come later: a start that does not find it says so, as with Docker.
     """
-    if host.pid_mode.startswith("container:"):
-        world.find(host.pid_mode.partition(":")[2])
+    for mode in (host.pid_mode, host.ipc_mode):
+        if mode.startswith("container:"):
+            try:
+                world.find(mode.partition(":")[2])
+            except NotFound as error:  # not 404: Docker's client would go and pull the image
+                raise DonorMissing(reason=error.message) from error
     if host.network_mode.startswith("container:"):
         # Kept by id, as Docker does: a rename must not break the tie.
         with contextlib.suppress(NotFound):
@@ -156,11 +162,13 @@ def lost_limits(world: World, host: HostConfig) -> list[str]:
     return lost(limits, world.config.cgroups, world.cgroup_files)
 
 
-def volume_warnings(config: ContainerConfig, host: HostConfig) -> list[str]:
+def volume_warnings(config: ContainerConfig, host: HostConfig, mounts: list[UserMount]) -> list[str]:
     """Volumes without a name are not there yet: their data lives in the container's own layer, and is said to."""
-    covered = {mount.target for mount in (*user_mounts(host), *tmpfs_mounts(host))}
+    covered = {mount.target for mount in (*mounts, *tmpfs_mounts(host))}
     paths = sorted(os.path.normpath(path) for path in config.volumes or ())
     for path in paths:
+        if path == "/":
+            raise InvalidMount(type="volume", reason="invalid specification: destination can't be '/'")
         if not path.startswith("/"):
             raise InvalidMount(type="volume", reason=f"invalid mount path: '{path}' mount path must be absolute")
     return [

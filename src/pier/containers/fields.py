@@ -125,7 +125,7 @@ HOST_CONFIG: dict[str, Rule] = {
     "restart_policy": Acts(),
     "auto_remove": Acts(),
     "volume_driver": Later("a volume driver (--volume-driver)"),
-    "volumes_from": Later("--volumes-from"),
+    "volumes_from": Acts(),
     "console_size": Acts(),
     "annotations": Acts(),
     "cap_add": Acts(),

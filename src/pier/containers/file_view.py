@@ -13,9 +13,12 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from pier.containers import etc_files, spec_mounts
+from pier.containers import etc_files
 from pier.containers.create import ensure_source
+from pier.containers.detached import image_tree, keep
+from pier.containers.inherited import mounts_of
 from pier.containers.record import Record
+from pier.containers.spec_mounts import DETACHED
 from pier.containers.world import Container, World, finish
 from pier.errors import Conflict, NotFound
 from pier.kernel import mounts
@@ -109,8 +112,8 @@ def _view(root_fd: int, record: Record) -> FileView:
 def _assemble(world: World, record: Record, stack: contextlib.ExitStack) -> int:
     """Mount what the start would, but for what the kernel fills: no proc, sysfs, /dev, and no tmpfs. Blocking."""
     root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
-    operations = list(_binds(world, record))
     with contextlib.ExitStack() as aside:
+        operations = list(_binds(world, record, aside))
         user_fd = None
         if record.id_map is not None:
             user_fd = aside.enter_context(closing(idmapped.user_namespace(record.id_map)))
@@ -120,17 +123,23 @@ def _assemble(world: World, record: Record, stack: contextlib.ExitStack) -> int:
     return root_fd
 
 
-def _binds(world: World, record: Record) -> Iterator[rootfs.Operation]:
+def _binds(world: World, record: Record, stack: contextlib.ExitStack) -> Iterator[rootfs.Operation]:
     host = record.host_config
     flags = ["rbind", *(["ro"] if host.readonly_rootfs else [])]
     for name in etc_files.NAMES:
         path = world.config.etc_file(record.id, name)
         if os.path.exists(path):
             yield rootfs.BindMount(path, f"/etc/{name}", rootfs.parse_options(flags))
-    for mount in spec_mounts.user_mounts(host):
+    for mount in mounts_of(record):
+        source, words = mount.source, list(mount.options)
         if mount.type == "bind":
             ensure_source(mount, record.id_map)
-            yield rootfs.BindMount(mount.source, mount.target, rootfs.parse_options(list(mount.options)))
+        elif mount.type == "image":
+            source = keep(image_tree(world, mount), stack)
+            words.append(DETACHED)
+        else:
+            continue
+        yield rootfs.BindMount(source, mount.target, rootfs.parse_options(words))
 
 
 def _furnish(root: OverlayRoot | BindRoot, operations: list[rootfs.Operation], user_fd: int | None) -> int:

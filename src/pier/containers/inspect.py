@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from pier.containers.inherited import mounts_of
 from pier.containers.record import Record, State
-from pier.containers.spec_mounts import user_mounts
 from pier.containers.world import Container, World
 from pier.errors import PierError
 from pier.model.container import ContainerInspectResponse, ContainerState, MountPoint
@@ -71,7 +71,7 @@ def state_of(state: State) -> ContainerState:
 
 def mount_points(record: Record) -> list[MountPoint]:
     """The mounts the user asked for; `--tmpfs` is not shown among them."""
-    return [mount.point() for mount in user_mounts(record.host_config)]
+    return [mount.point() for mount in mounts_of(record)]
 
 
 def endpoint_settings(world: World, record: Record) -> dict[str, EndpointSettings]:

@@ -20,22 +20,36 @@ class JoinedNotRunning(Conflict):
     """cannot join {kind} namespace of a non running container: container {id} is {status}"""
 
 
+class NotShareable(Conflict):
+    """failed to join IPC namespace: container {id} {reason}"""
+
+
 def find_joined(world: World, host: HostConfig) -> dict[str, Container]:
     """The containers whose namespaces are joined, by OCI's word for the namespace.
 
     Raises JoinedMissing, JoinedNotRunning.
     """
     found: dict[str, Container] = {}
-    for kind, mode in (("network", host.network_mode), ("pid", host.pid_mode)):
+    for kind, mode in (("network", host.network_mode), ("pid", host.pid_mode), ("ipc", host.ipc_mode)):
         if mode.startswith("container:"):
             try:
                 other = world.find(mode.partition(":")[2])
             except NotFound as error:
                 raise JoinedMissing(kind=kind, reason=error.message) from error
+            if kind == "ipc":
+                _require_shareable(other)
             if not other.record.state.pid:
                 raise _not_running(kind, other)
             found[kind] = other
     return found
+
+
+def _require_shareable(donor: Container) -> None:
+    if not donor.running or donor.record.state.status == "restarting":
+        raise NotShareable(id=donor.id, reason="is not running")
+    if donor.record.host_config.ipc_mode != "shareable":
+        reason = "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+        raise NotShareable(id=f"{donor.id}:", reason=reason)
 
 
 async def pin(joined: dict[str, Container], stack: contextlib.ExitStack) -> dict[str, str]:

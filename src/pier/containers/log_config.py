@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pier.errors import InvalidParameter, NotFound, NotImplementedYet
+from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.host_config import LogConfig
 from pier.runtime.request import LogFile
 
@@ -54,13 +54,13 @@ class Rotation:
 def check(log: LogConfig) -> list[str]:
     """Driver and options, the daemon's defaults already filled in; returns warnings.
 
-    Raises NotFound, InvalidParameter, NotImplementedYet.
+    Raises InvalidParameter, NotImplementedYet.
     """
     if log.type in LATER_DRIVERS:
         raise NotImplementedYet(what=f"the logging driver {log.type}")
     driver = DRIVERS.get(log.type)
     if driver is None:
-        raise NotFound(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
+        raise InvalidParameter(f'error looking up logging plugin {log.type}: plugin "{log.type}" not found')
     options = log.config or {}
     for name in sorted(options):
         if name not in driver.options:

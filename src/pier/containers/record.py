@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import field
 
+from pier.containers.spec_mounts import UserMount
 from pier.model.container import ContainerConfig, Health
 from pier.model.host_config import HostConfig
 from pier.model.image import OCIDescriptor
@@ -64,6 +65,8 @@ class Record(msgspec.Struct, kw_only=True):
     host_config: HostConfig
     networking: NetworkingConfig = field(default_factory=NetworkingConfig)
     mac_address: str = ""
+    mounts: list[UserMount] | None = None
+    """The user's, those of other containers and of images resolved; None: a version that kept none made it."""
     id_map: IdMap | None = None
     """Of its user namespace, decided when it was created: its files on disk have these owners."""
     oci_runtime: str = ""

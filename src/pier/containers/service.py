@@ -27,6 +27,7 @@ from pier.containers.archive_paths import PathStat
 from pier.containers.attach import Attachment
 from pier.containers.create import create
 from pier.containers.exec import Execs
+from pier.containers.inherited import images_of
 from pier.containers.inspect import inspect
 from pier.containers.probing import Probing
 from pier.containers.seccomp_cache import SeccompCache
@@ -129,9 +130,9 @@ class ContainerService:
         return {id for id, container in self._world.containers.items() if container.running}
 
     def users_of(self, image: Digest) -> list[tuple[str, bool]]:
-        """(id, running?) of the containers of an image, for the image service."""
+        """(id, running?) of the containers made from an image or showing one, for the image service."""
         every = self._world.containers.values()
-        return [(item.id, item.running) for item in every if item.record.image_id == str(image)]
+        return [(item.id, item.running) for item in every if str(image) in images_of(item.record)]
 
     def counts(self) -> dict[str, int]:
         """Status -> number of containers, for `info`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pier.containers import spec_mounts, spec_resources, spec_security
+from pier.containers.inherited import mounts_of
 from pier.containers.record import Record
 from pier.containers.timezone import ZONEINFO
 from pier.model.container import ContainerConfig
@@ -43,6 +44,10 @@ class Facts:
     """Every device node of the host, filled in for a privileged container only."""
     default_ulimits: Sequence[Ulimit] = ()
     no_new_privileges: bool = False
+    shm: str = ""
+    """Path of another container's /dev/shm, a detached mount, where its IPC namespace is joined."""
+    ready: Mapping[str, str] = field(default_factory=dict)
+    """Target of a mount -> path of a detached mount, of images."""
     zoneinfo: str = ""
     """The host's folder of zone data, where the image lacks the container's time zone."""
 
@@ -55,7 +60,7 @@ def runtime_spec(record: Record, facts: Facts) -> dict[str, Any]:
         "process": process(record, facts),
         "root": {"path": "rootfs", **({"readonly": True} if host.readonly_rootfs else {})},
         **host_names(config, host, facts),
-        "mounts": mounts(host, facts, record.id_map),
+        "mounts": mounts(record, facts),
         "annotations": dict(host.annotations or {}),
         "linux": linux(record, facts),
     }
@@ -117,9 +122,16 @@ def host_names(config: ContainerConfig, host: HostConfig, facts: Facts) -> dict[
     return {key: value for key, value in found.items() if value}
 
 
-def mounts(host: HostConfig, facts: Facts, id_map: IdMap | None = None) -> list[dict[str, Any]]:
+def mounts(record: Record, facts: Facts) -> list[dict[str, Any]]:
     """OCI `mounts`, in the order in which they are made. Raises InvalidIdMap."""
-    defaults = spec_mounts.default_mounts(shm_size=host.shm_size, privileged=host.privileged, ipc_mode=host.ipc_mode)
+    host = record.host_config
+    defaults = spec_mounts.default_mounts(
+        shm_size=host.shm_size,
+        privileged=host.privileged,
+        ipc_mode=host.ipc_mode,
+        writable_cgroups=bool(spec_security.parse_security_opts(host.security_opt or ()).writable_cgroups),
+        shm=facts.shm,
+    )
     flags = ["rbind", "rprivate", *(["ro"] if host.readonly_rootfs else [])]
     etc = [
         {"destination": f"/etc/{name}", "type": "bind", "source": facts.etc[name], "options": flags}
@@ -130,8 +142,8 @@ def mounts(host: HostConfig, facts: Facts, id_map: IdMap | None = None) -> list[
         etc.append(
             {"destination": ZONEINFO, "type": "bind", "source": facts.zoneinfo, "options": ["rbind", "ro", "rprivate"]}
         )
-    users = [*spec_mounts.tmpfs_mounts(host), *spec_mounts.user_mounts(host)]
-    return spec_mounts.assemble(defaults, etc, users, id_map)
+    users = [*spec_mounts.tmpfs_mounts(host), *mounts_of(record)]
+    return spec_mounts.assemble(defaults, etc, users, record.id_map, facts.ready)
 
 
 def linux(record: Record, facts: Facts) -> dict[str, Any]:
@@ -147,7 +159,7 @@ def linux(record: Record, facts: Facts) -> dict[str, Any]:
         **spec_security.protected_paths(host),
         **(id_map.oci() if id_map is not None else {}),
     }
-    propagation = spec_mounts.root_propagation(spec_mounts.user_mounts(host))
+    propagation = spec_mounts.root_propagation(mounts_of(record))
     if propagation:
         found["rootfsPropagation"] = propagation
     return found

@@ -7,11 +7,11 @@ runtime below the container's root.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pier.containers import mount_ids
+from pier.containers import mount_ids, tmpfs_words
 from pier.containers.mount_ids import MountIds
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.container import MountPoint
@@ -20,11 +20,16 @@ from pier.storage.ids import IdMap
 
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", mount_ids.WORD})
+DETACHED = "detached"
+"""Pier's own word in an OCI bind mount: what is at its source is a mount that belongs to no tree, to be moved."""
 PROC_FILES = frozenset(
     "/proc/" + name
     for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime")
 )
 """The only places below /proc where a mount is let through: files that system containers put their own numbers over."""
+
+
+NOTHING_READY: Mapping[str, str] = {}
 
 
 class InvalidMount(InvalidParameter):
@@ -47,17 +52,14 @@ class MountInsideProc(InvalidParameter):
     """ "{target}" cannot be mounted because it is inside /proc"""
 
 
-class InvalidTmpfs(InvalidParameter):
-    """invalid tmpfs option "{option}\""""
-
-
 @dataclass(frozen=True, slots=True)
 class UserMount:
     """One mount that the user asked for, whichever way it was written."""
 
     type: str
-    """`bind` or `tmpfs`."""
+    """`bind`, `tmpfs` or `image`."""
     source: str
+    """A path of the host, or what the user called the image."""
     target: str
     options: tuple[str, ...]
     """As in an OCI mount."""
@@ -68,6 +70,11 @@ class UserMount:
     from_bind: bool = False
     ids: MountIds | None = None
     """Whose its files are shown to be; None: whose they are."""
+    subpath: str = ""
+    """What of the image is shown; empty: all."""
+    image_id: str = ""
+    layers: tuple[str, ...] = ()
+    """Of the image, the base first."""
 
     @property
     def read_only(self) -> bool:
@@ -77,26 +84,29 @@ class UserMount:
     def propagation(self) -> str:
         return next((word for word in self.options if word in PROPAGATIONS), "")
 
-    def oci(self, id_map: IdMap | None = None) -> dict[str, Any]:
-        """As an OCI mount of a container with these ids. Raises InvalidIdMap."""
+    def oci(self, id_map: IdMap | None = None, ready: str = "") -> dict[str, Any]:
+        """As an OCI mount of a container with these ids; `ready` is the path of a detached mount to be moved there,
+        which an image's has to be. Raises InvalidIdMap."""
+        mapped = [mount_ids.WORD] if self.ids is not None else []
         return {
             "destination": self.target,
-            "type": self.type,
-            "source": self.source,
-            "options": [*self.options, *([mount_ids.WORD] if self.ids is not None else [])],
+            "type": "bind" if ready else self.type,
+            "source": ready or self.source,
+            "options": [*self.options, *mapped, *([DETACHED] if ready else [])],
             **(self.ids.oci(id_map) if self.ids is not None else {}),
         }
 
     def point(self) -> MountPoint:
         """As inspect shows it."""
-        bind = self.type == "bind"
+        bind, image = self.type == "bind", self.type == "image"
         return MountPoint(
             type=self.type,
+            name=self.source if image else "",
             source=self.source if bind else "",
             destination=self.target,
             mode=self.mode,
             rw=not self.read_only,
-            propagation=self.propagation if bind else "",
+            propagation=self.propagation if bind or image else "",
         )
 
 
@@ -107,7 +117,7 @@ def user_mounts(host: HostConfig) -> list[UserMount]:
     NotImplementedYet. `--tmpfs` is not among them: Docker's inspect does not count it as a mount.
     """
     found = [parse_bind(text) for text in host.binds or ()] + [parse_mount(mount) for mount in host.mounts or ()]
-    seen: set[str] = set()
+    seen = {mount.target for mount in tmpfs_mounts(host)}
     for mount in found:
         if mount.target in seen:
             raise DuplicateMount(target=mount.target)
@@ -134,10 +144,13 @@ def parse_bind(text: str) -> UserMount:
     except InvalidMount as error:
         raise InvalidBind(text=text, reason=error.message) from error
     words = mode.split(",") if mode else []
-    ids = _check_mode(mode, words)
+    ids = check_mode(mode, words)
     propagation = next((word for word in words if word in PROPAGATIONS), "")
     if not is_path:
         raise NotImplementedYet(what=f"the named volume {source!r} (-v {text})")
+    if "nocopy" in words:
+        reason = 'invalid mount config for type "bind": field VolumeOptions must not be specified'
+        raise InvalidBind(text=text, reason=reason)
     return UserMount(
         type="bind",
         source=posixpath.normpath(source),
@@ -150,7 +163,7 @@ def parse_bind(text: str) -> UserMount:
     )
 
 
-def _check_mode(mode: str, words: list[str]) -> MountIds | None:
+def check_mode(mode: str, words: list[str]) -> MountIds | None:
     """What a `-v` mode says of ids, if anything.
 
     Raises InvalidIdMap, InvalidBindMode: an unknown word, or two of a kind.
@@ -171,7 +184,9 @@ def parse_mount(mount: Mount) -> UserMount:
             return _bind(mount)
         case "tmpfs":
             return _tmpfs(mount)
-        case "volume" | "image":
+        case "image":
+            return _image(mount)
+        case "volume":
             name = f" {mount.source!r}" if mount.source else ""
             raise NotImplementedYet(what=f"the {mount.type} mount{name} at {mount.target}")
         case _:
@@ -207,6 +222,25 @@ def _bind(mount: Mount) -> UserMount:
     )
 
 
+def _image(mount: Mount) -> UserMount:
+    if not mount.source:
+        raise InvalidMount(type="image", reason="field Source must not be empty")
+    for other in ("bind_options", "volume_options", "tmpfs_options"):
+        if getattr(mount, other) is not None:
+            name = "".join(part.capitalize() for part in other.split("_"))
+            raise InvalidMount(type="image", reason=f"field {name} must not be specified")
+    subpath = mount.image_options.subpath if mount.image_options else ""
+    if subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath:
+        raise InvalidMount(type="image", reason="subpath must be a relative path within the image")
+    return UserMount(
+        type="image",
+        source=mount.source,
+        target=clean_target(mount.target, "image"),
+        options=("rbind", "ro", "rprivate"),
+        subpath=posixpath.normpath(subpath) if subpath else "",
+    )
+
+
 def _tmpfs(mount: Mount) -> UserMount:
     if mount.source:
         raise InvalidMount(type="tmpfs", reason="field Source must not be specified")
@@ -218,7 +252,7 @@ def _tmpfs(mount: Mount) -> UserMount:
         if options.size_bytes < 0:
             raise InvalidMount(type="tmpfs", reason="tmpfs size must be 0 or greater")
         for pair in options.options or ():
-            words = tmpfs_options(words, "=".join(pair))
+            words = tmpfs_words.put_over(words, "=".join(pair))
         if options.mode:
             words.append(f"mode={options.mode:o}")
         if options.size_bytes:
@@ -240,61 +274,6 @@ def clean_target(target: str, type_: str) -> str:
     return clean
 
 
-_TMPFS_FLAGS = {
-    "exec": "noexec",
-    "noexec": "exec",
-    "suid": "nosuid",
-    "nosuid": "suid",
-    "dev": "nodev",
-    "nodev": "dev",
-    "ro": "rw",
-    "rw": "ro",
-    "sync": "async",
-    "async": "sync",
-    "dirsync": "",
-    "remount": "",
-    "mand": "nomand",
-    "nomand": "mand",
-    "atime": "noatime",
-    "noatime": "atime",
-    "diratime": "nodiratime",
-    "nodiratime": "diratime",
-    "bind": "",
-    "rbind": "",
-    "relatime": "norelatime",
-    "norelatime": "relatime",
-    "strictatime": "nostrictatime",
-    "nostrictatime": "strictatime",
-    "private": "",
-    "rprivate": "",
-    "shared": "",
-    "rshared": "",
-    "slave": "",
-    "rslave": "",
-    "unbindable": "",
-    "runbindable": "",
-}
-"""Words that `--tmpfs` takes, with the word each of them takes the place of."""
-_TMPFS_VALUES = frozenset({"size", "nr_blocks", "nr_inodes", "mode", "uid", "gid", "mpol"})
-_TMPFS_REFUSED = frozenset({"remount", "bind", "rbind"})
-
-
-def tmpfs_options(base: Sequence[str], text: str) -> list[str]:
-    """`base` with the comma-separated words of `--tmpfs PATH:words` put over it. Raises InvalidTmpfs."""
-    words = list(base)
-    for word in filter(None, text.split(",")):
-        key, equals, _ = word.partition("=")
-        if equals:
-            if key not in _TMPFS_VALUES:
-                raise InvalidTmpfs(option=word)
-            words = [kept for kept in words if not kept.startswith(key + "=")]
-        elif word not in _TMPFS_FLAGS or word in _TMPFS_REFUSED:
-            raise InvalidTmpfs(option=word)
-        opposite = _TMPFS_FLAGS.get(word, "")
-        words = [kept for kept in words if kept not in (opposite, word)] + [word]
-    return words
-
-
 def tmpfs_mounts(host: HostConfig) -> list[UserMount]:
     """The mounts of `--tmpfs`. Raises InvalidTmpfs, InvalidMount, MountInsideProc."""
     base = ("noexec", "nosuid", "nodev", "rprivate")
@@ -302,12 +281,16 @@ def tmpfs_mounts(host: HostConfig) -> list[UserMount]:
     for path, text in sorted((host.tmpfs or {}).items()):
         if not path.startswith("/"):
             raise InvalidParameter(f"invalid mount path: '{path}' mount path must be absolute")
-        found.append(UserMount("tmpfs", "tmpfs", clean_target(path, "tmpfs"), tuple(tmpfs_options(base, text))))
+        if posixpath.normpath(path).strip("/") == "":
+            raise InvalidParameter("invalid specification: destination can't be '/'")
+        found.append(UserMount("tmpfs", "tmpfs", clean_target(path, "tmpfs"), tuple(tmpfs_words.put_over(base, text))))
     return found
 
 
-def default_mounts(*, shm_size: int, privileged: bool, ipc_mode: str) -> list[dict[str, Any]]:
-    """What Docker mounts in every container, in its order."""
+def default_mounts(
+    *, shm_size: int, privileged: bool, ipc_mode: str, writable_cgroups: bool = False, shm: str = ""
+) -> list[dict[str, Any]]:
+    """What Docker mounts in every container, in its order; `shm` is the path of another's /dev/shm, detached."""
     flags = ["nosuid", "noexec", "nodev"]
     mounts = [
         _mount("/proc", "proc", "proc", flags),
@@ -319,11 +302,13 @@ def default_mounts(*, shm_size: int, privileged: bool, ipc_mode: str) -> list[di
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         _mount("/sys", "sysfs", "sysfs", flags if privileged else [*flags, "ro"]),
-        _mount("/sys/fs/cgroup", "cgroup", "cgroup", flags if privileged else ["ro", *flags]),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", flags if privileged or writable_cgroups else ["ro", *flags]),
         _mount("/dev/mqueue", "mqueue", "mqueue", flags),
     ]
     if ipc_mode == "host":
         mounts.append(_mount("/dev/shm", "bind", "/dev/shm", ["rbind", "rprivate"]))  # noqa: S108 - the container's
+    elif shm:
+        mounts.append(_mount("/dev/shm", "bind", shm, ["bind", "rprivate", DETACHED]))  # noqa: S108
     elif ipc_mode != "none":
         mounts.append(_mount("/dev/shm", "tmpfs", "shm", [*flags, "mode=1777", f"size={shm_size}"]))  # noqa: S108
     return mounts
@@ -334,11 +319,16 @@ def _mount(destination: str, type_: str, source: str, options: list[str]) -> dic
 
 
 def assemble(
-    defaults: list[dict[str, Any]], etc: list[dict[str, Any]], users: Sequence[UserMount], id_map: IdMap | None = None
+    defaults: list[dict[str, Any]],
+    etc: list[dict[str, Any]],
+    users: Sequence[UserMount],
+    id_map: IdMap | None = None,
+    ready: Mapping[str, str] = NOTHING_READY,
 ) -> list[dict[str, Any]]:
     """All mounts in order: the defaults, the files in /etc, the user's; a user's mount replaces what it covers.
 
-    A /dev of the user's takes the place of everything Docker would have mounted below it. Raises InvalidIdMap.
+    `ready` has the path of a detached mount by its target. A /dev of the user's takes the place of everything Docker
+    would have mounted below it. Raises InvalidIdMap.
     """
     targets = {mount.target for mount in users}
     kept = [
@@ -347,7 +337,7 @@ def assemble(
         if mount["destination"] not in targets
         and not ("/dev" in targets and str(mount["destination"]).startswith("/dev/"))
     ]
-    return kept + [mount.oci(id_map) for mount in by_depth(users)]
+    return kept + [mount.oci(id_map, ready.get(mount.target, "")) for mount in by_depth(users)]
 
 
 def root_propagation(users: Sequence[UserMount]) -> str:

@@ -51,9 +51,11 @@ class InvalidCapability(InvalidParameter):
 
 
 class InvalidSecurityOpt(InvalidParameter):
-    """invalid --security-opt: {text!r}"""
+    """invalid --security-opt {number}: "{text}\""""
 
-    remedy = "known are seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined, userns="
+    remedy = (
+        "known are seccomp=, apparmor=, label=, no-new-privileges, systempaths=unconfined, writable-cgroups, userns="
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class SecurityOptions:
     no_new_privileges: bool | None = None
     """None: as the daemon's default."""
     system_paths_unconfined: bool = False
+    writable_cgroups: bool | None = None
     userns: str = ""
     """As `--userns`, whose values the docker command judges itself, this one's it does not."""
 
@@ -81,6 +84,8 @@ def parse_security_opts(texts: Sequence[str]) -> SecurityOptions:
         match key:
             case "no-new-privileges":
                 found["no_new_privileges"] = _boolean(value or "true", text)
+            case "writable-cgroups":
+                found["writable_cgroups"] = _boolean(value or "true", text)
             case "seccomp" if value:
                 found["seccomp"] = value
             case "apparmor" if value:
@@ -92,7 +97,7 @@ def parse_security_opts(texts: Sequence[str]) -> SecurityOptions:
             case "systempaths" if value == "unconfined":
                 found["system_paths_unconfined"] = True
             case _:
-                raise InvalidSecurityOpt(text=text)
+                raise InvalidSecurityOpt(number=2 if value else 1, text=text[:200])
     return SecurityOptions(labels=tuple(labels), **found)
 
 
@@ -101,7 +106,7 @@ def _boolean(text: str, option: str) -> bool:
         return True
     if text.lower() in ("0", "f", "false"):
         return False
-    raise InvalidSecurityOpt(text=option)
+    raise InvalidSecurityOpt(number=2, text=option[:200])
 
 
 @cache

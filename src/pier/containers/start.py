@@ -19,7 +19,6 @@ from pier.containers import (
     own_annotations,
     spec,
     spec_foreign,
-    spec_mounts,
     spec_resources,
     spec_security,
     timezone,
@@ -27,6 +26,8 @@ from pier.containers import (
     validate,
 )
 from pier.containers.create import ensure_source
+from pier.containers.detached import detached_mounts
+from pier.containers.inherited import mounts_of
 from pier.containers.joined import find_joined, pin
 from pier.containers.record import Record, Status, mark_failed, mark_started
 from pier.containers.world import Container, World
@@ -168,7 +169,8 @@ async def build_request(
     root = await asyncio.to_thread(_make_ready, world, record, texts)
     zoneinfo = ""
     if own_annotations.timezone(host.annotations):
-        zoneinfo = await asyncio.to_thread(timezone.missing_data, host, root, world.config.exec_dir(record.id))
+        zoneinfo = await asyncio.to_thread(_zone_data, world, record)
+    shm, ready = await detached_mounts(world, record, joined.get("ipc"), stack)
     facts = spec.Facts(
         capabilities=spec_security.available_capabilities(),
         host_name=os.uname().nodename,
@@ -180,6 +182,8 @@ async def build_request(
         default_ulimits=world.config.default_ulimits,
         no_new_privileges=world.config.no_new_privileges,
         zoneinfo=zoneinfo,
+        shm=shm,
+        ready=ready,
     )
     runtime_spec = spec.runtime_spec(record, facts)
     bounding = runtime_spec["process"]["capabilities"]["bounding"]
@@ -233,7 +237,7 @@ def _etc_texts(world: World, record: Record, endpoint: Endpoint | None) -> dict[
 def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:
     """The files of one run; returns the root file system's layers. Blocking. Raises OSError, InvalidMount."""
     config = world.config
-    for mount in spec_mounts.user_mounts(record.host_config):
+    for mount in mounts_of(record):
         if mount.type == "bind":
             ensure_source(mount, record.id_map)
     os.makedirs(config.exec_dir(record.id), mode=0o700, exist_ok=True)
@@ -242,6 +246,11 @@ def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:
     owner = record.id_map.root if record.id_map is not None else None
     etc_files.write(config.container_dir(record.id), texts, owner)
     return world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
+
+
+def _zone_data(world: World, record: Record) -> str:
+    with world.snapshots.view(record.id, [Digest(layer) for layer in record.layers]) as tree:
+        return timezone.missing_data(record.host_config, tree)
 
 
 def close_pending(container: Container) -> None:

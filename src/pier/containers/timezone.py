@@ -14,8 +14,6 @@ from pier.errors import InvalidParameter
 from pier.kernel.paths import closing, open_in_root
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig
-from pier.runtime.request import BindRoot, OverlayRoot
-from pier.storage.overlay_view import view
 
 ZONEINFO = "/usr/share/zoneinfo"
 """Where zone data lies in an image as on the host (tzset(3), tzfile(5))."""
@@ -35,18 +33,14 @@ def with_zone(config: ContainerConfig, host: HostConfig, given: Sequence[str] | 
     return [entry for entry in config.env or () if entry.partition("=")[0] != "TZ"] + [f"TZ={zone}"]
 
 
-def missing_data(host: HostConfig, root: OverlayRoot | BindRoot, place: str) -> str:
-    """The host's folder of zone data if the container's tree lacks the zone, else "". Blocking. Raises NoZoneData.
+def missing_data(host: HostConfig, tree: int) -> str:
+    """The host's folder of zone data if the container's tree (a descriptor) lacks the zone, else "". Blocking.
 
-    `place` is any folder.
+    Raises NoZoneData.
     """
     zone = timezone(host.annotations)
-    if not zone:
+    if not zone or _has(tree, f"{ZONEINFO}/{zone}"):
         return ""
-    layers = [root.path] if isinstance(root, BindRoot) else [root.upper, *root.lower]
-    with view(layers, place) as tree:
-        if _has(tree, f"{ZONEINFO}/{zone}"):
-            return ""
     if not os.path.isfile(f"{ZONEINFO}/{zone}"):
         raise NoZoneData(zone=zone)
     return ZONEINFO

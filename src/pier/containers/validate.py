@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pier.containers import log_config, own_annotations, signals, spec_mounts, spec_resources, spec_security, userns
 from pier.containers.health import check_of
-from pier.errors import InvalidParameter, NotImplementedYet
+from pier.errors import InvalidParameter
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import HostConfig, RestartPolicy
 from pier.runtime.systemd_unit import is_slice
@@ -210,8 +210,6 @@ def check_modes(config: ContainerConfig, host: HostConfig) -> None:
     _one_of("UTS", host.uts_mode, ("", "host"), container=False)
     _one_of("cgroup namespace", host.cgroupns_mode, ("", "private", "host"), container=False)
     userns.parse_mode(host.userns_mode)
-    if host.ipc_mode.startswith("container:"):
-        raise NotImplementedYet(what="sharing /dev/shm with another container (--ipc container:)")
     if host.uts_mode == "host" and (config.hostname or config.domainname):
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
     if host.network_mode.startswith("container:"):

@@ -141,7 +141,10 @@ def prepare_sources(spec: dict[str, Any], *, new_user_namespace: bool) -> dict[i
 
 def _open_source(mount: dict[str, Any], linux: dict[str, Any], *, mapped: bool) -> int:
     words = mount["options"]
-    fd = mounts.open_tree(mounts.AT_FDCWD, mount["source"], clone=True, recursive="rbind" in words)
+    if "detached" in words:
+        fd = os.open(mount["source"], os.O_PATH | os.O_CLOEXEC)
+    else:
+        fd = mounts.open_tree(mounts.AT_FDCWD, mount["source"], clone=True, recursive="rbind" in words)
     if mapped:
         uids = mount.get("uidMappings") or linux.get("uidMappings", [])
         gids = mount.get("gidMappings") or linux.get("gidMappings", [])

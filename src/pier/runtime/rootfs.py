@@ -43,7 +43,7 @@ ATTRIBUTES = {
 """Words of runtime-spec's mount options: (attributes set, attributes cleared)."""
 RECURSIVE_ATTRIBUTES = {"r" + word: change for word, change in ATTRIBUTES.items()}
 PASSED_OVER = frozenset({"defaults", "async", "silent", "loud", "remount", "noiversion", "nolazytime", "nomand"})
-BIND_WORDS = frozenset({"bind", "rbind", "idmap", "ridmap", "tmpcopyup"})
+BIND_WORDS = frozenset({"bind", "rbind", "idmap", "ridmap", "tmpcopyup", "detached"})
 """Words that choose an operation."""
 REAL_DIRECTORIES = frozenset({"/proc", "/sys", "/dev"})
 """Where a symbolic link in the image would make the kernel's own files appear elsewhere; refused."""
@@ -80,6 +80,8 @@ class Options(NamedTuple):
     recursive_clear: int
     bind: bool
     recursive_bind: bool
+    detached: bool
+    """Pier's own: what is at the source is a mount in no tree, moved rather than copied."""
     copy_up: bool
     """Runc's `tmpcopyup`: a tmpfs begins with what the image has at its place."""
     propagation: list[int]
@@ -110,6 +112,7 @@ def parse_options(words: list[str]) -> Options:
         recursive_clear=cleared_below,
         bind="bind" in words or "rbind" in words,
         recursive_bind="rbind" in words,
+        detached="detached" in words,
         copy_up="tmpcopyup" in words,
         propagation=propagation,
         filesystem=filesystem,
@@ -246,18 +249,15 @@ class BindMount(NamedTuple):
 
     def copy_source(self) -> int:
         """A descriptor of a detached copy of what is at `source` now."""
+        if self.options.detached:
+            return os.open(self.source, os.O_PATH | os.O_CLOEXEC)
         return mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=self.options.recursive_bind)
 
     def execute(self, tree: Tree) -> None:
         options = self.options
         fd = self.prepared if self.prepared >= 0 else self.copy_source()
         try:
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
-                with tree.directory(self.destination) as target:
-                    mounts.move_mount(fd, target, self.destination)
-            else:
-                with tree.file(self.destination) as target:
-                    mounts.move_mount(fd, target, self.destination)
+            self._attach(fd, tree)
             if options.set or options.clear:
                 mounts.mount_setattr(fd, set=options.set, clear=options.clear)
             if options.recursive_set or options.recursive_clear:
@@ -265,6 +265,21 @@ class BindMount(NamedTuple):
             propagate(fd, options)
         finally:
             os.close(fd)
+
+    def _attach(self, fd: int, tree: Tree) -> None:
+        folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+        try:
+            with tree.directory(self.destination) if folder else tree.file(self.destination) as target:
+                if stat.S_ISDIR(os.fstat(target).st_mode) != folder:
+                    raise NotADirectoryError
+                mounts.move_mount(fd, target, self.destination)
+        except NotADirectoryError:
+            raise OSError(
+                errno.ENOTDIR,
+                f'error mounting "{self.source}" to rootfs at "{self.destination}": not a directory: Are you trying to '
+                "mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the "
+                "expected type",
+            ) from None
 
 
 def copy_host_root(operations: list[Operation]) -> list[Operation]:
@@ -505,8 +520,10 @@ def check_sysctl(key: str, own_namespaces: set[str]) -> None:
         if any(dotted.startswith(prefix) if prefix.endswith(".") else dotted == prefix for prefix in prefixes):
             if namespace in own_namespaces and ".." not in dotted:
                 return
-            raise ValueError(f"sysctl {key!r} not allowed in host {namespace} namespace")
-    raise ValueError(f"sysctl {key!r} is not in a separate kernel namespace")
+            if namespace == "ipc":
+                raise ValueError(f'sysctl "{key}" is not allowed in the hosts ipc namespace')
+            raise ValueError(f'sysctl "{key}" not allowed in host {namespace} namespace')
+    raise ValueError(f'sysctl "{key}" is not in a separate kernel namespace')
 
 
 def plan(

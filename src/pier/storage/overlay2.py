@@ -26,7 +26,7 @@ from pier.storage.faults import point
 from pier.storage.folder_driver import FolderDriver, Setup, make_root, opened
 from pier.storage.ids import IdMap
 from pier.storage.layer import Whiteouts
-from pier.storage.overlay_view import LAYERS_MAX, view
+from pier.storage.overlay_view import LAYERS_MAX, detached, view
 from pier.storage.tar_writer import Sink, TarWriter
 from pier.storage.trees import tree_size
 
@@ -130,6 +130,9 @@ class Overlay2(FolderDriver):
 
     def layer_view(self, layers: list[Digest]) -> AbstractContextManager[int]:
         return view(self._lower(layers), self._path(EMPTY))
+
+    def layer_mount(self, layers: list[Digest], subpath: str = "") -> int:
+        return detached(self._lower(layers), self._path(EMPTY), subpath)
 
     def _lower(self, layers: list[Digest]) -> list[str]:
         return [self._layer(chain_id, "diff") for chain_id in reversed(layers)]

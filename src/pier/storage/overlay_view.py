@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from pier.kernel import mounts, namespaces
-from pier.kernel.paths import closing
+from pier.kernel.paths import closing, open_in_root
 
 LAYERS_MAX: Final = 500
 """OVL_MAX_STACK of the kernel: lower layers of one overlay."""
@@ -41,6 +41,34 @@ def view(directories: list[str], place: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def detached(directories: list[str], place: str, subpath: str = "") -> int:
+    """A detached mount of directories as one tree, topmost first, or of what is at `subpath` in it.
+
+    `place` is any directory. What `view` gives cannot be attached, this can. Raises OSError.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="overlay-view") as aside:
+        return aside.submit(_detach_aside, directories or [place], place, subpath).result()
+
+
+def _detach_aside(directories: list[str], place: str, subpath: str) -> int:
+    """As `_mount_aside`; a part of a mount can be copied only while it is attached."""
+    top = directories[0]
+    if len(directories) > 1:
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+        with (
+            closing(_mount(directories, place)) as whole,
+            closing(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as at,
+        ):
+            mounts.move_mount(whole, at, place)
+        top = place
+    with (
+        closing(os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root,
+        closing(open_in_root(root, subpath or "/", os.O_PATH)) as wanted,
+    ):
+        return mounts.open_tree(wanted, "", clone=True)
 
 
 def _mount(lower: list[str], place: str) -> int:

@@ -65,6 +65,13 @@ class Snapshotter(Protocol):
         """A descriptor of the tree that these layers make together, the base first, while the block runs; read only."""
         ...
 
+    def layer_mount(self, layers: list[Digest], subpath: str = "") -> int:
+        """A descriptor of a detached mount of that tree, or of what is at `subpath` in it; made to be attached.
+
+        Raises LayerNotFound, FileNotFoundError, NotADirectoryError.
+        """
+        ...
+
     def layers(self) -> set[Digest]:
         """All layers there are."""
         ...

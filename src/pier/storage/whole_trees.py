@@ -17,6 +17,7 @@ from pier.storage.faults import point
 from pier.storage.folder_driver import FolderDriver, make_root, opened
 from pier.storage.ids import IdMap
 from pier.storage.layer import Whiteouts
+from pier.storage.overlay_view import detached
 from pier.storage.tar_writer import Sink, TarWriter
 
 
@@ -59,6 +60,9 @@ class WholeTrees(FolderDriver):
     def layer_view(self, layers: list[Digest]) -> Iterator[int]:
         with opened(self._below(layers)) as fd:
             yield fd
+
+    def layer_mount(self, layers: list[Digest], subpath: str = "") -> int:
+        return detached([self._below(layers)], "", subpath)
 
     def _below(self, layers: list[Digest]) -> str:
         """Path of the tree of these layers: an empty one for none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pier.containers import ContainersConfig, ContainerService
 from pier.errors import NotFound
 from pier.events import EventBus
 from pier.kernel.cgroups import Layout
+from pier.kernel.paths import closing
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig
 from pier.networks.endpoint import Endpoint
@@ -163,6 +165,7 @@ class FakeSnapshots:
         self.made: set[str] = set()
         self.id_maps: dict[str, IdMap | None] = {}
         self.fault = ""
+        self.mounted: list[tuple[list[Digest], str]] = []
 
     def idmap_fault(self) -> str:
         return self.fault
@@ -185,6 +188,13 @@ class FakeSnapshots:
 
     def layer_size(self, chain_id: Digest) -> int:
         return 100
+
+    def view(self, container_id: str, layers: list[Digest]) -> contextlib.AbstractContextManager[int]:
+        return closing(os.open("/", os.O_PATH))
+
+    def layer_mount(self, layers: list[Digest], subpath: str = "") -> int:
+        self.mounted.append((layers, subpath))
+        return os.open("/", os.O_PATH)
 
     def container_data(self, container_id: str, layers: list[Digest]) -> dict[str, str]:
         return {"UpperDir": f"/snap/{container_id}/up"}

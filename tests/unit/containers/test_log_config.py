@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pier.containers.log_config import COMPRESS_WARNING, check, log_file, size_bytes
-from pier.errors import InvalidParameter, NotFound, NotImplementedYet
+from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.host_config import LogConfig
 from pier.runtime.request import LogFile
 
@@ -31,7 +31,7 @@ def test_options_win_over_defaults() -> None:
 @pytest.mark.parametrize(
     ("driver", "options", "error"),
     [
-        ("foo", {}, NotFound),
+        ("foo", {}, InvalidParameter),
         ("syslog", {}, NotImplementedYet),
         ("local", {"tag": "x"}, InvalidParameter),
         ("json-file", {"tag": "x"}, NotImplementedYet),

@@ -11,12 +11,14 @@ import socket
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pier.errors import PierError
+from pier.kernel import mounts, namespaces
 from pier.kernel.mounts import mount_overlay
 from pier.kernel.paths import closing
 from pier.oci import Digest, chain_ids
@@ -149,6 +151,27 @@ def test_layers_make_one_tree(house: House) -> None:
             "LowerDir" if house.driver.name == "overlay2" else "dir"
         ].split(":")
     )
+
+
+def test_a_tree_of_layers_can_be_attached_whole_or_in_part(house: House, tmp_path: Path) -> None:
+    house.unpack()
+    for subpath, expected in (("", ["emptied", "etc", "link"]), ("etc", ["a", "b", "c"]), ("link", b"on top")):
+        with closing(house.driver.layer_mount(CHAIN, subpath)) as mount, ThreadPoolExecutor(1) as aside:
+            # A thread's own mount namespace goes with it.
+            assert aside.submit(attached, mount, tmp_path / f"at-{subpath}").result() == expected
+    with pytest.raises(FileNotFoundError):
+        house.driver.layer_mount(CHAIN, "etc/nosuch")
+
+
+def attached(mount: int, place: Path) -> list[str] | bytes:
+    """What is seen at `place` once the mount is there."""
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
+    folder = stat.S_ISDIR(os.fstat(mount).st_mode)
+    place.mkdir() if folder else place.touch()
+    with closing(os.open(place, os.O_PATH)) as at:
+        mounts.move_mount(mount, at)
+    return sorted(os.listdir(place)) if folder else place.read_bytes()
 
 
 def edit(root: Path) -> None:
