@@ -36,7 +36,7 @@ from pier.containers.world import Container, ContainersConfig, Images, Networks,
 from pier.errors import PierError
 from pier.events import EventBus
 from pier.kernel.cgroups import Cgroup
-from pier.logs import Query, read
+from pier.logs import Follower, Query, Watcher, read
 from pier.model.container import (
     ContainerCreateRequest,
     ContainerCreateResponse,
@@ -88,6 +88,7 @@ class ContainerService:
         )
         self._execs = Execs(self._world)
         self._world.health = Probing(self._world, self._execs, lifecycle.HEALTH_ACTIONS)
+        self._watcher = Watcher()
         self._loaded: list[str] | None = None
 
     # the daemon's side
@@ -227,7 +228,8 @@ class ContainerService:
         kept = self._world.config.log_file(container.id, container.record.host_config.log_config)
         if kept is None:
             raise LogsUnreadable
-        return read(kept.path, query, driver=kept.driver, follow=follow, running=lambda: container.running)
+        follower = Follower(self._watcher, lambda: container.running, lambda: _end_of_run(container))
+        return read(kept.path, query, driver=kept.driver, follower=follower if follow else None)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         container = self._find(ref)
@@ -272,6 +274,11 @@ class ContainerService:
 
     def _find(self, ref: str) -> Container:
         return self._world.find(ref)
+
+
+def _end_of_run(container: Container) -> asyncio.Future[Any] | None:
+    """To be waited for; None where there is no run, or none that goes on."""
+    return None if container.exited is None or container.exited.done() else container.exited
 
 
 def _cgroup_files(config: ContainersConfig) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """Logs: what containers printed, read back."""
 
 from pier.logs.query import Query
-from pier.logs.reader import read, read_all
+from pier.logs.reader import Follower, read, read_all
+from pier.logs.watch import Watcher
 
-__all__ = ["Query", "read", "read_all"]
+__all__ = ["Follower", "Query", "Watcher", "read", "read_all"]

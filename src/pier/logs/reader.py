@@ -1,31 +1,35 @@
 """Read a log from its files: all of it or its tail, and on while it grows.
 
 The newest records are in `path`, older ones in `path.1`, `path.2`, … The tail is found by reading backwards, so its
-cost is that of the lines asked for; a follower looks for more at short intervals and notices rotation by the file's
-number. Files are read in threads, in large pieces.
+cost is that of the lines asked for; a follower looks for more when the kernel says that something has changed in the
+log's folder, and notices rotation by the file's number. Files are read in threads, in large pieces.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pier.logs import jsonfile, local
 from pier.logs.query import Past, Query
 from pier.logs.tail import Tail
+from pier.logs.watch import Change, Watcher
 
 CHUNK = 256 * 1024
+AT_HAND = 64 * 1024
+"""So much that has just been written is read on the event loop, if it is in memory."""
 BATCH_BYTES = 256 * 1024
 """Records are handed on in batches of about this size."""
 RECORD_MAX = 8 * 1024 * 1024
 """A longer one is not one of ours, and is passed over."""
-POLL_S = 0.005
-POLL_MAX_S = 0.1
-"""A follower looks this often while there is output, and ever more rarely up to the second while there is none."""
+LOOK_S = 0.2
+"""A follower looks at least this often, whatever it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,16 @@ def files_of(path: str) -> list[str]:
         older.append(f"{path}.{number}")
         number += 1
     return [*reversed(older), *([path] if os.path.exists(path) else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """What someone who follows a log must know of its container."""
+
+    watcher: Watcher
+    running: Callable[[], bool]
+    ended: Callable[[], asyncio.Future[Any] | None]
+    """Done at the end of the present run; None: there is none to wait for."""
 
 
 class Reader:
@@ -96,15 +110,36 @@ class Reader:
             records = self._records()
             if records is None:
                 break
-            try:
-                for record in records:
-                    piece = self._format.render(record, self._query, self._skip)
-                    self._skip = 0
-                    batch.append(piece)
-                    size += len(piece)
-            except Past:
-                self._past = True
+            batch.append(self._render(records))
+            size += len(batch[-1])
         return b"".join(batch)
+
+    def _render(self, records: list[bytes]) -> bytes:
+        batch: list[bytes] = []
+        with contextlib.suppress(Past):
+            for record in records:
+                batch.append(self._format.render(record, self._query, self._skip))
+                self._skip = 0
+            return b"".join(batch)
+        self._past = True
+        return b"".join(batch)
+
+    def read_at_hand(self) -> bytes | None:
+        """What has just been added to the newest file, rendered; it does not block. None where that is not all: it is
+        not in memory, it is much, it is in another file."""
+        if len(self._files) != 1:
+            return None
+        file = self._files[0]
+        buffer = bytearray(AT_HAND)
+        try:
+            size = os.preadv(file.fileno(), [buffer], file.tell(), os.RWF_NOWAIT)
+        except OSError:
+            return None
+        if not 0 < size < AT_HAND:
+            return None
+        file.seek(size, os.SEEK_CUR)
+        records, self._rest = self._format.split(self._rest + bytes(buffer[:size]))
+        return self._render(records)
 
     @property
     def past(self) -> bool:
@@ -187,31 +222,36 @@ def read_all(path: str, query: Query, driver: str = "json-file") -> Iterator[byt
 
 
 async def read(
-    path: str, query: Query, *, driver: str = "json-file", follow: bool, running: Callable[[], bool]
+    path: str, query: Query, *, driver: str = "json-file", follower: Follower | None = None
 ) -> AsyncIterator[bytes]:
-    """The log in batches; with `follow` until `running()` says that nobody writes any more and all has been read.
+    """The log in batches; with a follower until that says that nobody writes any more and all has been read.
 
     Also ends at `until`. Files are read in threads; a caller that stops iterating closes them by `aclose()`.
     """
-    reader = await asyncio.to_thread(Reader, path, query, driver)
-    delay_s = POLL_S
-    try:
+    with contextlib.ExitStack() as stack:
+        changed = stack.enter_context(follower.watcher.watch(os.path.dirname(path))) if follower else Change()
+        reader = await asyncio.to_thread(Reader, path, query, driver)
+        stack.callback(reader.close)
+        caught_up = False
         while not reader.past:
             # Asked before reading: what was written before the end is then read after it.
-            alive = follow and running()
-            data = await asyncio.to_thread(reader.read)
+            alive = follower is not None and follower.running()
+            changed.clear()
+            data = reader.read_at_hand() if caught_up and alive else None
+            caught_up = data is not None
+            if data is None:
+                data = await asyncio.to_thread(reader.read)
             if data:
-                delay_s = POLL_S
                 yield data
-            elif not alive or _is_over(query):
+                if not caught_up:
+                    continue
+            left_s = _left_s(query)
+            if follower is None or not alive or left_s <= 0:
                 return
-            else:
-                await asyncio.sleep(delay_s)
-                delay_s = min(delay_s * 1.5, POLL_MAX_S)
-    finally:
-        reader.close()
+            caught_up = True
+            await changed.wait(min(left_s, LOOK_S), follower.ended())
 
 
-def _is_over(query: Query) -> bool:
-    """Has `until` passed by the clock?"""
-    return bool(query.until_ns) and time.time_ns() > query.until_ns
+def _left_s(query: Query) -> float:
+    """Seconds until `until` has passed by the clock."""
+    return (query.until_ns - time.time_ns()) / 1e9 if query.until_ns else math.inf

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pier.logs import Query, read, read_all
+from pier.logs import Follower, Query, Watcher, read, read_all
 from pier.logs.jsonfile import render
 from pier.logs.jsonfile import tail as tail_of
 from pier.logs.query import frame
@@ -111,8 +111,7 @@ async def follow(path: str, running: list[bool], **query: object) -> str:
         async for piece in read(
             path,
             Query(raw=True, **query),  # type: ignore[arg-type]
-            follow=True,
-            running=lambda: running[0],
+            follower=Follower(Watcher(), lambda: running[0], lambda: None),
         )
     ]
     return b"".join(pieces).decode()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pier.logs import Query, read, read_all
+from pier.logs import Follower, Query, Watcher, read, read_all
 from pier.logs.query import frame
 from pier.logs.reader import files_of
 from pier.runtime import log_local
@@ -91,7 +91,8 @@ async def test_follow_reads_through_rotation(tmp_path: Path) -> None:
     log, running = open_log(path, 2000, 1000), [True]
 
     async def follow() -> bytes:
-        batches = read(str(path), Query(raw=True), driver="local", follow=True, running=lambda: running[0])
+        follower = Follower(Watcher(), lambda: running[0], lambda: None)
+        batches = read(str(path), Query(raw=True), driver="local", follower=follower)
         return b"".join([batch async for batch in batches])
 
     following = asyncio.create_task(follow())
