@@ -14,7 +14,7 @@ import msgspec
 
 from pier.distribution.credentials import ANONYMOUS, Challenge, Credentials, check_realm
 from pier.distribution.endpoints import Endpoint
-from pier.distribution.errors import LoginFailed, RequestRefused, describe_refusal
+from pier.distribution.errors import LoginFailed, NoBasicCredentials, RequestRefused, describe_refusal
 from pier.distribution.transport import Transport, read_bounded
 
 MAX_TOKEN_BYTES: Final = 1 << 20
@@ -71,7 +71,7 @@ class Authenticator:
             token = await self._bearer(endpoint, by_scheme["bearer"], credentials, scope, offline=offline)
         elif "basic" in by_scheme:
             if credentials.basic is None:
-                raise LoginFailed(detail="no basic auth credentials")
+                raise NoBasicCredentials
             token = _Token(credentials.basic, float("inf"))
         else:
             raise LoginFailed(detail="unauthorized: authentication required")

@@ -11,7 +11,9 @@ RegistryError             500   the root
 ├── BadHostsFile                a hosts.toml that cannot be used
 ├── TooManyRequests       429   the registry's rate limit
 ├── AccessDenied          404   T25: the registry wants other credentials (push: 403)
-├── ManifestUnknown       404   no such tag or digest there
+│   ├── Unauthorized      401   it does not take those it was given
+│   └── LoginRefused      401   there is no login with them (NoCredentials: there are none, 500)
+├── ManifestUnknown       404   no such tag or digest there (RepositoryUnknown: no such repository)
 ├── RealmRefused                attack 18: credentials would go where they must not
 ├── RedirectRefused             attack 18: a redirect to where nothing is to be fetched from
 ├── UploadRefused               attack 11: the registry found another digest in what was sent
@@ -101,7 +103,9 @@ class RequestRefused(RegistryError):
 
 
 class ServerFailed(RequestRefused):
-    """{what}: {detail}"""
+    """received unexpected HTTP status: {detail}"""
+
+    remedy = "{what} is in trouble; try again later"
 
 
 class TooLarge(RequestRefused):
@@ -114,8 +118,12 @@ class LoginFailed(RegistryError):
     status = 401
 
 
+class NoBasicCredentials(LoginFailed):
+    """no basic auth credentials"""
+
+
 class TooManyRequests(RegistryError):
-    """{what}: {detail}"""
+    """{detail}"""
 
     status = 429
     remedy = "{host} limits how much may be fetched; log in with `docker login {host}`, or wait"
@@ -129,21 +137,37 @@ class AccessDenied(RegistryError):
 
 
 class PushDenied(AccessDenied):
-    """push access denied for {name}, repository does not exist or may require authorization: {detail}"""
+    """{detail}"""
 
     status = 403
 
 
-class LoginRefused(AccessDenied):
-    """{method} "{url}": {detail}"""
+class Unauthorized(AccessDenied):
+    """{detail}"""
 
     status = 401
+
+
+class LoginRefused(AccessDenied):
+    """{request}{detail}"""
+
+    status = 401
+
+
+class NoCredentials(LoginRefused):
+    """{request}{detail}"""
+
+    status = 500  # a 401 makes Docker's client ask for a name and a password, wherever it runs
 
 
 class ManifestUnknown(RegistryError):
     """manifest for {name} not found: {detail}"""
 
     status = 404
+
+
+class RepositoryUnknown(ManifestUnknown):
+    """repository {name} not found: {detail}"""
 
 
 class BlobUnknown(RegistryError):

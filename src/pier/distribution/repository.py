@@ -22,6 +22,7 @@ from pier.distribution.errors import (
     ManifestUnknown,
     RegistryError,
     RequestRefused,
+    TooManyRequests,
     tame,
 )
 from pier.distribution.session import Request, Session
@@ -259,7 +260,7 @@ class Repository:
                 described = describe_head(response.headers)
             if described is not None:
                 return described
-        except (RequestRefused, ManifestUnknown):
+        except (RequestRefused, ManifestUnknown, TooManyRequests):
             pass  # a registry without HEAD, or one whose reason only GET tells
         data, media_type = await self._get_manifest(endpoint, self.reference.identifier)
         algorithm = self.reference.digest.algorithm if self.reference.digest else "sha256"

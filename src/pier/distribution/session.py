@@ -23,15 +23,20 @@ from pier.distribution.errors import (
     LoginFailed,
     LoginRefused,
     ManifestUnknown,
+    NoBasicCredentials,
+    NoCredentials,
     PlainHttpAnswer,
     PushDenied,
     RegistryError,
     RegistryUnreachable,
+    RepositoryUnknown,
     RequestRefused,
     ServerFailed,
     TooLarge,
     TooManyRequests,
+    Unauthorized,
     describe_refusal,
+    tame,
 )
 from pier.distribution.transport import Transport, host_of, read_bounded, shown
 from pier.oci import Reference
@@ -111,7 +116,9 @@ class Session:
             authorization = await self._authenticator.answer(endpoint, challenges, scope)
         except LoginFailed as error:
             said = self._denial(endpoint, error.message)
-            raise LoginRefused(method=request.method.capitalize(), url=shown(url), **said) from error
+            refused = NoCredentials if isinstance(error, NoBasicCredentials) else LoginRefused
+            asked = "" if self._pushes else f'{request.method.capitalize()} "{shown(url)}": '
+            raise refused(request=asked, **said) from error
         sent = with_header(request, authorization)
         async with self.transport.fetch(url, endpoint=endpoint, request=sent) as response:
             await self.check(response, endpoint, request.path)
@@ -125,9 +132,9 @@ class Session:
         code, detail = describe_refusal(response.status, response.reason or "", body)
         host, text = host_of(response.url), path if isinstance(path, str) else ""
         if response.status in (401, 403) or code in ("DENIED", "UNAUTHORIZED"):
-            default = "unauthorized: authentication required" if response.status == 401 else DENIED
-            denied = PushDenied if self._pushes else AccessDenied
-            raise denied(**self._denial(endpoint, detail if code else default))
+            raise self._denied(endpoint, response, code, detail)
+        if response.status == 404 and (code == "NAME_UNKNOWN" or text.startswith("tags/")):
+            raise RepositoryUnknown(name=self.reference.familiar_name, detail=detail)
         if response.status == 404 and text.startswith("manifests/"):
             raise ManifestUnknown(name=self.reference.familiar, detail=detail)
         if response.status == 404 and text.startswith("blobs/sha"):
@@ -138,7 +145,20 @@ class Session:
             raise TooManyRequests(what=host, detail=detail, host=host)
         if response.status == 413:
             raise TooLarge(what=host, detail=detail)
-        raise (ServerFailed if response.status >= 500 else RequestRefused)(what=host, detail=detail)
+        if response.status >= 500:
+            said = f": {detail}" if code else ""
+            raise ServerFailed(what=host, detail=f"{response.status} {tame(response.reason or '')}{said}")
+        raise RequestRefused(what=host, detail=detail)
+
+    def _denied(self, endpoint: Endpoint, response: aiohttp.ClientResponse, code: str, detail: str) -> AccessDenied:
+        """A refusal for who asked: a token that is good but not for this is a denial (RFC 6750, section 3.1)."""
+        challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
+        errors = {challenge.parameters.get("error") for challenge in challenges if challenge.scheme == "bearer"}
+        if response.status == 401 and "insufficient_scope" not in errors:
+            said = detail if code else "unauthorized: authentication required"
+            return Unauthorized(**self._denial(endpoint, said))
+        denied = PushDenied if self._pushes else AccessDenied
+        return denied(**self._denial(endpoint, detail if code == "DENIED" else DENIED))
 
     def _denial(self, endpoint: Endpoint, detail: str) -> dict[str, str]:
         """What T25 tells: registry, user and scope."""

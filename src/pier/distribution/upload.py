@@ -26,6 +26,7 @@ from pier.distribution.errors import (
     RequestRefused,
     ServerFailed,
     TooLarge,
+    Unauthorized,
     UploadRefused,
 )
 from pier.distribution.session import Request, Session
@@ -113,7 +114,7 @@ async def _exists(session: Session, endpoint: Endpoint, descriptor: Descriptor) 
     try:
         async with session.ask(endpoint, Request("HEAD", f"blobs/{descriptor.digest}", {})) as response:
             length = response.headers.get("Content-Length", "")
-    except (BlobUnknown, PushDenied, RequestRefused) as error:
+    except (BlobUnknown, PushDenied, RequestRefused, Unauthorized) as error:
         if isinstance(error, ServerFailed):
             raise
         return False  # whoever may write and not read is told so by what follows
@@ -147,7 +148,7 @@ class _Transfer:
             try:
                 if await self._open(str(path), scope):
                     return repository
-            except (RequestRefused, PushDenied) as error:
+            except (PushDenied, RequestRefused, Unauthorized) as error:
                 if isinstance(error, ServerFailed):
                     raise
             if self.location is not None:

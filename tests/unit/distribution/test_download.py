@@ -123,7 +123,7 @@ async def test_errors_of_the_server_are_tried_again_and_then_told(content: Conte
         assert len(log.delays) == 3
         other = describe(registry, b"other")
         registry.blob_hook[other.digest] = failing(500, times=99)
-        with pytest.raises(ServerFailed, match="unexpected status code 500"):
+        with pytest.raises(ServerFailed, match="received unexpected HTTP status: 500"):
             await fetch(registry, content, other)
         registry.blob_hook[other.digest] = failing(400, times=99)
         asked = len(registry.seen)

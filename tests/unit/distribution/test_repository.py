@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from fixtures.registry import TLS, FakeRegistry, Pushed, failing, redirect, tar
+from fixtures.registry import TLS, FakeRegistry, Pushed, failing, redirect, refusal, tar
 from pier.distribution import Backoff, Credentials, ProxyConfig, Registries, RegistryConfig, Repository
 from pier.distribution import endpoints as endpoints_module
 from pier.distribution.errors import (
@@ -22,6 +22,7 @@ from pier.distribution.errors import (
     PlainHttpAnswer,
     RealmRefused,
     RedirectRefused,
+    RegistryError,
     RegistryUnreachable,
     TooManyRequests,
 )
@@ -198,14 +199,13 @@ async def test_a_token_that_has_expired_is_renewed(registry: FakeRegistry) -> No
 
 
 REFUSED = 'Head "http://{host}/v2/app/manifests/1": '
-DENIED = "pull access denied for {host}/app, repository does not exist or may require 'docker login': "
 
 
 @pytest.mark.parametrize(
     ("login", "credentials", "who", "message", "status"),
     [
-        ("basic", Credentials(), "nobody (not logged in)", REFUSED + "no basic auth credentials", 401),
-        ("basic", Credentials("bob", "guess"), "user bob", DENIED + "unauthorized: authentication required", 404),
+        ("basic", Credentials(), "nobody (not logged in)", REFUSED + "no basic auth credentials", 500),
+        ("basic", Credentials("bob", "guess"), "user bob", "unauthorized: authentication required", 401),
         (
             "bearer",
             Credentials(),
@@ -235,6 +235,35 @@ async def test_trap_25_unauthorized_names_registry_user_and_scope(
     assert f"docker login {registry.host}" in caught.value.wire
     assert "guess" not in caught.value.wire
     assert caught.value.status == status
+
+
+INSUFFICIENT = 'Bearer realm="https://x/token",error="insufficient_scope"'
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "headers", "message"),
+    [
+        (403, "DENIED", {}, "pull access denied for {name}, repository does not exist or may require"),
+        (401, "UNAUTHORIZED", {"WWW-Authenticate": INSUFFICIENT}, "pull access denied for {name}, repository"),
+        (401, "UNAUTHORIZED", {}, "unauthorized: "),
+        (404, "NAME_UNKNOWN", {}, "repository {name} not found: name unknown: x"),
+        (404, "MANIFEST_UNKNOWN", {}, "manifest for {name}:1 not found: manifest unknown: x"),
+        (429, "TOOMANYREQUESTS", {}, "toomanyrequests: x"),
+        (503, "", {}, "received unexpected HTTP status: 503 Service Unavailable"),
+    ],
+)
+async def test_refusals_in_docker_s_words(
+    registry: FakeRegistry, status: int, code: str, headers: dict[str, str], message: str
+) -> None:
+    async def refuse(request: web.Request, data: bytes) -> web.StreamResponse:
+        return refusal(status, code, "x", headers)
+
+    registry.login, registry.anonymous, registry.manifest_hook = "bearer", True, refuse
+    image(registry)
+    async with client(f"{registry.host}/app:1") as repository:
+        with pytest.raises(RegistryError) as caught:
+            await repository.resolve()
+    assert caught.value.message.startswith(message.format(name=f"{registry.host}/app"))
 
 
 async def test_rate_limit(registry: FakeRegistry) -> None:

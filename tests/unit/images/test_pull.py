@@ -490,7 +490,7 @@ async def test_server_errors_at_a_layer_end_the_pull_with_one_sentence(
 ) -> None:
     pushed = registry.add_image("app", "1", [BASE, TOP], platform=HOST)
     registry.blob_hook = dict.fromkeys(pushed.layers, failing(500, times=99))
-    with pytest.raises(PierError, match="unexpected status code 500"):
+    with pytest.raises(PierError, match="received unexpected HTTP status: 500"):
         await machine.pull(f"{registry.host}/app:1")
 
 
