@@ -157,8 +157,7 @@ class Extractor:
             self._whiteout(entry, parents, base)
             return
         dir_fd = self._parent(entry, parents)
-        hides_lower = self._make_room(entry, dir_fd, base)
-        self._create(entry, dir_fd, base)
+        hides_lower = self._place(entry, dir_fd, base)
         if entry.type == DIRECTORY:
             self._dir_times[tuple(parts)] = entry.mtime_ns
             if hides_lower:
@@ -205,20 +204,23 @@ class Extractor:
             os.close(fd)
         self._open_dirs.clear()
 
-    def _make_room(self, entry: Entry, dir_fd: int, base: bytes) -> bool:
-        """Remove what stands where the entry goes, unless both are directories; True where that was a whiteout."""
+    def _place(self, entry: Entry, dir_fd: int, base: bytes) -> bool:
+        """Make the entry in place of what stands there, unless both are directories; True where that was a whiteout."""
         try:
+            self._create(entry, dir_fd, base)
+            return False
+        except FileExistsError:
             there = os.stat(base, dir_fd=dir_fd, follow_symlinks=False)
-        except FileNotFoundError:
+        if not stat.S_ISDIR(there.st_mode):
+            os.unlink(base, dir_fd=dir_fd)
+        elif entry.type == DIRECTORY:
+            self._set_directory(entry, dir_fd, base)
             return False
-        if stat.S_ISDIR(there.st_mode):
-            if entry.type != DIRECTORY:
-                self._close_dirs_but(dir_fd)
-                remove_tree(dir_fd, base)
-            return False
-        os.unlink(base, dir_fd=dir_fd)
         # A link may have led to a directory whose descriptor is kept under the link's name.
         self._close_dirs_but(dir_fd)
+        if stat.S_ISDIR(there.st_mode):
+            remove_tree(dir_fd, base)
+        self._create(entry, dir_fd, base)
         return self._is_whiteout(there)
 
     def _close_dirs_but(self, dir_fd: int) -> None:
@@ -236,25 +238,21 @@ class Extractor:
         self._dir_times[()] = entry.mtime_ns
 
     def _create(self, entry: Entry, dir_fd: int, base: bytes) -> None:
+        """Raises FileExistsError, having changed nothing, where something stands there."""
         match entry.type:
             case kind if kind == REGULAR:
                 self._regular(entry, dir_fd, base)
             case kind if kind == DIRECTORY:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(base, 0o700, dir_fd=dir_fd)
-                fd = os.open(base, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
-                try:
-                    self._set_attributes(entry, fd)
-                finally:
-                    os.close(fd)
+                os.mkdir(base, 0o700, dir_fd=dir_fd)
+                self._set_directory(entry, dir_fd, base)
             case kind if kind == HARD_LINK:
                 self._hard_link(entry, dir_fd, base)
             case kind if kind == SYMLINK:
-                self._count(entry, len(entry.linkname))
                 try:
                     os.symlink(entry.linkname, base, dir_fd=dir_fd)
                 except FileNotFoundError:  # symlink(2) of an empty target
                     raise HostileEntry(name=entry.shown, reason="a symbolic link to nothing") from None
+                self._count(entry, len(entry.linkname))
                 self._set_attributes_by_name(entry, dir_fd, base)
             case _:
                 os.mknod(
@@ -263,10 +261,10 @@ class Extractor:
                 self._set_attributes_by_name(entry, dir_fd, base)
 
     def _regular(self, entry: Entry, dir_fd: int, base: bytes) -> None:
-        self._count(entry, entry.size if entry.sparse is None else entry.sparse.size)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(base, flags, 0o600, dir_fd=dir_fd)
         try:
+            self._count(entry, entry.size if entry.sparse is None else entry.sparse.size)
             if entry.sparse is None:
                 while data := self._archive.read(CHUNK):
                     _write_all(fd, data)
@@ -339,6 +337,13 @@ class Extractor:
         for key, value in entry.xattrs.items():
             if not key.startswith(REFUSED_XATTRS):
                 _set_xattr(fd, key, value)
+
+    def _set_directory(self, entry: Entry, dir_fd: int, base: bytes) -> None:
+        fd = os.open(base, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
+        try:
+            self._set_attributes(entry, fd)
+        finally:
+            os.close(fd)
 
     def _set_attributes_by_name(self, entry: Entry, dir_fd: int, base: bytes) -> None:
         """The same for what cannot be opened: links, devices, fifos; nothing is followed."""
