@@ -22,6 +22,8 @@ from pier.engine.runtimes import RuntimeEntry
 from pier.engine.values import BadValue, size_bytes
 from pier.errors import PierError
 from pier.model.host_config import Ulimit
+from pier.storage.layer import DEFAULT_LAYER_BYTES
+from pier.storage.tar import DEFAULT_ENTRIES
 
 DEFAULT_FILE = "/etc/pier/daemon.json"
 DATA_ROOT = "/var/lib/pier"
@@ -29,6 +31,8 @@ EXEC_ROOT = "/run/pier"
 MAX_FILE_BYTES = 1 << 20
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 NO_TCP_YET = "Pier listens on unix sockets only for now; ssh or a TLS proxy can carry one to another machine"
+SIZE_KEYS = ("default-shm-size", "max-layer-size")
+"""Numbers of bytes that may be written with a unit."""
 PROXY_KEYS = ("http-proxy", "https-proxy", "no-proxy")
 GIVEN_TWICE = frozenset({"features", "builder", "runtimes"})
 """Docker merges these instead of refusing."""
@@ -90,6 +94,8 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     layer_blobs: Annotated[
         str, Flag('Keep the blobs of unpacked layers, or drop those that can be rebuilt ("keep" | "rebuild")')
     ] = "keep"
+    max_layer_size: Annotated[int, Flag("Bytes that a layer may have, compressed or unpacked")] = DEFAULT_LAYER_BYTES
+    max_layer_files: Annotated[int, Flag("Files and directories that a layer may have")] = DEFAULT_ENTRIES
     storage_opts: Annotated[list[str], Flag("Storage driver options", name="storage-opt")] = []
     registry_mirrors: Annotated[list[str], Flag("Preferred Docker registry mirror", name="registry-mirror")] = []
     insecure_registries: Annotated[
@@ -244,8 +250,9 @@ def build(values: dict[str, Any], path: str) -> DaemonConfig:
     wanted = {key: value for key, value in values.items() if key in keys().values() and value is not None}
     wanted["proxies"] = {key: values[key] for key in PROXY_KEYS if key in values}
     try:
-        if isinstance(wanted.get("default-shm-size"), str):
-            wanted["default-shm-size"] = size_bytes(wanted["default-shm-size"])
+        for key in SIZE_KEYS:
+            if isinstance(wanted.get(key), str):
+                wanted[key] = size_bytes(wanted[key])
         config = msgspec.convert(wanted, DaemonConfig)
     except (msgspec.ValidationError, BadValue) as error:
         raise BadConfigFile(path=path, reason=f"invalid JSON: {error}") from error
@@ -261,6 +268,8 @@ def find_problem(config: DaemonConfig) -> str:
     wrong = (
         (config.log_level not in LOG_LEVELS, f"invalid logging level: {config.log_level}"),
         (config.layer_blobs not in ("keep", "rebuild"), f"invalid layer-blobs: {config.layer_blobs}: keep or rebuild"),
+        (config.max_layer_size <= 0, f"invalid max-layer-size: {config.max_layer_size}"),
+        (config.max_layer_files <= 0, f"invalid max-layer-files: {config.max_layer_files}"),
         (config.mtu < 0, f"invalid default MTU: {config.mtu}"),
         (
             config.max_concurrent_downloads < 0,

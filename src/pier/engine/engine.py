@@ -39,6 +39,8 @@ from pier.runtime.client import Runtime
 from pier.state import Database
 from pier.storage import ContentStore, Setup, Snapshotter, choose_driver
 from pier.storage.ids import IdMap
+from pier.storage.layer import LayerLimits
+from pier.storage.tar import TarLimits
 
 log = logging.getLogger("pier.engine")
 
@@ -103,8 +105,10 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     events = EventBus()
     stack.callback(events.close)
 
-    content = await asyncio.to_thread(ContentStore, os.path.join(config.data_root, "content"))
-    setup = Setup(leases=content.leases, options=tuple(config.storage_opts))
+    folder = os.path.join(config.data_root, "content")
+    content = await asyncio.to_thread(partial(ContentStore, folder, max_blob_bytes=config.max_layer_size))
+    limits = LayerLimits(config.max_layer_size, TarLimits(entries=config.max_layer_files))
+    setup = Setup(limits=limits, leases=content.leases, options=tuple(config.storage_opts))
     choose = partial(choose_driver, config.data_root, config.storage_driver, setup=setup)
     snapshots = await asyncio.to_thread(choose)
     stack.callback(snapshots.close)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from pier.engine.config import DEFAULT_FILE, PROXY_KEYS, DaemonConfig, Flag, Loaded, keys, load
+from pier.engine.config import DEFAULT_FILE, PROXY_KEYS, SIZE_KEYS, DaemonConfig, Flag, Loaded, keys, load
 from pier.engine.options import INERT, Shape
 from pier.engine.runtimes import parse_runtimes
 from pier.engine.values import parse_pool, parse_ulimit
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
             case "bool":
                 made.add_argument(*names, nargs="?", const=True, type=_boolean, **common)
             case "int":
-                made.add_argument(*names, type=str if spec.key == "default-shm-size" else int, **common)
+                made.add_argument(*names, type=str if spec.key in SIZE_KEYS else int, **common)
             case "str":
                 made.add_argument(*names, **common)
             case "list" | "map":

@@ -5,6 +5,9 @@ The layer is kept as the plain archive it is, bit for bit, so blob and diff_id a
 
 from __future__ import annotations
 
+import sys
+from typing import Final
+
 from pier import __version__
 from pier.images.admit import admit
 from pier.images.archive import IMAGE_NAMES, ROOT_FS_NAMES, ImageArchive
@@ -16,7 +19,10 @@ from pier.oci.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from pier.storage import ContentStore, Snapshotter, Writer
 from pier.storage.compression import decompressed
 from pier.storage.stream import ReadAhead, Reader
-from pier.storage.tar import TarReader
+from pier.storage.tar import TarLimits, TarReader
+
+UNBOUNDED: Final = TarLimits(entries=sys.maxsize)
+"""The daemon's bound is the unpacking's to keep."""
 
 
 class _Tee:
@@ -68,7 +74,7 @@ def store_layer(stream: Reader, store: ContentStore) -> Descriptor:
     with store.ingest() as writer:
         _, plain = decompressed(stream)
         with ReadAhead(_Tee(plain, writer)) as ahead:
-            for entry in TarReader(ahead):
+            for entry in TarReader(ahead, UNBOUNDED):
                 first = next((part for part in entry.name.split(b"/") if part not in (b"", b".")), b"")
                 if first in IMAGE_NAMES or first in ROOT_FS_NAMES:
                     top_names.add(first)

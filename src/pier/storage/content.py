@@ -27,8 +27,9 @@ from pier.oci import Descriptor, Digest, Index, encode
 from pier.oci.digest import hasher
 from pier.oci.manifest import OCI_INDEX
 from pier.storage.durable import fsync_dir, write_file
-from pier.storage.errors import ContentMismatch, ContentNotFound
+from pier.storage.errors import ContentMismatch, ContentNotFound, LayerTooLarge
 from pier.storage.faults import point
+from pier.storage.layer import DEFAULT_LAYER_BYTES
 from pier.storage.leases import Leases
 from pier.storage.rebuild import Recipes
 
@@ -125,9 +126,13 @@ class Writer:
         self.offset = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Append; raises ContentMismatch as soon as there are more bytes than there should be."""
+        """Append; raises ContentMismatch as soon as there are more bytes than there should be, LayerTooLarge."""
         if self._expected_size is not None and self.offset + len(data) > self._expected_size:
             self._fail(f"more than the {self._expected_size} bytes it should have")
+        if self.offset + len(data) > self._store.max_blob_bytes:
+            self._keep = False
+            reason = f"a blob of more than {self._store.max_blob_bytes} bytes"
+            raise LayerTooLarge(reason=reason, key="max-layer-size")
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
@@ -171,8 +176,10 @@ class Writer:
 class ContentStore:
     """Blobs by digest, and the names that point at them."""
 
-    def __init__(self, root: str, *, leases: Leases | None = None) -> None:
+    def __init__(self, root: str, *, leases: Leases | None = None, max_blob_bytes: int = DEFAULT_LAYER_BYTES) -> None:
         self.root = root
+        self.max_blob_bytes = max_blob_bytes
+        """What a blob may have, whoever sends it; most are bounded further by what names them."""
         self.leases = leases or Leases()
         """Shared with the snapshot driver: one lease keeps blobs and layers."""
         self._lock = threading.RLock()

@@ -93,8 +93,7 @@ class _CopyIn(Extractor):
         *parents, base = parts
         dir_fd = self._parent(entry, parents)
         self._check_kind(entry, dir_fd, base)
-        self._make_room(entry, dir_fd, base)
-        self._create(entry, dir_fd, base)
+        self._put(entry, dir_fd, base)
         if entry.type == DIRECTORY:
             self._dir_times[tuple(parts)] = entry.mtime_ns
 

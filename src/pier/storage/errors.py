@@ -3,7 +3,8 @@
 BadArchive            400   an archive or a compressed stream that is not what it claims to be
 ├── TruncatedArchive        it ends in the middle
 ├── HostileEntry            an entry that reaches where it must not
-└── TooLarge                a limit is passed: bytes, entries, header sizes
+└── TooLarge                a limit is passed: header sizes, documents
+    └── LayerTooLarge       one that the daemon's configuration sets: bytes and files of a layer
 ContentMismatch       400   bytes that are not what their digest or size says
 ContentNotFound       404   a blob the store does not have
 DriverUnavailable     503   T1: a snapshot driver that cannot be used here
@@ -34,6 +35,12 @@ class TooLarge(BadArchive):
     """archive too large: {reason}"""
 
     remedy = "the limit guards against decompression bombs"
+
+
+class LayerTooLarge(TooLarge):
+    """archive too large: {reason}"""
+
+    remedy = "the limit guards against decompression bombs; it is `{key}` in daemon.json"
 
 
 class ContentMismatch(InvalidParameter):

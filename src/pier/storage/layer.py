@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pier.kernel.paths import closing, mkdir_in_root, open_in_root
-from pier.storage.errors import HostileEntry, TooLarge
+from pier.storage.errors import HostileEntry, LayerTooLarge
 from pier.storage.faults import point
 from pier.storage.stream import CHUNK, Reader
 from pier.storage.tar import TarLimits, TarReader
@@ -63,11 +63,14 @@ class Whiteouts(enum.Enum):
     """What it hides is removed: the tree is all layers up to this one, and holds those below at the start."""
 
 
+DEFAULT_LAYER_BYTES: Final = 256 << 30
+
+
 @dataclass(frozen=True, slots=True)
 class LayerLimits:
     """Bounds of one layer (attack 12)."""
 
-    content_bytes: int = 256 << 30
+    content_bytes: int = DEFAULT_LAYER_BYTES
     """All files together, unpacked."""
     tar: TarLimits = field(default_factory=TarLimits)
 
@@ -157,7 +160,7 @@ class Extractor:
             self._whiteout(entry, parents, base)
             return
         dir_fd = self._parent(entry, parents)
-        hides_lower = self._place(entry, dir_fd, base)
+        hides_lower = self._put(entry, dir_fd, base)
         if entry.type == DIRECTORY:
             self._dir_times[tuple(parts)] = entry.mtime_ns
             if hides_lower:
@@ -204,7 +207,7 @@ class Extractor:
             os.close(fd)
         self._open_dirs.clear()
 
-    def _place(self, entry: Entry, dir_fd: int, base: bytes) -> bool:
+    def _put(self, entry: Entry, dir_fd: int, base: bytes) -> bool:
         """Make the entry in place of what stands there, unless both are directories; True where that was a whiteout."""
         try:
             self._create(entry, dir_fd, base)
@@ -358,7 +361,8 @@ class Extractor:
     def _count(self, entry: Entry, size: int) -> None:
         self.size_bytes += size
         if self.size_bytes > self._limits.content_bytes:
-            raise TooLarge(reason=f"more than {self._limits.content_bytes} bytes unpacked, at {entry.shown}")
+            reason = f"more than {self._limits.content_bytes} bytes unpacked, at {entry.shown}"
+            raise LayerTooLarge(reason=reason, key="max-layer-size")
 
 
 class _Applier(Extractor):

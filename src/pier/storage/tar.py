@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pier.storage.errors import BadArchive, TooLarge, TruncatedArchive
+from pier.storage.errors import BadArchive, LayerTooLarge, TooLarge, TruncatedArchive
 from pier.storage.stream import CHUNK, Reader, read_exactly
 from pier.storage.tar_header import (
     BLOCK,
@@ -41,11 +41,14 @@ __all__ = ["Entry", "TarLimits", "TarReader"]
 METADATA: Final = frozenset({PAX_GLOBAL, PAX_LOCAL, GNU_LONG_NAME, GNU_LONG_LINK})
 
 
+DEFAULT_ENTRIES: Final = 4_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class TarLimits:
     """Bounds of one archive (attack 12)."""
 
-    entries: int = 4_000_000
+    entries: int = DEFAULT_ENTRIES
     header_bytes: int = 1 << 20
     """One PAX or GNU extension header, and all that are in force for one entry."""
 
@@ -70,7 +73,7 @@ class TarReader:
         while (entry := self._next()) is not None:
             self.entries += 1
             if self.entries > self._limits.entries:
-                raise TooLarge(reason=f"more than {self._limits.entries} entries")
+                raise LayerTooLarge(reason=f"more than {self._limits.entries} entries", key="max-layer-files")
             yield entry
 
     def read(self, size: int = -1, /) -> bytes:

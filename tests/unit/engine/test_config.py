@@ -75,12 +75,13 @@ def test_the_file_and_the_flags_make_one_configuration(path: Path) -> None:
 
 def test_flags_in_the_shape_of_the_file(path: Path) -> None:
     argv = ["--default-ulimit", "nofile=10:20", "--log-opt", "max-size=1m", "--default-shm-size", "1g"]
+    argv += ["--max-layer-size", "20g", "--max-layer-files", "1000"]
     config = configure(
         path, {}, *argv, "--default-address-pool", "base=10.9.0.0/16,size=24", "--http-proxy", "http://p"
     )
     assert (config.default_ulimits["nofile"].soft, config.default_ulimits["nofile"].hard) == (10, 20)
     assert config.log_opts == {"max-size": "1m"}
-    assert config.default_shm_size == 1 << 30
+    assert (config.default_shm_size, config.max_layer_size, config.max_layer_files) == (1 << 30, 20 << 30, 1000)
     assert config.default_address_pools[0].base == "10.9.0.0/16"
     assert config.proxies.http_proxy == "http://p"
 
@@ -108,6 +109,9 @@ def test_flags_in_the_shape_of_the_file(path: Path) -> None:
         ({"dns": ["x"]}, [], "invalid IP address: x"),
         ({"bip": "172.17.0.1"}, [], "invalid CIDR address: 172.17.0.1"),
         ({"default-shm-size": "lots"}, [], "invalid size: 'lots'"),
+        ({"max-layer-size": 0}, [], "invalid max-layer-size: 0"),
+        ({"max-layer-files": -1}, [], "invalid max-layer-files: -1"),
+        ({"layer-blobs": "drop"}, [], "invalid layer-blobs: drop: keep or rebuild"),
         (
             {"hosts": ["x://"]},
             [],

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import random
+import struct
 
 import pytest
 import zstandard
@@ -51,6 +52,22 @@ def test_every_kind(kind: str, source: type[io.BytesIO | Dribble]) -> None:
 def test_several_members_are_one_stream(kind: str) -> None:
     one = WRITERS[kind](b"one")
     assert whole(decompressed(io.BytesIO(one + WRITERS[kind](b"two")))[1]) == b"onetwo"
+
+
+def test_chunked_forms_are_read_as_what_they_are_compressed_with() -> None:
+    """estargz: a member a chunk, then a footer, an empty member whose header says where the table of contents is."""
+    chunks = [PLAIN[start : start + 100_000] for start in range(0, 400_000, 100_000)]
+    extra = b"SG" + struct.pack("<H", 22) + b"%016xSTARGZ" % 123456
+    footer = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + struct.pack("<H", len(extra)) + extra
+    footer += b"\x01\0\0\xff\xff" + bytes(8)
+    assert len(footer) == 51
+    data = b"".join(gzip.compress(chunk) for chunk in chunks) + footer
+    assert whole(decompressed(io.BytesIO(data))[1]) == PLAIN[:400_000]
+    # zstd:chunked: a frame a chunk, tables in skippable frames before, between and behind
+    skippable = struct.pack("<II", 0x184D2A50, 30) + bytes(30)
+    frames = b"".join(skippable + zstandard.compress(chunk) for chunk in chunks) + 2 * skippable
+    found, stream = decompressed(io.BytesIO(frames))
+    assert (found, whole(stream)) == ("zstd", PLAIN[:400_000])
 
 
 @pytest.mark.parametrize("kind", ["gzip", "bzip2", "xz"])

@@ -16,7 +16,7 @@ from pier.oci import Descriptor, Digest
 from pier.oci.digest import InvalidDigest
 from pier.oci.manifest import OCI_MANIFEST
 from pier.storage.content import ContentStore
-from pier.storage.errors import ContentMismatch, ContentNotFound
+from pier.storage.errors import ContentMismatch, ContentNotFound, LayerTooLarge
 
 HELLO = Digest.of(b"hello")
 
@@ -272,3 +272,14 @@ def test_attack_23_nobody_else_can_look_in(store: ContentStore) -> None:
     store.put(b"hello", "text/plain")
     for path in (store.root, f"{store.root}/blobs", f"{store.root}/blobs/sha256", f"{store.root}/ingest"):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+
+
+def test_attack_12_a_blob_has_a_bound_whoever_sends_it(tmp_path: Path) -> None:
+    store = ContentStore(str(tmp_path / "content"), max_blob_bytes=1000)
+    assert store.put(bytes(1000), "x").size == 1000
+    with store.ingest() as writer:
+        writer.write(bytes(1000))
+        with pytest.raises(LayerTooLarge, match="more than 1000 bytes") as caught:
+            writer.write(b"x")
+    assert "`max-layer-size` in daemon.json" in str(caught.value)
+    assert os.listdir(tmp_path / "content/ingest") == []
