@@ -8,8 +8,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +228,26 @@ def udp_frame(target_mac: str, source: str, target: str, port: int, payload: byt
     return ethernet + header + struct.pack("!HHHH", 4000, port, length, 0) + payload
 
 
+def first_heard(receiver: socket.socket, wire: socket.socket, *frames: bytes) -> bytes:
+    """What comes first of frames sent one after the other on one path, again while a bridge's new port forwards none."""
+    receiver.settimeout(SILENCE_S)
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        for frame in frames:
+            wire.send(frame)
+        with contextlib.suppress(TimeoutError):
+            return receiver.recv(100)
+    raise TimeoutError("nothing was heard")
+
+
+def waiting(receiver: socket.socket) -> Iterator[bytes]:
+    """What has come and was not read."""
+    receiver.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield receiver.recv(100)
+
+
 def test_attack_21_a_port_on_127_0_0_1_cannot_be_reached_by_a_neighbours_frame(
     site: Site, daemon: Daemon, servers: list[socket.socket]
 ) -> None:
@@ -237,13 +259,11 @@ def test_attack_21_a_port_on_127_0_0_1_cannot_be_reached_by_a_neighbours_frame(
     receiver.settimeout(WAIT_S)
     with site.lan.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as wire:
         wire.bind(("eth0", 0))
-        wire.send(udp_frame("02:42:c0:00:02:01", LAN, "127.0.0.1", 5353, b"hostile"))
-        wire.send(udp_frame("02:42:c0:00:02:01", LAN, HOST, 5354, b"honest"))
-    assert receiver.recv(100) == b"honest"  # sent second, on the same path, and it came first
+        hostile = udp_frame("02:42:c0:00:02:01", LAN, "127.0.0.1", 5353, b"hostile")
+        honest = udp_frame("02:42:c0:00:02:01", LAN, HOST, 5354, b"honest")
+        assert first_heard(receiver, wire, hostile, honest) == b"honest"
     assert site.host.ask("udp", "127.0.0.1", 9, SILENCE_S) is None
-    receiver.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        receiver.recv(100)
+    assert set(waiting(receiver)) <= {b"honest"}
 
 
 def test_attack_21_a_container_cannot_reach_the_hosts_loopback(
@@ -257,9 +277,9 @@ def test_attack_21_a_container_cannot_reach_the_hosts_loopback(
     receiver.settimeout(WAIT_S)
     with site.one.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as wire:
         wire.bind(("eth0", 0))
-        wire.send(udp_frame("02:42:ac:11:00:01", "172.17.0.2", "127.0.0.1", 5000, b"hostile"))
-        wire.send(udp_frame("02:42:ac:11:00:01", "172.17.0.2", "172.17.0.1", 5000, b"honest"))
-    assert receiver.recv(100) == b"honest"
+        hostile = udp_frame("02:42:ac:11:00:01", "172.17.0.2", "127.0.0.1", 5000, b"hostile")
+        honest = udp_frame("02:42:ac:11:00:01", "172.17.0.2", "172.17.0.1", 5000, b"honest")
+        assert first_heard(receiver, wire, hostile, honest) == b"honest"
 
 
 def test_attack_21_no_ipv6_where_none_was_asked_for(site: Site, daemon: Daemon) -> None:
