@@ -229,7 +229,7 @@ def udp_frame(target_mac: str, source: str, target: str, port: int, payload: byt
 
 
 def first_heard(receiver: socket.socket, wire: socket.socket, *frames: bytes) -> bytes:
-    """What comes first of frames sent one after the other on one path, again while a bridge's new port forwards none."""
+    """The first to come of frames sent in this order; sent again, since a bridge's new port forwards none at first."""
     receiver.settimeout(SILENCE_S)
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
