@@ -26,7 +26,6 @@ from pier.runtime import packed
 from pier.runtime.command_flags import VERBS
 
 SOURCE = str(Path(pier.__file__).resolve().parents[1])
-HEAD = ("pier", "pier.runtime", "pier.runtime.stand_ins", "pier.runtime.entry")
 COMMAND = "pier.runtime.command"
 LATER = ("pier.runtime.filter_cache",)
 """Modules that a verb imports only where it needs them."""
@@ -34,11 +33,14 @@ LATER = ("pier.runtime.filter_cache",)
 PROBE = """
 import sys
 sys.path.insert(0, {source!r})
-from pier.runtime import stand_ins, entry
+from pier.runtime import entry, stand_ins
 stand_ins.install(late=True)
 {imports}
+"""
+REPORT = """
+import sys
 specs = [vars(module).get("__spec__") for module in sys.modules.values()]
-sys.stdout.write(repr({{spec.name: (spec.origin, spec.submodule_search_locations) for spec in specs if spec}}))
+sys.stdout.write(repr({spec.name: (spec.origin, spec.submodule_search_locations) for spec in specs if spec}))
 """
 
 
@@ -54,8 +56,11 @@ class Module(NamedTuple):
 
 def loaded_by(*roots: str) -> list[Module]:
     """What a command that imports `roots` loads, in the order in which it has run."""
-    text = PROBE.format(source=SOURCE, imports="\n".join(f"import {root}" for root in roots))
-    argv = [sys.executable, "-IS", "-X", "importtime", "-c", text]
+    return loaded_in(PROBE.format(source=SOURCE, imports="\n".join(f"import {root}" for root in roots)))
+
+
+def loaded_in(text: str) -> list[Module]:
+    argv = [sys.executable, "-IS", "-X", "importtime", "-c", text + REPORT]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     specs: dict[str, tuple[str, list[str] | None]] = ast.literal_eval(done.stdout)
     order = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
@@ -118,14 +123,14 @@ def bundle(modules: list[Module]) -> tuple[list[packed.Stamp], list[packed.Membe
 
 def content(path: str) -> bytes:
     """The whole file, which will lie at `path`."""
-    base = loaded_by()
-    head = [module for module in base if module.name in HEAD]
+    bare = loaded_in("")
+    head = without(loaded_by(), bare)
     command = loaded_by(COMMAND)
-    parts = {COMMAND: bundle(without(command, head))}
+    parts = {COMMAND: bundle(without(command, [*bare, *head]))}
     for root in sorted({f"pier.runtime.{verb.module}" for verb in VERBS.values()}):
-        parts[root] = bundle(without(loaded_by(COMMAND, root), command))
+        parts[root] = bundle(without(loaded_by(COMMAND, root), [*bare, *command]))
     for root in LATER:
-        parts[root] = bundle(without(loaded_by(COMMAND, root), command))
+        parts[root] = bundle(without(loaded_by(COMMAND, root), [*bare, *command]))
     body, places = b"", {}
     for root, part in parts.items():
         text = marshal.dumps(part)

@@ -7,9 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
-import resource
 import struct
-import termios
 
 from pier.kernel.syscalls import SYS, libc, prototype, raise_errno, syscall
 
@@ -23,16 +21,16 @@ PR_SET_NO_NEW_PRIVS = 38
 
 FD_MAX = 0xFFFFFFFF
 
-RLIMITS = {
-    name: getattr(resource, name)
-    for name in (
-        "RLIMIT_AS RLIMIT_CORE RLIMIT_CPU RLIMIT_DATA RLIMIT_FSIZE RLIMIT_MEMLOCK RLIMIT_MSGQUEUE RLIMIT_NICE "
-        "RLIMIT_NOFILE RLIMIT_NPROC RLIMIT_RSS RLIMIT_RTPRIO RLIMIT_RTTIME RLIMIT_SIGPENDING RLIMIT_STACK"
-    ).split()
-    if hasattr(resource, name)
+RLIMIT_NAMES = {
+    name: number
+    for number, name in enumerate(
+        "RLIMIT_CPU RLIMIT_FSIZE RLIMIT_DATA RLIMIT_STACK RLIMIT_CORE RLIMIT_RSS RLIMIT_NPROC RLIMIT_NOFILE "
+        "RLIMIT_MEMLOCK RLIMIT_AS RLIMIT_LOCKS RLIMIT_SIGPENDING RLIMIT_MSGQUEUE RLIMIT_NICE RLIMIT_RTPRIO "
+        "RLIMIT_RTTIME".split()
+    )
 }
-RLIMIT_NAMES = {**RLIMITS, "RLIMIT_LOCKS": 10}
-"""Names of runtime-spec's `process.rlimits[].type`; Python's resource module has no RLIMIT_LOCKS."""
+"""Names of runtime-spec's `process.rlimits[].type` (asm-generic/resource.h). Python's module lacks RLIMIT_LOCKS."""
+RLIM_INFINITY = 2**64 - 1
 
 _close_range = prototype(SYS.close_range, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 libc.sbrk.restype = ctypes.c_void_p
@@ -122,11 +120,22 @@ def close_all_but(keep: list[int]) -> None:
     close_range(first, FD_MAX)
 
 
+def prlimit(pid: int, name: str, limits: tuple[int, int] | None = None) -> tuple[int, int]:
+    """The soft and the hard limit that a process has, or had until now, 0 for this process (prlimit(2)).
+
+    In what is set, -1 is infinity too. Raises OSError, KeyError.
+    """
+    before = ctypes.create_string_buffer(16)
+    new = None if limits is None else struct.pack("QQ", *(value & RLIM_INFINITY for value in limits))
+    if libc.prlimit(pid, RLIMIT_NAMES[name], new, before) < 0:
+        raise_errno("prlimit", name)
+    soft, hard = struct.unpack("QQ", before.raw)
+    return soft, hard
+
+
 def set_rlimit(name: str, soft: int, hard: int) -> None:
-    """Set one limit of this process; -1 and 2^64-1 are both infinity. Raises OSError, ValueError, KeyError."""
-    infinity = (-1, 2**64 - 1)
-    values = tuple(resource.RLIM_INFINITY if value in infinity else value for value in (soft, hard))
-    resource.setrlimit(RLIMIT_NAMES[name], (values[0], values[1]))
+    """Set one limit of this process; -1 and 2^64-1 are both infinity. Raises OSError, KeyError."""
+    prlimit(0, name, (soft, hard))
 
 
 def sethostname(name: str) -> None:
@@ -141,9 +150,16 @@ def setdomainname(name: str) -> None:
         raise_errno("setdomainname", name)
 
 
+TIOCSCTTY = 0x540E
+TIOCSWINSZ = 0x5414
+TIOCGPTPEER = 0x5441
+TIOCSPTLCK = 0x40045431
+TIOCGPTN = 0x80045430
+
+
 def set_window_size(tty_fd: int, height: int, width: int) -> None:
     """Rows and columns of a terminal (ioctl_tty(2), TIOCSWINSZ)."""
-    fcntl.ioctl(tty_fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    fcntl.ioctl(tty_fd, TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -168,11 +184,6 @@ def join_session_keyring(name: str) -> bool:
     return True
 
 
-TIOCGPTPEER = 0x5441
-TIOCSPTLCK = 0x40045431
-TIOCGPTN = 0x80045430
-
-
 def open_pty(devpts_fd: int) -> tuple[int, int, int]:
     """A new terminal of the devpts instance behind `devpts_fd` (its root): (master, slave, number).
 
@@ -192,4 +203,4 @@ def open_peer(master: int) -> int:
 def make_controlling_terminal(fd: int) -> None:
     """Start a session whose terminal is `fd` (setsid(2), TIOCSCTTY)."""
     os.setsid()
-    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+    fcntl.ioctl(fd, TIOCSCTTY, 0)

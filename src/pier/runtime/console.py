@@ -7,7 +7,6 @@ import os
 import select
 import socket
 import struct
-import termios
 from array import array
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ class Size(NamedTuple):
 def size_of(fd: int) -> Size | None:
     """The size of a terminal; None for what is none, or knows none."""
     import fcntl  # noqa: PLC0415 - few runs have a terminal
+    import termios  # noqa: PLC0415
 
     try:
         answer = fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(_TIOCGWINSZ_BYTES))
@@ -70,10 +70,14 @@ class RawTerminal:
     """Our terminal while it passes every key on (termios(3), cfmakeraw); restored when the block is left."""
 
     def __init__(self, fd: int) -> None:
+        import termios  # noqa: PLC0415
+
         self._fd = fd
+        self._termios = termios
         self._before: list[Any] = termios.tcgetattr(fd)
 
     def __enter__(self) -> RawTerminal:
+        termios = self._termios
         iflag, oflag, cflag, lflag, ispeed, ospeed, cc = termios.tcgetattr(self._fd)
         iflag &= ~(
             termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
@@ -87,8 +91,8 @@ class RawTerminal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
+        with contextlib.suppress(self._termios.error):
+            self._termios.tcsetattr(self._fd, self._termios.TCSANOW, self._before)
 
 
 class Joined:

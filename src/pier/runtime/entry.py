@@ -7,7 +7,7 @@ from a detached read-only mount of it; nothing else of them runs before.
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 ENTERING = frozenset({"create", "run", "exec"})
@@ -18,7 +18,7 @@ def main() -> int:
     import gc  # noqa: PLC0415
 
     gc.disable()  # a short life
-    if ENTERING.intersection(sys.argv[1:]) and not os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
+    if ENTERING.intersection(sys.argv[1:]) and not posix.statvfs("/proc/self/exe").f_flag & posix.ST_RDONLY:
         try:
             _run_from_read_only_mount()
         except OSError as error:
@@ -35,7 +35,7 @@ def main() -> int:
         sys.stderr.flush()
     except OSError:
         code = code or 1
-    os._exit(code)
+    posix._exit(code)
 
 
 def _run_from_read_only_mount() -> None:
@@ -47,11 +47,11 @@ def _run_from_read_only_mount() -> None:
 
     libc = ctypes.CDLL(None, use_errno=True)
     open_tree, mount_setattr, here = 428, 442, -100
-    clone_cloexec = 1 | os.O_CLOEXEC
+    clone_cloexec = 1 | posix.O_CLOEXEC
     binary = libc.syscall(open_tree, here, b"/proc/self/exe", clone_cloexec)
     attributes = (ctypes.c_uint64 * 4)(1 | 2 | 4)  # struct mount_attr: set RDONLY, NOSUID, NODEV
     empty_path = 0x1000
     if binary < 0 or libc.syscall(mount_setattr, binary, b"", empty_path, attributes, ctypes.sizeof(attributes)) < 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    os.execve(f"/proc/self/fd/{binary}", sys.orig_argv, os.environ)  # noqa: S606
+        raise OSError(number, posix.strerror(number))
+    posix.execve(f"/proc/self/fd/{binary}", sys.orig_argv, posix.environ)

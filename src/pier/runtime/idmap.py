@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import signal
 import stat
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 from pier.kernel import cgroup_files, mounts, namespaces
 from pier.kernel.paths import closing
-from pier.kernel.process import RLIMIT_NAMES
+from pier.kernel.process import prlimit
 from pier.runtime.rootfs import parse_options
 
 Maps = list[dict[str, int]]
@@ -113,11 +112,9 @@ def own_pipes(fds: Iterable[int], uid: int, gid: int) -> None:
 def raise_hard_limits(pid: int, rlimits: list[dict[str, Any]]) -> None:
     """Let a process of a user namespace set its limits: only the host's root may raise a hard one. Raises OSError."""
     for limit in rlimits:
-        number = RLIMIT_NAMES[limit["type"]]
-        soft, hard = resource.prlimit(pid, number)
-        wanted = resource.RLIM_INFINITY if limit["hard"] >= 2**63 else limit["hard"]
-        if hard != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > hard):
-            resource.prlimit(pid, number, (soft, wanted))
+        soft, hard = prlimit(pid, limit["type"])
+        if limit["hard"] > hard:
+            prlimit(pid, limit["type"], (soft, limit["hard"]))
 
 
 def prepare_sources(spec: dict[str, Any], *, new_user_namespace: bool) -> dict[int, int]:

@@ -216,8 +216,8 @@ def set_limits(rlimits: list[dict[str, Any]], requested: set[str], warn: Callabl
         name = limit["type"]
         try:
             set_rlimit(name, limit["soft"], limit["hard"])
-        except (OSError, ValueError) as error:
-            text = f"error setting rlimit type {name} to {limit['soft']}:{limit['hard']}: {error}"
+        except OSError as error:
+            text = f"error setting rlimit type {name} to {limit['soft']}:{limit['hard']}: {error.strerror}"
             if f"process.rlimits.{name}" in requested:
                 raise OSError(errno.EPERM, text) from error
             warn(text)

@@ -12,7 +12,6 @@ The command line, which loads all of it anew each time, starts in two thirds of 
 from __future__ import annotations
 
 import _collections  # type: ignore[import-not-found]
-import _collections_abc
 import _functools  # type: ignore[import-not-found]
 import _json
 import _operator
@@ -31,12 +30,14 @@ else:
 def install(*, late: bool = False) -> None:
     """Put the stand-ins where `import` looks, before any other module of Pier is loaded; in a process of Pier's alone.
 
-    With `late`, those that not everybody needs are made when something of them is wanted.
+    With `late`, those that not everybody needs are made when something of them is wanted. Where not even `os` is
+    loaded, it gets a light `collections.abc` too.
     """
     plain = (_typing(), _dataclasses(), _functions(), _operators(), _contexts(), _signals())
-    for module in (*plain, *_json_modules(), _collections_module()):
+    abstract = sys.modules.get("_collections_abc") or _abstract_collections()
+    for module in (*plain, *_json_modules(), _collections_module(abstract)):
         sys.modules[module.__name__] = module
-    sys.modules["collections.abc"] = _collections_abc
+    sys.modules["_collections_abc"] = sys.modules["collections.abc"] = abstract
     for name, make in (("socket", _sockets), ("ctypes", _foreign_functions)):
         sys.modules[name] = _late(name, make) if late else make()
 
@@ -90,10 +91,15 @@ class _NamedTupleType(type):
 
 def _tuple_maker(fields: tuple[str, ...], defaults: dict[str, Any]) -> Callable[..., Any]:
     count, new = len(fields), tuple.__new__
+    last = tuple(defaults.values())
+    """Of the last fields: after one that has a default, Python wants all to have one."""
+    least = count - len(last)
 
     def make(cls: type, *values: object, **named: object) -> Any:
-        if named or len(values) != count:
+        if named or not least <= len(values) <= count:
             values = tuple(_bound(cls, fields, defaults, values, named))
+        elif len(values) < count:
+            values += last[len(values) - least :]
         return new(cls, values)
 
     return make
@@ -151,9 +157,44 @@ def _with_init(cls: type) -> type:
 # --- collections, functools, operator --------------------------------------------------------------------------------
 
 
-def _collections_module() -> ModuleType:
+def _collections_module(abstract: ModuleType) -> ModuleType:
     # A package, as `import collections.abc` wants it.
-    return _module("collections", abc=_collections_abc, deque=_collections.deque, __path__=[])
+    return _module("collections", abc=abstract, deque=_collections.deque, __path__=[])
+
+
+class _Mapping:
+    """What `os.environ` is made of."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        try:
+            return self[key]  # type: ignore[index]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: Any) -> bool:
+        return self.get(key) is not None
+
+    def keys(self) -> list[Any]:
+        return list(self)  # type: ignore[call-overload,no-any-return]
+
+    def values(self) -> list[Any]:
+        return [self[key] for key in self]  # type: ignore[attr-defined,index]
+
+    def items(self) -> list[tuple[Any, Any]]:
+        return [(key, self[key]) for key in self]  # type: ignore[attr-defined,index]
+
+
+def _abstract_collections() -> ModuleType:
+    """`collections.abc` for annotations; it tells nothing about an object's kind."""
+    body = {"__class_getitem__": classmethod(type(list[int])), "register": classmethod(lambda cls, kind: kind)}
+    names = "Callable Collection Hashable Iterable Iterator MutableSequence Sequence Set".split()
+    kinds = {name: type(name, (), body) for name in names}
+    mapping = type("Mapping", (_Mapping,), body)
+
+    def check_methods(kind: type, *methods: str) -> Any:
+        return all(hasattr(kind, method) for method in methods) or NotImplemented
+
+    return _module("_collections_abc", Mapping=mapping, MutableMapping=mapping, _check_methods=check_methods, **kinds)
 
 
 def _functions() -> ModuleType:
