@@ -34,7 +34,6 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     # containers
     ("GET", "/containers/{id}/changes", "ContainerChanges"),
     ("GET", "/containers/{id}/export", "ContainerExport"),
-    ("GET", "/containers/{id}/attach/ws", "ContainerAttachWebsocket"),
     ("POST", "/containers/prune", "ContainerPrune"),
     ("GET", "/containers/{id}/checkpoints", "CheckpointList"),
     ("POST", "/containers/{id}/checkpoints", "CheckpointCreate"),
