@@ -22,7 +22,7 @@ from .hijack import (
     hold_input,
     wants_upgrade,
 )
-from .router import Route
+from .router import NoSuchObject, Route
 from .stream import json_line, open_stream, send_bytes
 from .versions import MULTIPLEXED_SINCE, adapt_answer
 
@@ -131,6 +131,15 @@ async def delete(call: Call) -> web.StreamResponse:
     return empty()
 
 
+async def delete_link(call: Call) -> web.StreamResponse:
+    """`rm --link NAME/ALIAS`, whose slash Docker's client sends as it is."""
+    name = f"{call.id}/{call.params['alias']}"
+    if not call.query.flag("link"):
+        raise NoSuchObject(kind="container", name=name)
+    await call.engine.containers.remove(name, force=False, volumes=False, link=True)
+    return empty()
+
+
 async def wait(call: Call) -> web.StreamResponse:
     """The head is sent once the wait is registered, so that a client may start the container right after it."""
     condition = call.query.text("condition") or WAIT_CONDITIONS[0]
@@ -231,6 +240,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/rename", "ContainerRename", rename),
     Route("POST", "/containers/{id}/resize", "ContainerResize", resize),
     Route("DELETE", "/containers/{id}", "ContainerDelete", delete),
+    Route("DELETE", "/containers/{id}/{alias}", "ContainerLinkDelete", delete_link),
     Route("POST", "/containers/{id}/wait", "ContainerWait", wait, streams=True),
     Route("GET", "/containers/{id}/logs", "ContainerLogs", logs, streams=True),
     Route("GET", "/containers/{id}/stats", "ContainerStats", stats, streams=True),

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 
-from pier.containers import fields, names, timezone, unwritable, userns, validate
+from pier.containers import fields, links, names, timezone, unwritable, userns, validate
 from pier.containers import merge as rules
 from pier.containers.inherited import DonorMissing, resolve
 from pier.containers.record import KIND, Record
@@ -60,6 +60,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     warnings += lost_limits(world, host)
     mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
     check_joined(world, host)
+    linked = links.resolve(world, host)
     warnings += volume_warnings(config, host, mounts)
     id = names.make_id()
     id_map = await userns.choose(world, id, mode)
@@ -78,6 +79,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         networking=body.networking_config,
         mac_address=mac,
         mounts=mounts,
+        links=linked,
         id_map=id_map,
         oci_runtime=host.runtime,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from pier.containers.record import Record
 from pier.containers.world import ContainersConfig
@@ -14,9 +15,18 @@ FILE_MODE = 0o644
 
 
 def contents(
-    record: Record, endpoint: Endpoint | None, daemon: ContainersConfig, *, host_resolv: str, host_hosts: str
+    record: Record,
+    endpoint: Endpoint | None,
+    daemon: ContainersConfig,
+    *,
+    host_resolv: str,
+    host_hosts: str,
+    linked: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
-    """Name of the file -> text, from the host's own resolv.conf and hosts. Pure. Raises BadExtraHost."""
+    """Name of the file -> text, from the host's own resolv.conf and hosts. Pure. Raises BadExtraHost.
+
+    `linked` are further entries of hosts: (address, names).
+    """
     config, host = record.config, record.host_config
     own_network = host.network_mode != "host"
     gateways = list(daemon.host_gateway_ips) or ([endpoint.gateway] if endpoint and endpoint.gateway else [])
@@ -28,6 +38,7 @@ def contents(
             domainname=config.domainname,
             addresses=[endpoint.ip] if endpoint and endpoint.ip else [],
             extra_hosts=[entry.replace("=", ":", 1) for entry in host.extra_hosts or ()],
+            linked=linked,
             gateways=gateways,
             base=None if own_network else host_hosts,
         ),
@@ -46,6 +57,17 @@ def host_texts() -> tuple[str, str]:
     resolv = _read("/etc/resolv.conf")
     upstream = upstream_path(resolv)
     return (resolv if upstream == "/etc/resolv.conf" else _read(upstream)), _read("/etc/hosts")
+
+
+def readdress(path: str, names: str, address: str) -> None:
+    """Give the names of one line of a hosts file another address, in place: the file is mounted. Blocking. OSError."""
+    with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+", encoding="utf-8") as file:
+        lines = file.read(1 << 20).splitlines(keepends=True)
+        changed = [f"{address}\t{names}\n" if line.split()[1:] == names.split() else line for line in lines]
+        if changed != lines:
+            file.seek(0)
+            file.truncate()
+            file.writelines(changed)
 
 
 def write(folder: str, texts: dict[str, str], owner: tuple[int, int] | None = None) -> None:

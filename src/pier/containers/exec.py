@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pier.containers import names, spec, spec_resources, spec_security
+from pier.containers import links, names, spec, spec_resources, spec_security
 from pier.containers.attach import Attachment, make_ends
 from pier.containers.start import NotRunning, Restarting
 from pier.containers.validate import check_user
@@ -309,7 +309,7 @@ def exec_process(exec_: Exec, console_size: tuple[int, int] | None, world: World
     capabilities = available if config.privileged else spec_security.effective_capabilities(host, available)
     options = spec_security.parse_security_opts(host.security_opt or ())
     default = world.config.no_new_privileges
-    container_env = spec.environment(record.config, record.config.hostname)
+    container_env = spec.environment(record.config, record.config.hostname, links.environment(world, record))
     terminal = ["TERM=xterm"] if config.tty else []
     process: dict[str, Any] = {
         "terminal": config.tty,

@@ -138,7 +138,7 @@ HOST_CONFIG: dict[str, Rule] = {
     "group_add": Acts(),
     "ipc_mode": Acts(),
     "cgroup": Noted(),
-    "links": Later("a link to another container (--link)"),
+    "links": Acts(),
     "oom_score_adj": Acts(),
     "pid_mode": Acts(),
     "privileged": Acts(),

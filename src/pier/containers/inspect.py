@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
+from pier.containers import links
 from pier.containers.inherited import mounts_of
 from pier.containers.record import Record, State
 from pier.containers.world import Container, World
@@ -39,7 +42,7 @@ async def inspect(world: World, container: Container, *, size: bool) -> Containe
         restart_count=record.restart_count,
         driver=record.driver,
         exec_ids=sorted(container.execs) or None,
-        host_config=record.host_config,
+        host_config=msgspec.structs.replace(record.host_config, links=links.shown(world, record)),
         graph_driver=graph_driver(world, record),
         mounts=mount_points(record),
         config=record.config,

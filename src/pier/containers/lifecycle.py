@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pier.containers import names, restart, signals
+from pier.containers import links, names, restart, signals
 from pier.containers.discard import discard
 from pier.containers.freezer import thaw
 from pier.containers.record import mark_ended, mark_started
 from pier.containers.start import CannotStart, disconnect, launch
 from pier.containers.waiters import wake
 from pier.containers.world import Container, World, finish, log
-from pier.errors import Conflict, InvalidParameter, NotFound, NotImplementedYet, PierError
+from pier.errors import Conflict, InvalidParameter, NotFound, PierError
 from pier.runtime.client import Monitor, MonitorError, MonitorLost
 from pier.runtime.request import ExitRecord
 
@@ -80,7 +80,7 @@ async def start(world: World, container: Container) -> bool:
                 raise CannotStart(reason="cannot start a paused container, try unpause instead")
             case "removing" | "dead":
                 raise CannotStart(reason="container is marked for removal and cannot be started")
-        container.record.stopped_by_user = False
+        container.record.stopped_by_user = container.called_off = False
         container.record.restart_count = 0
         container.failures = 0
         # A client that goes away in the middle must not leave a program that nobody watches.
@@ -146,13 +146,7 @@ async def settle(world: World, container: Container, ended: ExitRecord) -> bool:
         container.monitor = None
         finished_at_ns = ended.finished_at_ns or time.time_ns()
         ran_ns = max(0, finished_at_ns - record.state.started_at_ns)
-        policy = record.host_config.restart_policy
-        again = container.restart_by_policy and restart.should_restart(
-            policy,
-            exit_code=ended.exit_code,
-            restarts=record.restart_count,
-            stopped_by_user=record.stopped_by_user,
-        )
+        again = container.restart_by_policy and _should_restart(world, container, ended.exit_code)
         oom_killed = ended.oom_killed or record.state.oom_killed
         mark_ended(record.state, exit_code=ended.exit_code, at_ns=finished_at_ns, oom_killed=oom_killed)
         world.health.sync(container)
@@ -173,6 +167,17 @@ async def settle(world: World, container: Container, ended: ExitRecord) -> bool:
         return again
 
 
+def _should_restart(world: World, container: Container, exit_code: int) -> bool:
+    record = container.record
+    return not world.closing and restart.should_restart(
+        record.host_config.restart_policy,
+        exit_code=exit_code,
+        restarts=record.restart_count,
+        stopped_by_user=record.stopped_by_user,
+        called_off=container.called_off,
+    )
+
+
 async def _restart_later(world: World, container: Container) -> None:
     """Start again by policy, after a pause that grows while runs stay short; a stop in between ends it."""
     while True:
@@ -189,10 +194,7 @@ async def _restart_later(world: World, container: Container) -> None:
             except Exception as error:
                 log.warning("restart of container %s failed: %s", container.id[:12], error)
                 code = record.state.exit_code
-                policy = record.host_config.restart_policy
-                if not restart.should_restart(
-                    policy, exit_code=code, restarts=record.restart_count, stopped_by_user=record.stopped_by_user
-                ):
+                if not _should_restart(world, container, code):
                     return
                 record.state.status = "restarting"
                 container.failures += 1
@@ -215,10 +217,10 @@ async def stop(world: World, container: Container, *, signal_text: str = "", tim
         return False
     await _forget_restart(world, container)
     if container.monitor is not None:
-        await _signal(world, container, number)
+        await send_signal(world, container, number)
         if await thaw(world, container):
             world.publish(container, "unpause")
-        if not await _ended_within(container, patience_s):
+        if not await ended_within(container, patience_s):
             await end_now(world, container)
     world.publish(container, "stop")
     return True
@@ -232,7 +234,7 @@ async def _change_over(container: Container) -> None:
 
 async def _forget_restart(world: World, container: Container) -> None:
     """The user wants it stopped: no policy starts it again, and one that waits to be started is not."""
-    container.record.stopped_by_user = True
+    container.record.stopped_by_user = container.called_off = True
     if container.record.state.status == "restarting":
         async with container.lock:
             if container.record.state.status == "restarting":
@@ -243,13 +245,13 @@ async def _forget_restart(world: World, container: Container) -> None:
 
 async def end_now(world: World, container: Container) -> None:
     """SIGKILL, and wait for the end. Raises WouldNotEnd."""
-    await _signal(world, container, signal.SIGKILL)
+    await send_signal(world, container, signal.SIGKILL)
     await thaw(world, container)  # after it, so that what was paused runs no step further
-    if not await _ended_within(container, KILL_TIMEOUT_S):
+    if not await ended_within(container, KILL_TIMEOUT_S):
         raise WouldNotEnd(id=container.id, seconds=KILL_TIMEOUT_S)
 
 
-async def _signal(world: World, container: Container, number: int) -> None:
+async def send_signal(world: World, container: Container, number: int) -> None:
     """Send a signal to the first process; one that has just ended is no error."""
     if container.monitor is None:
         return
@@ -258,7 +260,7 @@ async def _signal(world: World, container: Container, number: int) -> None:
         world.publish(container, "kill", signal=str(number))
 
 
-async def _ended_within(container: Container, seconds: float | None) -> bool:
+async def ended_within(container: Container, seconds: float | None) -> bool:
     """Wait for the end of the present run; None: for ever."""
     exited = container.exited
     if exited is None:
@@ -285,16 +287,18 @@ async def kill(world: World, ref: str, signal_text: str) -> None:
         return
     if container.monitor is None:
         raise CannotKill(ref=ref, id=container.id)
-    if number in (signal.SIGKILL, signals.stop_signal(container.record.config)):
-        container.record.stopped_by_user = True
+    container.record.stopped_by_user = True
+    if number == signal.SIGKILL or signals.wakes(container.record.config, number):
+        container.called_off = True
     try:
         await container.monitor.signal(number)
     except (MonitorLost, MonitorError) as error:
         raise CannotKill(ref=ref, id=container.id) from error
     world.publish(container, "kill", signal=str(number))
+    world.tasks.start(_save_running(world, container), f"kill of {container.id[:12]}")
     if number == signal.SIGKILL:
         await thaw(world, container)
-        await _ended_within(container, KILL_TIMEOUT_S)
+        await ended_within(container, KILL_TIMEOUT_S)
     elif signals.wakes(container.record.config, number) and await thaw(world, container):
         world.publish(container, "unpause")
 
@@ -351,7 +355,8 @@ async def rename(world: World, container: Container, name: str) -> None:
 async def remove(world: World, ref: str, *, force: bool, link: bool = False) -> None:
     """Remove a container and everything it has. Raises CannotRemove, RemovalInProgress, NotFound, OSError."""
     if link:
-        raise NotImplementedYet(what="the removal of a link (rm --link)")
+        await links.remove(world, ref)
+        return
     container = world.find(ref)
     await _change_over(container)
     if container.running:

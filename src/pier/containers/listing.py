@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from pier.containers import validate
+from pier.containers import links, validate
 from pier.containers.health import status_of
 from pier.containers.inspect import endpoint_settings, mount_points, sizes
 from pier.containers.record import Record, State
@@ -123,6 +123,9 @@ async def list_containers(
     shown = chosen[:limit] if limit > 0 else chosen
     now_ns = time.time_ns()
     found = [summary(world, container, now_ns) for container in shown]
+    by_links = links.further_names(world)
+    for container, line in zip(shown, found, strict=True):
+        line.names += by_links.get(container.id, ())
     if size:
         counted = await asyncio.to_thread(lambda: [sizes(world, container.record) for container in shown])
         for line, (written, lower) in zip(found, counted, strict=True):

@@ -6,7 +6,7 @@ have happened, or of a run that has ended since, and recovery asks the monitor a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import field
@@ -44,6 +44,13 @@ class State(msgspec.Struct, kw_only=True):
         return self.status in ("running", "paused", "restarting")
 
 
+class Link(NamedTuple):
+    """A legacy link to another container (`--link`)."""
+
+    id: str
+    alias: str
+
+
 class Record(msgspec.Struct, kw_only=True):
     """One container. `config` is already merged with the image's, `host_config` with the daemon's defaults."""
 
@@ -67,6 +74,7 @@ class Record(msgspec.Struct, kw_only=True):
     mac_address: str = ""
     mounts: list[UserMount] | None = None
     """The user's, those of other containers and of images resolved; None: a version that kept none made it."""
+    links: list[Link] = field(default_factory=list)
     id_map: IdMap | None = None
     """Of its user namespace, decided when it was created: its files on disk have these owners."""
     oci_runtime: str = ""

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pier.containers import restart
+from pier.containers import links, restart
 from pier.containers.discard import discard
 from pier.containers.lifecycle import adopt, mark_reconnected, start
 from pier.containers.record import KIND, Record, mark_ended
@@ -185,13 +185,13 @@ def _strangers(top: str, known: Iterable[str], before: str = "", after: str = ""
     return sorted(name for name in names if len(name) == 64 and name.isalnum() and name not in known)
 
 
-async def start_those_that_should(world: World, was_running: set[str]) -> None:
+async def start_those_that_should(world: World) -> None:
     """Start containers whose restart policy wants them up; one that fails is logged and does not stop the others."""
-    for container in sorted(world.containers.values(), key=lambda item: item.record.created_ns):
+    for container in links.in_order(world, world.containers.values()):
         record = container.record
         if container.running or record.state.status == "created":
             continue
-        if not restart.starts_with_daemon(record, was_running=record.id in was_running):
+        if not restart.starts_with_daemon(record):
             continue
         try:
             await start(world, container)

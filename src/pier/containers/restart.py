@@ -11,20 +11,28 @@ LONG_RUN_NS = 10_000_000_000
 """A run of ten seconds counts as a success: the delay starts over."""
 
 
-def should_restart(policy: RestartPolicy, *, exit_code: int, restarts: int, stopped_by_user: bool) -> bool:
-    """Docker's rules for a container that has just ended; `restarts` is how often it was restarted already."""
-    if stopped_by_user:
+def should_restart(
+    policy: RestartPolicy, *, exit_code: int, restarts: int, stopped_by_user: bool = False, called_off: bool = False
+) -> bool:
+    """Docker's rules for a container that has just ended; `restarts` is how often it was restarted already.
+
+    `called_off`: the user has sent what is to end this run. `stopped_by_user`: or any signal at all, which only
+    `unless-stopped` minds.
+    """
+    if called_off:
         return False
     match policy.name:
-        case "always" | "unless-stopped":
+        case "always":
             return True
+        case "unless-stopped":
+            return not stopped_by_user
         case "on-failure":
             return exit_code != 0 and (not policy.maximum_retry_count or restarts < policy.maximum_retry_count)
         case _:
             return False
 
 
-def starts_with_daemon(record: Record, *, was_running: bool) -> bool:
+def starts_with_daemon(record: Record) -> bool:
     """Whether a container that is not running is started when the daemon starts."""
     match record.host_config.restart_policy.name:
         case "always":
@@ -32,7 +40,9 @@ def starts_with_daemon(record: Record, *, was_running: bool) -> bool:
         case "unless-stopped":
             return not record.stopped_by_user
         case "on-failure":
-            return was_running and record.state.exit_code != 0
+            policy = record.host_config.restart_policy
+            tries_left = not policy.maximum_retry_count or record.restart_count < policy.maximum_retry_count
+            return tries_left and not record.stopped_by_user and record.state.exit_code != 0
         case _:
             return False
 

@@ -17,6 +17,7 @@ from pier.containers import (
     lifecycle,
     listing,
     recovery,
+    shutdown,
     stats,
     top,
     update,
@@ -114,8 +115,12 @@ class ContainerService:
             await warming
         for container in world.containers.values():
             self._execs.find_again(container)
-        world.tasks.start(recovery.start_those_that_should(world, was_running), "restart policies")
+        world.tasks.start(recovery.start_those_that_should(world), "restart policies")
         return repaired
+
+    async def stop_all(self) -> None:
+        """Stop every container, for a daemon that does not leave them running (`live-restore` is false)."""
+        await shutdown.stop_all(self._world)
 
     async def close(self) -> None:
         """Let go of everything; containers go on."""

@@ -57,7 +57,10 @@ def stop_signal(config: ContainerConfig, asked: str = "") -> int:
 
 
 def wakes(config: ContainerConfig, number: int) -> bool:
-    """Does a signal unpause a paused container? With a stop signal of its own only that one does, as with Docker."""
+    """Is a signal meant to end the container? Then it unpauses a paused one, and no policy starts it again.
+
+    With a stop signal of its own only that one is, as with Docker.
+    """
     return not config.stop_signal or number == parse(config.stop_signal)
 
 

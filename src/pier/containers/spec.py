@@ -44,6 +44,8 @@ class Facts:
     """Every device node of the host, filled in for a privileged container only."""
     default_ulimits: Sequence[Ulimit] = ()
     no_new_privileges: bool = False
+    linked: Sequence[str] = ()
+    """Variables of links."""
     shm: str = ""
     """Path of another container's /dev/shm, a detached mount, where its IPC namespace is joined."""
     ready: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +76,7 @@ def process(record: Record, facts: Facts) -> dict[str, Any]:
     found: dict[str, Any] = {
         "terminal": config.tty,
         "args": [record.path, *record.args],
-        "env": environment(config, hostname(config, host, facts)),
+        "env": environment(config, hostname(config, host, facts), facts.linked),
         "cwd": config.working_dir or "/",
         "capabilities": spec_security.capability_sets(spec_security.effective_capabilities(host, facts.capabilities)),
         "rlimits": spec_resources.rlimits(host.ulimits or (), facts.default_ulimits),
@@ -87,9 +89,9 @@ def process(record: Record, facts: Facts) -> dict[str, Any]:
     return found
 
 
-def environment(config: ContainerConfig, name: str) -> list[str]:
+def environment(config: ContainerConfig, name: str, linked: Sequence[str] = ()) -> list[str]:
     """Docker's own variables first, so that the user's win; `NAME` alone takes a variable away."""
-    base = [DEFAULT_PATH, f"HOSTNAME={name}", *(["TERM=xterm"] if config.tty else [])]
+    base = [DEFAULT_PATH, f"HOSTNAME={name}", *(["TERM=xterm"] if config.tty else []), *linked]
     return merge_env(base, config.env or ())
 
 

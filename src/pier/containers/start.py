@@ -16,6 +16,7 @@ from typing import Any
 from pier.containers import (
     etc_files,
     health,
+    links,
     own_annotations,
     spec,
     spec_foreign,
@@ -78,6 +79,8 @@ async def launch(world: World, container: Container) -> Monitor:
     mark_started(record.state, pid=monitor.pid, at_ns=monitor.started_at_ns)
     health.begin(record.state, health.check_of(record.config))
     await _attach_late(container, monitor)
+    if any(link.id == record.id for other in world.containers.values() for link in other.record.links):
+        await asyncio.to_thread(links.refresh, world, container)
     return monitor
 
 
@@ -158,6 +161,7 @@ async def build_request(
     Raises OSError, PierError.
     """
     config, host = record.config, record.host_config
+    links.require_running(world, record)
     joined = find_joined(world, host)
     sharing = joined.get("network")
     if record.id_map is not None and joined:
@@ -182,6 +186,7 @@ async def build_request(
         default_ulimits=world.config.default_ulimits,
         no_new_privileges=world.config.no_new_privileges,
         zoneinfo=zoneinfo,
+        linked=links.environment(world, record),
         shm=shm,
         ready=ready,
     )
@@ -231,7 +236,8 @@ def cgroup_of(world: World, container: Container) -> Cgroup:
 
 def _etc_texts(world: World, record: Record, endpoint: Endpoint | None) -> dict[str, str]:
     resolv, hosts = world.host_texts()
-    return etc_files.contents(record, endpoint, world.config, host_resolv=resolv, host_hosts=hosts)
+    linked = links.hosts_entries(world, record)
+    return etc_files.contents(record, endpoint, world.config, host_resolv=resolv, host_hosts=hosts, linked=linked)
 
 
 def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:

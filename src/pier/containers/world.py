@@ -177,6 +177,8 @@ class Container:
     """Ends the wait before a restart by policy: stop, kill or remove was called."""
     restart_by_policy: bool = True
     """False while a restart asked for by the user goes on: its end is neither restarted by policy nor removed."""
+    called_off: bool = False
+    """The user has ended the present run: no policy starts it again."""
     failures: int = 0
     """Runs since the last that was long enough to reset the back-off."""
     execs: set[str] = field(default_factory=set)
@@ -236,6 +238,8 @@ class World:
     events: EventBus
     config: ContainersConfig
     seccomp: Filters
+    closing: bool = False
+    """The daemon stops its containers: no policy starts one again."""
     containers: dict[str, Container] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     """Name -> id; a name is in here from before its container is written until after it is deleted."""

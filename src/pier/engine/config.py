@@ -88,6 +88,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     log_level: Annotated[str, Flag('Set the logging level ("debug"|"info"|"warn"|"error"|"fatal")', "l")] = "info"
     labels: Annotated[list[str], Flag("Set key=value labels to the daemon", name="label")] = []
     experimental: Annotated[bool, Flag("Enable experimental features")] = False
+    live_restore: Annotated[bool, Flag("Leave containers running when the daemon stops")] = True
     shutdown_timeout: Annotated[int, Flag("Set the default shutdown timeout, in seconds")] = 15
 
     storage_driver: Annotated[str, Flag("Storage driver to use", "s")] = ""

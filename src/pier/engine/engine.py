@@ -86,7 +86,9 @@ class Engine:
         return waiting
 
     async def close(self) -> None:
-        """Let go of everything; containers go on."""
+        """Let go of everything; containers go on, unless `live-restore` is false."""
+        if not self.config.live_restore:
+            await self.containers.stop_all()
         await self._stack.aclose()
 
 

@@ -57,7 +57,6 @@ INERT: dict[str, Inert] = {
     "ip-forward-no-drop": Inert("bool", "Pier never changes the policy of the host's FORWARD chain"),
     "ip6tables": Inert("bool", NO_IPV6),
     "ipv6": Inert("bool", NO_IPV6, harmless=(False,)),
-    "live-restore": Inert("bool", "containers always outlive the daemon", harmless=(True,)),
     "log-format": Inert("str", "the daemon's log is text", harmless=("text",)),
     "metrics-addr": Inert("str", "the metrics page is not implemented yet"),
     "min-api-version": Inert("str", "the oldest API version spoken is 1.24"),

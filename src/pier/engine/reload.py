@@ -13,6 +13,7 @@ RELOADABLE: Final = (
     "default_runtime",
     "insecure_registries",
     "labels",
+    "live_restore",
     "log_level",
     "max_concurrent_downloads",
     "max_concurrent_uploads",

@@ -166,7 +166,7 @@ class System:
             server_version=pier.__version__,
             runtimes=await self._runtimes.all(),
             default_runtime=self._runtimes.default,
-            live_restore_enabled=True,
+            live_restore_enabled=config.live_restore,
             init_binary="pier-init",
             security_options=security_options(config, self._layout, remapped=self._remapped),
             default_address_pools=[NetworkAddressPool(pool.base, pool.size) for pool in config.default_address_pools]

@@ -129,13 +129,15 @@ def hosts(
     addresses: Iterable[str] = (),
     extra_hosts: Sequence[str] = (),
     gateways: Sequence[str] = (),
+    linked: Sequence[tuple[str, str]] = (),
     base: str | None = None,
 ) -> str:
     """A container's /etc/hosts.
 
     `base` is the host's own file (`--network host`) in place of the usual beginning; `addresses` are the container's;
     `gateways` are the host's as the container sees it: `host-gateway`, and `host.docker.internal` and its like, which
-    an `extra_hosts` entry of the same name replaces. Raises BadExtraHost.
+    an `extra_hosts` entry of the same name replaces; `linked` are (address, names) of other containers. Raises
+    BadExtraHost.
     """
     extra = [pair for text in extra_hosts for pair in extra_host(text, gateways)]
     given = {name for _, name in extra}
@@ -144,6 +146,7 @@ def hosts(
     pairs = [
         *([] if base is not None else LOOPBACK_HOSTS),
         *extra,
+        *linked,
         *((gateway, names) for gateway in gateways if names),
         *((address, own) for address in addresses if own),
     ]

@@ -11,7 +11,14 @@ from pier.api.app import ROUTES
 from pier.api.unimplemented import ONE_PLUGIN, SWARM, UNIMPLEMENTED
 
 CONTRACT = Path(__file__).parents[4] / "shared/reference/engine-api-v1.55.yaml"
-OUTSIDE_THE_CONTRACT = {"GRPC", "BuildCancel", "CheckpointList", "CheckpointCreate", "CheckpointDelete"}
+OUTSIDE_THE_CONTRACT = {
+    "ContainerLinkDelete",
+    "GRPC",
+    "BuildCancel",
+    "CheckpointList",
+    "CheckpointCreate",
+    "CheckpointDelete",
+}
 PIERS_OWN = {"DistributionTags", "DistributionManifest", "DistributionPushList"}
 
 

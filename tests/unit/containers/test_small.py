@@ -108,7 +108,8 @@ def test_networking_of_the_default_bridge() -> None:
     [
         (RestartPolicy(name="no"), 1, 0, False, False),
         (RestartPolicy(name="always"), 0, 99, False, True),
-        (RestartPolicy(name="always"), 0, 0, True, False),
+        (RestartPolicy(name="always"), 0, 0, True, True),
+        (RestartPolicy(name="unless-stopped"), 0, 0, True, False),
         (RestartPolicy(name="unless-stopped"), 0, 0, False, True),
         (RestartPolicy(name="on-failure"), 0, 0, False, False),
         (RestartPolicy(name="on-failure"), 1, 99, False, True),
@@ -118,6 +119,11 @@ def test_networking_of_the_default_bridge() -> None:
 )
 def test_should_restart(policy: RestartPolicy, code: int, restarts: int, stopped: bool, again: bool) -> None:
     assert restart.should_restart(policy, exit_code=code, restarts=restarts, stopped_by_user=stopped) is again
+
+
+def test_a_run_that_was_called_off_is_the_last() -> None:
+    for name in ("always", "unless-stopped", "on-failure"):
+        assert not restart.should_restart(RestartPolicy(name=name), exit_code=1, restarts=0, called_off=True)
 
 
 def test_back_off_doubles_up_to_a_minute_and_starts_over() -> None:

@@ -138,7 +138,7 @@ def test_every_field_has_a_rule() -> None:
 @pytest.mark.parametrize(
     ("host", "error", "named"),
     [
-        (HostConfig(links=["a:b"]), NotImplementedYet, "--link"),
+        (HostConfig(volume_driver="a"), NotImplementedYet, "--volume-driver"),
         (HostConfig(cpu_count=2), InvalidParameter, "CpuCount"),
     ],
 )
