@@ -62,6 +62,7 @@ $(VENV)/.pack: $(VENV)/.runtime $(PACKED)
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@tools/system-packages test
 	@tools/cloud-kernel >/dev/null || true
+	@tools/registry >/dev/null || true
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements-dev.lock
 	@touch $@
 

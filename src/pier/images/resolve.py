@@ -28,7 +28,15 @@ from pier.oci import (
     decode_manifest,
 )
 from pier.oci.image_config import MAX_CONFIG_BYTES
-from pier.oci.manifest import CONFIG_TYPES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES, choose, media_type_of
+from pier.oci.manifest import (
+    CONFIG_TYPES,
+    MAX_INDEX_DEPTH,
+    MAX_MANIFEST_BYTES,
+    SCHEMA1_TYPES,
+    SchemaOneManifest,
+    choose,
+    media_type_of,
+)
 from pier.storage.content import ContentStore
 from pier.storage.errors import ContentMismatch
 from pier.storage.snapshots import Snapshotter
@@ -101,8 +109,11 @@ async def find(repository: Repository, content: ContentStore, top: Descriptor, w
 
     What is in the store already is not fetched.
 
-    Raises NoMatchingManifest, UnsupportedArtifact, UnsupportedOS, MalformedDocument, RegistryError, ContentMismatch.
+    Raises SchemaOneManifest, NoMatchingManifest, UnsupportedArtifact, UnsupportedOS, MalformedDocument, RegistryError,
+    ContentMismatch.
     """
+    if top.media_type in SCHEMA1_TYPES:  # its digest is that of a part of it: there is nothing to verify it by
+        raise SchemaOneManifest(what=repository.reference.familiar)
     descriptor, indexes = top, list[tuple[Descriptor, bytes]]()
     attestations: list[Descriptor] = []
     name = repository.reference.familiar_name

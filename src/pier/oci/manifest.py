@@ -59,11 +59,13 @@ class AmbiguousManifest(MalformedDocument):
 
 
 class SchemaOneManifest(MalformedDocument):
-    """{what}: Docker Image manifest version 2, schema 1 is not supported"""
-
-    remedy = (
-        "pull it with an older Docker and push it again, or ask its owner to rebuild it; it becomes schema 2 or OCI"
+    __doc__ = (
+        "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been removed. Suggest the "
+        "author of {what} to upgrade the image to the OCI Format or Docker Image manifest v2, schema 2. "
+        "More information at https://docs.docker.com/go/deprecated-image-specs/"
     )
+
+    remedy = "`skopeo copy --format v2s2` makes it what it should be, as pushing it again does"
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -198,6 +198,8 @@ class TarReader:
         left = self._left + self._padding
         while left:
             data = self._stream.read(min(left, CHUNK))
+            if not data and left <= self._padding:
+                break  # umoci ends a layer with its last file's last byte, and Go's reader takes that for the end
             if not data:
                 raise TruncatedArchive(where="an entry's content")
             left -= len(data)

@@ -209,11 +209,19 @@ def test_a_nul_in_a_pax_name() -> None:
         entries(header(type=b"x", size=b"%011o\0" % len(record)) + record.ljust(BLOCK, b"\0") + header(name=b"f") + END)
 
 
-@pytest.mark.parametrize("cut", [1, 100, BLOCK + 1, BLOCK + 999, 3 * BLOCK - 1])
+@pytest.mark.parametrize("cut", [1, 100, BLOCK + 1, BLOCK + 999, 4 * BLOCK - 1])
 def test_cut_archives(cut: int) -> None:
     whole = archive([member("f", data=b"x" * 1000), member("g", data=b"y")])
     with pytest.raises(TruncatedArchive, match="unexpected EOF"):
         entries(whole[:cut])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 23])
+def test_an_archive_that_ends_with_its_last_file(padding: int) -> None:
+    """As `umoci insert` writes them: neither padded nor ended by zero blocks."""
+    whole = archive([member("f", data=b"x" * 1000), member("g", data=b"y" * 1000)])
+    found = entries(whole[: whole.rindex(b"y") + 1 + padding])
+    assert [(entry.name, data) for entry, data in found] == [(b"f", b"x" * 1000), (b"g", b"y" * 1000)]
 
 
 def test_attack_12_headers_are_bounded() -> None:
