@@ -38,7 +38,11 @@ async def load(lab: Lab) -> None:
 
 async def pull(lab: Lab) -> None:
     async with FakeRegistry().serving() as registry:
-        registry.add_image("app", "1", [BIG, TOP], platform="linux/amd64")
+        images = {
+            platform: registry.add_image("app", "", [BIG, TOP], platform=platform)
+            for platform in ("linux/amd64", "linux/s390x")
+        }
+        registry.add_index("app", "1", images)
         registries = Registries(RegistryConfig(), backoff=Backoff(retries=2, first_s=0.01))
         service = ImageService(lab.content, lab.snapshots, lab.store, lab.bus, registries=registries)
         try:
