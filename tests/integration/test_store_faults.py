@@ -1,4 +1,4 @@
-"""Attack 26 on a real daemon: killed, or out of disk, at a marked point of a load; `tests/unit/images` has all points."""
+"""Attack 26 on a real daemon: killed, or out of disk, at marked points of a load (all points: `tests/unit/images`)."""
 
 from __future__ import annotations
 
