@@ -15,7 +15,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,12 @@ def docker(request: pytest.FixtureRequest) -> Iterator[Client]:
     else:
         daemon: Daemon = request.getfixturevalue("daemon")
         yield from client_of(daemon.environment, "busybox")
+
+
+@pytest.fixture
+def pier(docker: Client) -> Client:
+    """Pier's own command line against the same daemon."""
+    return replace(docker, program="pier", sessions=[])
 
 
 @pytest.fixture

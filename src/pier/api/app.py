@@ -10,7 +10,20 @@ from aiohttp import web
 
 import pier
 
-from . import archive, containers, distribution, exec, images, system, unimplemented, websocket
+from . import (
+    archive,
+    commit,
+    containers,
+    disk_usage,
+    distribution,
+    exec,
+    images,
+    prune,
+    system,
+    truncate,
+    unimplemented,
+    websocket,
+)
 from .call import Call
 from .errors import PageNotFound, error_response
 from .hijack import Hijacked, wants_upgrade
@@ -22,7 +35,20 @@ from .versions import NEWEST, negotiate, text
 
 log = logging.getLogger("pier.api")
 
-GROUPS: Final = (system, containers, archive, websocket, exec, distribution, images, unimplemented)
+GROUPS: Final = (
+    system,
+    disk_usage,
+    prune,
+    containers,
+    archive,
+    websocket,
+    truncate,
+    commit,
+    exec,
+    distribution,
+    images,
+    unimplemented,
+)
 ROUTES: Final = tuple(route for group in GROUPS for route in group.ROUTES)
 
 

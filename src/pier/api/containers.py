@@ -45,6 +45,10 @@ class ConflictingOptions(InvalidParameter):
     """conflicting options: {what}"""
 
 
+async def changes(call: Call) -> web.StreamResponse:
+    return call.answer(await call.engine.containers.changes(call.id))
+
+
 async def list_(call: Call) -> web.StreamResponse:
     query = call.query
     found = await call.engine.containers.list(
@@ -236,6 +240,7 @@ ROUTES = (
     Route("POST", "/containers/{id}/pause", "ContainerPause", pause),
     Route("POST", "/containers/{id}/unpause", "ContainerUnpause", unpause),
     Route("POST", "/containers/{id}/update", "ContainerUpdate", update),
+    Route("GET", "/containers/{id}/changes", "ContainerChanges", changes),
     Route("GET", "/containers/{id}/top", "ContainerTop", top),
     Route("POST", "/containers/{id}/rename", "ContainerRename", rename),
     Route("POST", "/containers/{id}/resize", "ContainerResize", resize),

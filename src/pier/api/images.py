@@ -46,7 +46,10 @@ class BadPlatform(InvalidParameter):
 async def list_(call: Call) -> web.StreamResponse:
     query = call.query
     found = await call.engine.images.list(
-        all=query.flag("all"), filters=query.filters(), manifests=query.flag("manifests")
+        all=query.flag("all"),
+        filters=query.filters(),
+        manifests=query.flag("manifests"),
+        shared_size=query.flag("shared-size"),
     )
     return call.answer(found)
 
@@ -54,6 +57,11 @@ async def list_(call: Call) -> web.StreamResponse:
 async def inspect(call: Call) -> web.StreamResponse:
     platform, manifests = json_platform(call.query.text("platform")), call.query.flag("manifests")
     return call.answer(await call.engine.images.inspect(call.id, platform=platform, manifests=manifests))
+
+
+async def history(call: Call) -> web.StreamResponse:
+    platform = json_platform(call.query.text("platform"))
+    return call.answer(await call.engine.images.history(call.id, platform=platform))
 
 
 async def delete(call: Call) -> web.StreamResponse:
@@ -167,6 +175,7 @@ ROUTES = (
     Route("POST", "/images/create", "ImageCreate", create, streams=True),
     Route("POST", "/images/load", "ImageLoad", load, streams=True),
     Route("GET", "/images/{name...}/json", "ImageInspect", inspect),
+    Route("GET", "/images/{name...}/history", "ImageHistory", history),
     Route("POST", "/images/{name...}/tag", "ImageTag", tag),
     Route("POST", "/images/{name...}/push", "ImagePush", push, streams=True),
     Route("DELETE", "/images/{name...}", "ImageDelete", delete),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -15,21 +15,33 @@ from pier.distribution.search import SearchResult
 from pier.images.manifest_list import ListEntry
 from pier.images.remote import RawManifest
 from pier.model.container import (
+    ContainerConfig,
     ContainerCreateRequest,
     ContainerCreateResponse,
     ContainerInspectResponse,
+    ContainersPruneResponse,
     ContainerSummary,
     ContainerTopResponse,
     ContainerUpdateRequest,
     ContainerUpdateResponse,
     ContainerWaitResponse,
+    FilesystemChange,
 )
+from pier.model.disk_usage import DiskUsage
 from pier.model.event import EventMessage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
-from pier.model.image import DistributionInspect, ImageDeleteResponseItem, ImageInspect, ImageSummary, RemoteTag
+from pier.model.image import (
+    DistributionInspect,
+    ImageDeleteResponseItem,
+    ImageHistoryResponseItem,
+    ImageInspect,
+    ImagePruneResponse,
+    ImageSummary,
+    RemoteTag,
+)
 from pier.model.system import SystemInfo, SystemVersion
-from pier.oci import Descriptor
+from pier.oci import Descriptor, Digest, Reference
 
 
 class Containers(Protocol):
@@ -39,6 +51,20 @@ class Containers(Protocol):
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> list[ContainerSummary]: ...
     async def inspect(self, ref: str, *, size: bool) -> ContainerInspectResponse: ...
     async def start_container(self, ref: str, *, detach_keys: str) -> bool: ...
+    async def prune(self, filters: Filters) -> ContainersPruneResponse: ...
+    async def changes(self, ref: str) -> builtins.list[FilesystemChange] | None: ...
+    async def commit(
+        self,
+        ref: str,
+        *,
+        name: Reference | None,
+        author: str,
+        comment: str,
+        changes: builtins.list[str],
+        pause: bool,
+        config: ContainerConfig | None,
+    ) -> Digest: ...
+    async def truncate_logs(self, ref: str) -> int: ...
     async def stop(self, ref: str, *, signal: str, timeout_s: int | None) -> bool: ...
     async def restart(self, ref: str, *, signal: str, timeout_s: int | None) -> None: ...
     async def kill(self, ref: str, signal: str) -> None: ...
@@ -84,8 +110,10 @@ class Containers(Protocol):
 class Images(Protocol):
     """`images.service.ImageService`."""
 
-    async def list(self, *, all: bool, filters: Filters, manifests: bool) -> list[ImageSummary]: ...
+    async def list(self, *, all: bool, filters: Filters, manifests: bool, shared_size: bool) -> list[ImageSummary]: ...
     async def inspect(self, ref: str, *, platform: str, manifests: bool) -> ImageInspect: ...
+    async def history(self, ref: str, *, platform: str) -> builtins.list[ImageHistoryResponseItem]: ...
+    async def prune(self, filters: Filters) -> ImagePruneResponse: ...
     async def delete(self, ref: str, *, force: bool, noprune: bool) -> builtins.list[ImageDeleteResponseItem]: ...
     async def tag(self, ref: str, name: str) -> None: ...
     def load(self, source: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[dict[str, Any]]: ...
@@ -131,6 +159,7 @@ class System(Protocol):
 
     async def info(self) -> SystemInfo: ...
     async def version(self) -> SystemVersion: ...
+    async def disk_usage(self, kinds: Collection[str]) -> DiskUsage: ...
 
 
 class Engine(Protocol):

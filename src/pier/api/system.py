@@ -9,7 +9,7 @@ from pier.model import wire
 from .call import Call
 from .router import Route
 from .stream import Encoder, json_line, json_seq, open_stream
-from .versions import EVENT_TYPES_SINCE, Version, adapt_answer
+from .versions import EVENT_TYPES_SINCE, IMAGE_CREATE_SINCE, Version, adapt_answer
 
 PING_HEADERS = {
     "Builder-Version": "2",
@@ -41,6 +41,8 @@ async def events(call: Call) -> web.StreamResponse:
     async with subscription as stream:
         response = await open_stream(call.request, content_type)
         async for event in stream:
+            if call.version < IMAGE_CREATE_SINCE and (event.type, event.action) == ("image", "create"):
+                continue
             raw = adapt_answer(call.operation, call.version, wire.to_builtins(event))
             await response.write(encode(raw))
     await response.write_eof()

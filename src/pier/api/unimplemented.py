@@ -32,24 +32,17 @@ class NotInASwarm(Unavailable):
 
 UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     # containers
-    ("GET", "/containers/{id}/changes", "ContainerChanges"),
     ("GET", "/containers/{id}/export", "ContainerExport"),
-    ("POST", "/containers/prune", "ContainerPrune"),
     ("GET", "/containers/{id}/checkpoints", "CheckpointList"),
     ("POST", "/containers/{id}/checkpoints", "CheckpointCreate"),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "CheckpointDelete"),
     # images and builds
     ("POST", "/build", "ImageBuild"),
-    ("POST", "/build/prune", "BuildPrune"),
     ("POST", "/build/cancel", "BuildCancel"),
     ("GET", "/images/get", "ImageGetAll"),
-    ("POST", "/images/prune", "ImagePrune"),
-    ("POST", "/commit", "ImageCommit"),
-    ("GET", "/images/{name...}/history", "ImageHistory"),
     ("GET", "/images/{name...}/get", "ImageGet"),
     ("GET", "/images/{name...}/attestations", "ImageAttestations"),
     # the daemon
-    ("GET", "/system/df", "SystemDataUsage"),
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "GRPC"),
     # volumes
@@ -57,14 +50,12 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     ("POST", "/volumes/create", "VolumeCreate"),
     ("PUT", "/volumes/{name}", "VolumeUpdate"),
     ("DELETE", "/volumes/{name}", "VolumeDelete"),
-    ("POST", "/volumes/prune", "VolumePrune"),
     # networks
     ("GET", "/networks", "NetworkList"),
     ("DELETE", "/networks/{id}", "NetworkDelete"),
     ("POST", "/networks/create", "NetworkCreate"),
     ("POST", "/networks/{id}/connect", "NetworkConnect"),
     ("POST", "/networks/{id}/disconnect", "NetworkDisconnect"),
-    ("POST", "/networks/prune", "NetworkPrune"),
     # plugins
     ("GET", "/plugins/privileges", "GetPluginPrivileges"),
     ("POST", "/plugins/pull", "PluginPull"),

@@ -184,6 +184,9 @@ _OLD_NETWORK_FIELDS = (
 _IMAGE_CONFIG = "Cmd Entrypoint Env Labels OnBuild User Volumes WorkingDir"
 _SHARES_NOTHING = "IpcMode was shareable where the request was silent"
 
+USAGE_IMAGES = "SystemDataUsage.Images"
+"""The images in the answer of GET /system/df: containers were always counted there."""
+
 DIFFERENCES: tuple[Difference, ...] = (
     # answers, newest change first
     Difference("SystemInfo", "NRI came with 1.53", drop("NRI"), until=(1, 53)),
@@ -232,7 +235,14 @@ DIFFERENCES: tuple[Difference, ...] = (
         drop("HostConfig", "Annotations"),
         until=(1, 46),
     ),
+    Difference(
+        "ImageInspect",
+        "Container and ContainerConfig went with 1.45",
+        drop("Container ContainerConfig"),
+        since=(1, 45),
+    ),
     Difference("ImageList", "VirtualSize went with 1.44", _add_virtual_size, until=(1, 44)),
+    Difference(USAGE_IMAGES, "VirtualSize went with 1.44", _add_virtual_size, until=(1, 44)),
     Difference("ImageInspect", "VirtualSize went with 1.44", _add_virtual_size, until=(1, 44)),
     Difference("ImageList", "Containers are counted since 1.51", _containers_not_counted, until=(1, 51)),
     # requests
@@ -292,6 +302,8 @@ DIFFERENCES: tuple[Difference, ...] = (
 
 MULTIPLEXED_SINCE: Version = (1, 42)
 """Streams of two channels say so in their Content-Type."""
+IMAGE_CREATE_SINCE: Version = (1, 46)
+"""Events tell of images that are made here."""
 EVENT_TYPES_SINCE: Version = (1, 52)
 """GET /events heeds the Accept header."""
 

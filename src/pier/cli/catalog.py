@@ -11,6 +11,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("version", "Show the versions of client and daemon"),
     "info": ("info", "Show what the daemon knows about itself and its host"),
     "attach": ("attach", "Connect this terminal to a running container"),
+    "commit": ("commit", "Make an image of what a container changed"),
     "cp": ("cp", "Copy files between a container and this machine"),
     "create": ("create", "Make a container without starting it"),
     "daemon": ("daemon", "Run the daemon, pierd, in the foreground"),
@@ -52,12 +53,15 @@ VERBS: dict[str, tuple[str, str]] = {
     "manifest create": ("manifest_create", "Make a manifest list of images in a registry, to push later"),
     "manifest inspect": ("manifest_inspect", "Show a manifest or manifest list, in a registry or made here"),
     "manifest push": ("manifest_push", "Push a manifest list"),
+    "system df": ("system_df", "Show what images, containers, caches and logs take on the disk"),
+    "system prune": ("system_prune", "Remove everything that nothing uses"),
     "manifest rm": ("manifest_rm", "Forget manifest lists that were made here"),
 }
 """Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
 
 _CONTAINER = (
-    "attach cp create diff exec kill logs pause port rename restart rm run start stats stop top unpause update wait"
+    "attach commit cp create diff exec kill logs pause port rename restart rm run start stats stop top unpause update "
+    "wait"
 ).split()
 _IMAGE = "history import load pull push tag".split()
 VERBS.update({f"container {verb}": VERBS[verb] for verb in _CONTAINER})
@@ -96,11 +100,11 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 ABSENT = frozenset(
     (
-        "build builder buildx checkpoint commit compose config context export network node "
+        "build builder buildx checkpoint compose config context export network node "
         "plugin save secret service stack swarm trust volume "
     ).split()
-    + [f"container {verb}" for verb in ("commit", "export")]
+    + ["container export"]
     + [f"image {verb}" for verb in ("build", "save")]
-    + ["system df", "system prune", "system dial-stdio"]
+    + ["system dial-stdio"]
 )
 """Commands Docker has and Pier has not yet. Each leaves this set with the issue that brings it."""

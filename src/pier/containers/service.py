@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from pier.containers import (
     archive,
     attach,
+    commit,
     etc_files,
     freezer,
     lifecycle,
     listing,
+    prune,
     recovery,
     shutdown,
     stats,
@@ -37,20 +40,25 @@ from pier.containers.world import Container, ContainersConfig, Images, Networks,
 from pier.errors import PierError
 from pier.events import EventBus
 from pier.kernel.cgroups import Cgroup
-from pier.logs import Follower, Query, Watcher, read
+from pier.logs import Follower, Query, Watcher, read, truncate, usage
 from pier.model.container import (
+    ContainerConfig,
     ContainerCreateRequest,
     ContainerCreateResponse,
     ContainerInspectResponse,
+    ContainersPruneResponse,
     ContainerSummary,
     ContainerTopResponse,
     ContainerUpdateRequest,
     ContainerUpdateResponse,
     ContainerWaitResponse,
+    FilesystemChange,
 )
+from pier.model.disk_usage import LogFileUsage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
-from pier.oci.digest import Digest
+from pier.oci import Digest, Reference
+from pier.runtime.request import LogFile
 from pier.runtime.systemd_unit import expand_slice
 from pier.state import Store
 
@@ -135,10 +143,13 @@ class ContainerService:
         """Ids of the containers that have, or are about to have, a network: what `NetworkService.start` keeps."""
         return {id for id, container in self._world.containers.items() if container.running}
 
-    def users_of(self, image: Digest) -> list[tuple[str, bool]]:
-        """(id, running?) of the containers made from an image or showing one, for the image service."""
-        every = self._world.containers.values()
-        return [(item.id, item.running) for item in every if str(image) in images_of(item.record)]
+    def by_image(self) -> dict[str, builtins.list[tuple[str, bool]]]:
+        """Image id -> (id, running?) of the containers made from it or showing it, for the image service."""
+        found: dict[str, builtins.list[tuple[str, bool]]] = {}
+        for item in self._world.containers.values():
+            for image_id in images_of(item.record):
+                found.setdefault(image_id, []).append((item.id, item.running))
+        return found
 
     def counts(self) -> dict[str, int]:
         """Status -> number of containers, for `info`."""
@@ -193,6 +204,38 @@ class ContainerService:
         """`volumes` has nothing to do yet: no container has volumes of its own."""
         await lifecycle.remove(self._world, ref, force=force, link=link)
 
+    async def prune(self, filters: Filters) -> ContainersPruneResponse:
+        return await prune.prune(self._world, filters)
+
+    async def changes(self, ref: str) -> builtins.list[FilesystemChange] | None:
+        """What the container changed in its file system, sorted by path; None: nothing."""
+        record = self._find(ref).record
+        layers = [Digest(layer) for layer in record.layers]
+        found = await asyncio.to_thread(self._world.snapshots.changes, record.id, layers)
+        return [FilesystemChange(path=one.path.decode("utf-8", "replace"), kind=one.kind) for one in found] or None
+
+    async def commit(
+        self,
+        ref: str,
+        *,
+        name: Reference | None,
+        author: str = "",
+        comment: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        config: ContainerConfig | None = None,
+    ) -> Digest:
+        return await commit.commit(
+            self._world,
+            self._find(ref),
+            name=name,
+            author=author,
+            comment=comment,
+            changes=changes,
+            pause=pause,
+            config=config,
+        )
+
     async def attach(
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
     ) -> Attachment:
@@ -230,11 +273,31 @@ class ContainerService:
         return self._read_log(container, query, follow=follow)
 
     def _read_log(self, container: Container, query: Query, *, follow: bool) -> AsyncIterator[bytes]:
-        kept = self._world.config.log_file(container.id, container.record.host_config.log_config)
+        kept = self._log_file(container)
         if kept is None:
             raise LogsUnreadable
         follower = Follower(self._watcher, lambda: container.running, lambda: _end_of_run(container))
         return read(kept.path, query, driver=kept.driver, follower=follower if follow else None)
+
+    async def log_usage(self) -> builtins.list[LogFileUsage]:
+        """What each container's log takes on the disk, where it has one."""
+        kept = [(one.record, self._log_file(one)) for one in self._world.containers.values()]
+        files = [(record, log) for record, log in kept if log is not None]
+        sizes = await asyncio.to_thread(lambda: [usage(log.path) for _, log in files])
+        return [
+            LogFileUsage(id=record.id, name=record.name, driver=log.driver, files=count, size=size_bytes)
+            for (record, log), (count, size_bytes) in zip(files, sizes, strict=True)
+        ]
+
+    async def truncate_logs(self, ref: str) -> int:
+        """Empty a container's log; returns the bytes that this frees. Raises LogsUnreadable, OSError."""
+        kept = self._log_file(self._find(ref))
+        if kept is None:
+            raise LogsUnreadable
+        return await asyncio.to_thread(truncate, kept.path)
+
+    def _log_file(self, container: Container) -> LogFile | None:
+        return self._world.config.log_file(container.id, container.record.host_config.log_config)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         container = self._find(ref)

@@ -14,15 +14,18 @@ from pier.containers import log_config, names
 from pier.containers.oci_runtimes import OciRuntimes
 from pier.containers.record import Record
 from pier.events import EventBus
+from pier.images.commit import Commit
 from pier.kernel.cgroups import Layout
 from pier.model.host_config import LogConfig, PortBinding, Ulimit
 from pier.networks.endpoint import Endpoint
 from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig
+from pier.oci.reference import Reference
 from pier.runtime.client import Monitor
 from pier.runtime.request import AttachEnd, BindRoot, ExitRecord, LogFile, OverlayRoot, StartRequest
 from pier.state import Store
+from pier.storage.changes import Change
 from pier.storage.ids import IdMap
 
 log = logging.getLogger("pier.containers")
@@ -47,6 +50,7 @@ class Image(Protocol):
 
 
 class Images(Protocol):
+    async def commit(self, asked: Commit, name: Reference | None) -> Digest: ...
     async def get(self, ref: str, platform: str = "") -> Image: ...
 
 
@@ -62,6 +66,7 @@ class Snapshots(Protocol):
     def idmap_fault(self) -> str: ...
     def remove(self, container_id: str) -> None: ...
     def usage(self, container_id: str, layers: list[Digest]) -> int: ...
+    def changes(self, container_id: str, layers: list[Digest]) -> list[Change]: ...
     def layer_size(self, chain_id: Digest) -> int: ...
     def view(self, container_id: str, layers: list[Digest]) -> AbstractContextManager[int]: ...
     def layer_mount(self, layers: list[Digest], subpath: str = "") -> int: ...

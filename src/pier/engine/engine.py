@@ -152,7 +152,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         config=settings,
     )
     stack.push_async_callback(containers.close)
-    images.users_of = containers.users_of
+    images.users = containers.by_image
     _report(await containers.start())
 
     system = System(

@@ -6,18 +6,17 @@ import asyncio
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 import pier
 from pier.engine.config import DaemonConfig
+from pier.engine.disk_usage import Containers, Images, disk_usage
 from pier.engine.host import Host, Limits
 from pier.engine.runtimes import About
 from pier.kernel.cgroups import Layout
-from pier.model.container import ContainerSummary
+from pier.model.disk_usage import DiskUsage
 from pier.model.filters import Filters
-from pier.model.image import ImageSummary
 from pier.model.system import (
     ComponentVersion,
     FirewallInfo,
@@ -38,14 +37,6 @@ LOOPBACK = ("::1/128", "127.0.0.0/8")
 """Registries there may always speak plain HTTP."""
 LOG_DRIVERS = ("json-file", "local", "none")
 NETWORK_DRIVERS = ("bridge", "host", "null")
-
-
-class Containers(Protocol):
-    async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> list[ContainerSummary]: ...
-
-
-class Images(Protocol):
-    async def list(self, *, all: bool, filters: Filters) -> list[ImageSummary]: ...
 
 
 class System:
@@ -83,6 +74,10 @@ class System:
         self._lacking = lacking
         self._runtimes = runtimes
         self._remapped = remapped
+
+    async def disk_usage(self, kinds: Collection[str]) -> DiskUsage:
+        """What the kinds of objects take on the disk; see `disk_usage.KINDS`."""
+        return await disk_usage(self._containers, self._images, kinds)
 
     def reconfigure(self, config: DaemonConfig) -> None:
         """Tell of another configuration from now on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -28,29 +29,50 @@ class InvalidChange(InvalidParameter):
 
 
 def apply_changes(config: RunConfig, changes: Iterable[str]) -> RunConfig:
-    """The configuration with every instruction applied in order. Raises InvalidChange."""
-    for line in changes:
-        for instruction in filter(None, map(str.strip, re.sub(r"\\\n", "", line).split("\n"))):
-            keyword, _, rest = instruction.partition(" ")
-            apply = _INSTRUCTIONS.get(keyword.upper())
-            if apply is None:
-                raise InvalidChange(f"{keyword} is not a valid change command")
-            config = apply(config, rest.strip())
+    """The configuration with every instruction applied in order. Raises InvalidChange.
+
+    An ENTRYPOINT takes away the command that was there, unless a CMD among the changes has set it: as in a Dockerfile.
+    """
+    changes = list(changes)
+    found = instructions(changes)
+    if changes and not found:
+        raise InvalidChange("file with no instructions")
+    cmd_is_set = False
+    for instruction in found:
+        keyword, _, rest = instruction.partition(" ")
+        apply = _INSTRUCTIONS.get(keyword.upper())
+        if apply is None:
+            raise InvalidChange(f"{keyword} is not a valid change command")
+        config = apply(config, rest.strip())
+        cmd_is_set = cmd_is_set or keyword.upper() == "CMD"
+        if keyword.upper() == "ENTRYPOINT" and not cmd_is_set:
+            config = msgspec.structs.replace(config, cmd=None)
     return config
+
+
+def instructions(changes: Iterable[str]) -> list[str]:
+    """The lines of a small Dockerfile, continued ones joined, without comments and empty ones."""
+    text = re.sub(r"(?m)^\s*#.*$", "", "\n".join(changes))
+    return [line.strip() for line in re.sub(r"\\[ \t]*\n", "", text).split("\n") if line.strip()]
 
 
 # --- reading a line
 
 
 def exec_form(text: str) -> list[str] | None:
-    """The words of `["a", "b"]`; None where the text is not a JSON array of strings: then it is a shell command."""
+    """The words of `["a", "b"]`; None where the text is not a JSON array: then it is a shell command.
+
+    Raises InvalidChange for an array of anything but strings.
+    """
     if not text.startswith("["):
         return None
     try:
         words = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+    if not all(isinstance(word, str) for word in words):
+        raise InvalidChange("when using JSON array syntax, arrays must be comprised of strings only")
+    return list(words)
 
 
 _WORD: Final = re.compile(r"""(?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"|'[^']*')+""", re.DOTALL)
@@ -130,7 +152,7 @@ def _cmd(config: RunConfig, text: str) -> RunConfig:
 
 
 def _entrypoint(config: RunConfig, text: str) -> RunConfig:
-    return msgspec.structs.replace(config, entrypoint=_command(config, text) if text else [])
+    return msgspec.structs.replace(config, entrypoint=(_command(config, text) if text else None) or None)
 
 
 def _command(config: RunConfig, text: str) -> list[str]:
@@ -193,7 +215,22 @@ def _workdir(config: RunConfig, text: str) -> RunConfig:
 
 
 def _stopsignal(config: RunConfig, text: str) -> RunConfig:
-    return msgspec.structs.replace(config, stop_signal=_single(config, text, "STOPSIGNAL"))
+    name = _single(config, text, "STOPSIGNAL")
+    if not _is_signal(name):
+        raise InvalidChange(f"invalid signal: {name}")
+    return msgspec.structs.replace(config, stop_signal=name)
+
+
+def _is_signal(text: str) -> bool:
+    """Whether signal(7) has one of that name or number: `KILL`, `sigkill`, `9`, `RTMIN+3`."""
+    if re.fullmatch(r"[0-9]{1,3}", text):
+        return 1 <= int(text) <= _SIGNAL_MAX
+    name = text.upper().removeprefix("SIG")
+    return f"SIG{name}" in signal.Signals.__members__ or bool(_REALTIME.fullmatch(name))
+
+
+_SIGNAL_MAX: Final = 64
+_REALTIME: Final = re.compile(r"RTMIN(\+([0-9]|1[0-5]))?|RTMAX(-([0-9]|1[0-4]))?")
 
 
 def _single(config: RunConfig, text: str, instruction: str) -> str:
@@ -236,6 +273,8 @@ _MIN_DURATION_NS: Final = 1_000_000
 def _healthcheck(config: RunConfig, text: str) -> RunConfig:
     """`[--interval=…] [--timeout=…] [--start-period=…] [--start-interval=…] [--retries=N] CMD …`, or `NONE`."""
     options: dict[str, Any] = {}
+    if not text:
+        raise InvalidChange("HEALTHCHECK requires at least one argument")
     while text.startswith("--"):
         flag, _, text = text.partition(" ")
         text = text.strip()
@@ -259,8 +298,10 @@ def _healthcheck(config: RunConfig, text: str) -> RunConfig:
 
 def _health_option(name: str, value: str) -> dict[str, int]:
     if name == "--retries":
-        if not re.fullmatch(r"[0-9]{1,9}", value):
+        if not re.fullmatch(r"-?[0-9]{1,9}", value):
             raise InvalidChange(f'strconv.ParseInt: parsing "{value}": invalid syntax')
+        if int(value) < 0:
+            raise InvalidChange(f"--retries cannot be negative ({int(value)})")
         return {"retries": int(value)}
     if name not in _HEALTH_DURATIONS:
         raise InvalidChange(f"unknown flag: {name}")

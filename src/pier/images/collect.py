@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
+from pier.errors import NotFound
 from pier.images.catalog import Catalog, read_catalog
 from pier.oci import Digest
 from pier.storage import ContentStore, Snapshotter
@@ -11,8 +13,18 @@ from pier.storage import ContentStore, Snapshotter
 log = logging.getLogger(__name__)
 
 
-def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> set[Digest] | None:
-    """Delete unreachable blobs and layers; returns the chain ids of the layers, None where it was not the moment.
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What went."""
+
+    layers: frozenset[Digest] = frozenset()
+    """Chain ids."""
+    bytes: int = 0
+    """What the blobs took, and the files of the layers."""
+
+
+def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> Collected:
+    """Delete unreachable blobs and layers.
 
     Loads and pulls go on meanwhile: what they have met is spared by their leases, and `Leases.take_spared` says that
     it was. Nothing is deleted while an image is damaged: what belongs to that one cannot be told.
@@ -21,8 +33,17 @@ def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> set
         catalog = read_catalog(store, before)
         if catalog.damaged:
             log.warning("nothing is cleaned up while %d images are damaged", len(catalog.damaged))
-            return None
+            return Collected()
         images = catalog.images.values()
-        store.sweep(digest for image in images for digest in image.content)
-        wanted = {chain_id for image in images for chain_id in image.all_layers}
-        return snapshots.sweep_layers(wanted | store.recipes.layers())
+        blobs = store.sweep(digest for image in images for digest in image.content)
+        wanted = {chain_id for image in images for chain_id in image.all_layers} | store.recipes.layers()
+        sizes = {chain_id: _size(snapshots, chain_id) for chain_id in snapshots.layers() - wanted}
+        layers = snapshots.sweep_layers(wanted)
+        return Collected(frozenset(layers), sum(blobs.values()) + sum(sizes.get(layer, 0) for layer in layers))
+
+
+def _size(snapshots: Snapshotter, chain_id: Digest) -> int:
+    try:
+        return snapshots.layer_size(chain_id)
+    except NotFound:  # removed meanwhile
+        return 0

@@ -32,10 +32,13 @@ class Plan:
     """And then the image itself."""
 
 
-def plan_delete(image: Image, text: str, users: Sequence[User], *, force: bool) -> Plan:
-    """What `rmi text` means for the image that `text` names. Raises ReferenceInUse, ImageInUse."""
+def plan_delete(image: Image, text: str, users: Sequence[User], *, force: bool, has_children: bool = False) -> Plan:
+    """What `rmi text` means for the image that `text` names; `has_children`: others were committed from it.
+
+    Raises ReferenceInUse, ImageInUse.
+    """
     if is_id(image, text):
-        return _plan_by_id(image, users, force=force)
+        return _plan_by_id(image, users, force=force, has_children=has_children)
     name = named(image, text)
     if not force and users and _is_single(image.names):
         raise ReferenceInUse(name=familiar(name), container=users[0][0][:SHORT_ID], id=image.id.short)
@@ -48,11 +51,14 @@ def plan_delete(image: Image, text: str, users: Sequence[User], *, force: bool) 
         rest = [other for other in rest if other not in untag]
     if rest:
         return Plan(tuple(untag), delete=False)
-    # Without its last name the image goes too, unless a container holds it: then it stays, and that is no error.
-    return Plan(tuple(untag), delete=_conflict(image, (), users, force=force) is None)
+    # Without its last name the image goes too, unless a container or a child holds it: it stays, and that is no error.
+    return Plan(tuple(untag), delete=not has_children and _conflict(image, (), users, force=force) is None)
 
 
-def _plan_by_id(image: Image, users: Sequence[User], *, force: bool) -> Plan:
+def _plan_by_id(image: Image, users: Sequence[User], *, force: bool, has_children: bool) -> Plan:
+    if has_children:
+        reason = "image has dependent child images"
+        raise ImageInUse(id=image.id.short, how="cannot be forced", reason=reason)
     names = () if _is_single(image.names) else image.names
     conflict = _conflict(image, names, users, force=force)
     if conflict is not None:

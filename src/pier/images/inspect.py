@@ -16,15 +16,18 @@ from pier.oci import RunConfig
 from pier.oci.image_config import HealthConfig
 
 
-def inspection(image: Image, *, size_bytes: int, driver: DriverData, last_tag_ns: int) -> ImageInspect:
-    """The answer; `last_tag_ns` is 0 where the image was never tagged here."""
+def inspection(image: Image, *, size_bytes: int, driver: DriverData, last_tag_ns: int, parent: str) -> ImageInspect:
+    """The answer; `last_tag_ns` is 0 where the image was never tagged here, `parent` what it was committed from."""
     config = image.config
     return ImageInspect(
         id=str(image.id),
         repo_tags=image.repo_tags,
         repo_digests=image.repo_digests,
+        parent=parent,
         comment=config.history[-1].comment if config.history else "",
         created=config.created,
+        container=config.container,
+        container_config=config.container_config,
         docker_version=config.docker_version,
         author=config.author,
         architecture=config.architecture,

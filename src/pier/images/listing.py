@@ -23,6 +23,12 @@ class Listed:
     image: Image
     size_bytes: int
     containers: int
+    shared_bytes: int = -1
+    """Of the layers that other images have too; -1: not counted."""
+    parent: Image | None = None
+    """What it was committed from."""
+    has_children: bool = False
+    """Whether others were committed from it: without a name it is then only a step between two images."""
 
 
 def created_ns(image: Image) -> int:
@@ -33,15 +39,18 @@ def created_ns(image: Image) -> int:
         return 0
 
 
-def summaries(listed: Iterable[Listed], filters: Filters, find: Callable[[str], Image]) -> list[ImageSummary]:
-    """The rows, the newest first. `find` resolves what `before` and `since` name.
+def summaries(
+    listed: Iterable[Listed], filters: Filters, find: Callable[[str], Image], *, all: bool = False
+) -> list[ImageSummary]:
+    """The rows, the newest first; with `all` also the steps between images. `find` resolves what `before` and `since`
+    name.
 
     Raises UnknownFilter, InvalidFilterValue, NoSuchImage, BadTime.
     """
     filters.validate(FILTERS)
     chosen = Selection.of(filters, find)
-    rows = [summary(item, filters) for item in listed if chosen.takes(item.image)]
-    wanted = [row for row in rows if _is_shown(row, filters)]
+    rows = [(item, summary(item, filters)) for item in listed if chosen.takes(item.image)]
+    wanted = [row for item, row in rows if _is_shown(row, filters) and not _is_step(item, row, filters, all=all)]
     return sorted(wanted, key=lambda row: (-row.created, row.id))
 
 
@@ -81,6 +90,8 @@ def summary(item: Listed, filters: Filters) -> ImageSummary:
         repo_digests=_matching(image.digests, filters),
         repo_tags=_matching(image.tags, filters),
         size=item.size_bytes,
+        shared_size=item.shared_bytes,
+        parent_id=str(item.parent.id) if item.parent else "",
     )
 
 
@@ -105,3 +116,9 @@ def _is_shown(row: ImageSummary, filters: Filters) -> bool:
     if "reference" in filters and not has_name:
         return False
     return "dangling" not in filters or filters.boolean("dangling") is not bool(row.repo_tags)
+
+
+def _is_step(item: Listed, row: ImageSummary, filters: Filters, *, all: bool) -> bool:
+    """Whether an image is left out because it only leads to others: it is shown with `all`, but never as dangling."""
+    nameless = not row.repo_tags and not row.repo_digests
+    return nameless and item.has_children and (not all or filters.boolean("dangling"))

@@ -10,40 +10,50 @@ import asyncio
 import builtins
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, cast
 
-import msgspec
-
 from pier.distribution import Registries, RegistryConfig
 from pier.errors import InvalidParameter, NotFound
 from pier.events.bus import EventBus
-from pier.images import progress
+from pier.images import progress, removal
 from pier.images.catalog import Catalog, read_catalog, shown
 from pier.images.changes import apply_changes
-from pier.images.collect import collect
+from pier.images.collect import Collected, collect
+from pier.images.commit import BaseImageGone, Commit, commit
 from pier.images.compact import Compactor
-from pier.images.delete import User, is_id, named, plan_delete
-from pier.images.image import Image, NoSuchImage, familiar
+from pier.images.delete import User, is_id, named
+from pier.images.family import Family
+from pier.images.history import history
+from pier.images.image import Image, familiar
 from pier.images.import_ import import_root
 from pier.images.inspect import inspection
 from pier.images.listing import Listed, summaries
 from pier.images.load import Loaded, load
 from pier.images.manifests import manifest_summaries, root_descriptor
+from pier.images.notes import Notes
 from pier.images.progress import Message
 from pier.images.pull import MAX_DOWNLOADS, Puller
 from pier.images.push import MAX_UPLOADS, Pusher
 from pier.images.threads import Report, Transfer
+from pier.images.usage import LayerSizes, Usage, disk_usage, shared_bytes
 from pier.model.filters import Filters
-from pier.model.image import DriverData, ImageDeleteResponseItem, ImageInspect, ImageManifestSummary, ImageSummary
+from pier.model.image import (
+    DriverData,
+    ImageDeleteResponseItem,
+    ImageHistoryResponseItem,
+    ImageInspect,
+    ImageManifestSummary,
+    ImagePruneResponse,
+    ImageSummary,
+)
 from pier.oci import Descriptor, Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
-from pier.state.store import Delete, Put, Store
+from pier.state.store import Store
 from pier.storage import ContentStore, Snapshotter
 from pier.storage.stream import Reader
 
-META: Final = "image-meta"
 TRANSFERS: Final = 4
 """Loads and imports that run at once; further ones wait."""
 
@@ -64,12 +74,6 @@ class BothAsked(InvalidParameter):
     """conflicting options: manifests and platform options cannot both be set"""
 
 
-class ImageMeta(msgspec.Struct, omit_defaults=True):
-    """What this machine knows of an image beyond its content; kept by image id."""
-
-    last_tag_ns: int = 0
-
-
 class ImageService:
     """One per daemon."""
 
@@ -88,8 +92,10 @@ class ImageService:
     ) -> None:
         self.content = content
         self.snapshots = snapshots
-        self.users_of: Callable[[Digest], builtins.list[User]] = lambda _: []
-        self._store = store
+        self.users: Callable[[], Mapping[str, Sequence[User]]] = dict
+        """Image id -> containers made from it."""
+        self.notes = Notes(store)
+        self.sizes = LayerSizes(snapshots)
         self._events = events
         self._registries = registries or Registries(RegistryConfig())
         self.puller = Puller(self._registries, content, snapshots, events, max_downloads=max_downloads)
@@ -98,22 +104,18 @@ class ImageService:
         self._executor = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="image")
         self._catalog = Catalog()
         self._reading = asyncio.Lock()
-        self._naming = asyncio.Lock()
+        self.naming = asyncio.Lock()
         self._litter = False
-        self._meta: dict[str, ImageMeta] = {}
         self.content.recipes.open_layer = snapshots.open_layer
-        self.compactor = Compactor(content, self._current, self._collect, drops=rebuilds_blobs)
+        self.compactor = Compactor(content, self.current, self.collect, drops=rebuilds_blobs)
 
     async def start(self) -> None:
         """Read what is there and clear away what an interrupted load or removal left."""
-        self._meta = {
-            key: msgspec.json.decode(value, type=ImageMeta) for key, value in (await self._store.load(META)).items()
-        }
-        catalog = await self._current()
-        await self._collect()
-        stale = [Delete(META, key) for key in self._meta if key not in catalog.images and not catalog.damaged]
-        if stale:
-            await self._store.write(*stale)
+        await self.notes.load()
+        catalog = await self.current()
+        await self.collect()
+        if not catalog.damaged:
+            await self.notes.keep_only(catalog.images)
         self.compactor.wake()
 
     async def close(self) -> None:
@@ -127,7 +129,7 @@ class ImageService:
         self.puller.downloads.limit(downloads)
         self.pusher.limit(uploads)
 
-    async def _current(self) -> Catalog:
+    async def current(self) -> Catalog:
         """The catalogue as of now."""
         if self._catalog.generation != self.content.generation:
             async with self._reading:
@@ -142,22 +144,35 @@ class ImageService:
 
         Raises NoSuchImage, InvalidReference, InvalidPlatform.
         """
-        image = (await self._current()).get(ref)
+        image = (await self.current()).get(ref)
         return (image.for_platform(Platform.parse(platform)) or image) if platform else image
 
     async def list(
-        self, *, all: bool = False, filters: Filters | None = None, manifests: bool = False
+        self, *, all: bool = False, filters: Filters | None = None, manifests: bool = False, shared_size: bool = False
     ) -> builtins.list[ImageSummary]:
-        """All images, the newest first; `all` adds nothing, since there are no intermediate ones.
+        """All images, the newest first; `all` adds the nameless ones that others were committed from.
 
-        `manifests` tells the manifests of each image, those of other platforms too.
+        `manifests` tells the manifests of each image, those of other platforms too; `shared_size` what its layers
+        have in common with others.
         """
-        catalog = await self._current()
-        images = builtins.list(catalog.images.values())
-        sizes = await asyncio.to_thread(lambda: [self._size(image) for image in images])
-        users = [len(self.users_of(image.id)) for image in images]
-        listed = map(Listed, images, sizes, users)
-        rows = summaries(listed, filters or Filters(), catalog.get)
+        catalog = await self.current()
+        images = catalog.images.values()
+        if not self.sizes.know(images):
+            await asyncio.to_thread(lambda: builtins.list(map(self.sizes.image, images)))
+        family, users = self.family(catalog), self.users()
+        shared = shared_bytes(images, self.sizes) if shared_size else {}
+        listed = [
+            Listed(
+                image,
+                size_bytes=self.sizes.image(image),
+                containers=len(users.get(image.id, ())),
+                shared_bytes=shared.get(image.id, -1),
+                parent=family.parent(image.id),
+                has_children=family.has_children(image.id),
+            )
+            for image in images
+        ]
+        rows = summaries(listed, filters or Filters(), catalog.get, all=all)
         for row in rows if manifests else ():
             image = catalog.images[Digest(row.id)]
             row.descriptor, row.manifests = root_descriptor(image), await self._manifests(image)
@@ -167,28 +182,48 @@ class ImageService:
         """With a platform, the image for it. Raises NoSuchImage, InvalidReference, NotThatPlatform, BothAsked."""
         if platform and manifests:
             raise BothAsked
-        image = await self.get(ref, platform)
-        if platform and image.for_platform(Platform.parse(platform)) is not image:
-            raise NotThatPlatform(reference=shown(ref), wanted=Platform.parse(platform))
+        image = await self._exactly(ref, platform)
+        parent = self.family(await self.current()).parent(image.id)
         answer = inspection(
             image,
-            size_bytes=await asyncio.to_thread(self._size, image),
+            size_bytes=await asyncio.to_thread(self.sizes.image, image),
             driver=DriverData(name=self.snapshots.name, data=self.snapshots.layer_data(image.layers)),
-            last_tag_ns=self._meta.get(image.id, ImageMeta()).last_tag_ns,
+            last_tag_ns=self.notes.of(image.id).last_tag_ns,
+            parent=str(parent.id) if parent else "",
         )
         if manifests:
             answer.descriptor, answer.manifests = root_descriptor(image), await self._manifests(image)
         return answer
 
     async def _manifests(self, image: Image) -> builtins.list[ImageManifestSummary]:
+        every = self.users()
+
         def users(image_id: Digest) -> builtins.list[str]:
-            return [container for container, _ in self.users_of(image_id)]
+            return [container for container, _ in every.get(image_id, ())]
 
-        return await asyncio.to_thread(manifest_summaries, self.content, image, self._size, users)
+        return await asyncio.to_thread(manifest_summaries, self.content, image, self.sizes.image, users)
 
-    def _size(self, image: Image) -> int:
-        """Bytes of the files of all layers; a layer that is missing counts nothing."""
-        return sum(self.snapshots.layer_size(chain) for chain in image.layers if self.snapshots.has_layer(chain))
+    async def history(self, ref: str, *, platform: str = "") -> builtins.list[ImageHistoryResponseItem]:
+        """The steps that made an image, the newest first. Raises NoSuchImage, InvalidReference, NotThatPlatform."""
+        image = await self._exactly(ref, platform)
+        ancestors = self.family(await self.current()).ancestors(image.id)
+        return await asyncio.to_thread(history, image, ancestors, self.sizes.of)
+
+    async def _exactly(self, ref: str, platform: str) -> Image:
+        """As `get`, but for a platform that was asked for no other will do. Raises NotThatPlatform."""
+        image = await self.get(ref, platform)
+        if platform and image.for_platform(Platform.parse(platform)) is not image:
+            raise NotThatPlatform(reference=shown(ref), wanted=Platform.parse(platform))
+        return image
+
+    def family(self, catalog: Catalog) -> Family:
+        """What was committed from what."""
+        return Family(catalog.images, lambda image_id: self.notes.of(image_id).parent)
+
+    async def disk_usage(self) -> Usage:
+        """What all images take together."""
+        catalog, used = await self.current(), [Digest(image_id) for image_id in self.users()]
+        return await asyncio.to_thread(disk_usage, catalog.images.values(), used, self.sizes, self.content)
 
     # --- names
 
@@ -198,8 +233,8 @@ class ImageService:
         reference = Reference.parse(f"{name}:{tag}" if tag else name)
         if reference.digest is not None:
             raise DigestTag
-        await self._name(image.id, await self._root_of(ref, image), [str(reference)])
-        self._tell("tag", image.id, reference.familiar, image)
+        await self.name(image.id, await self._root_of(ref, image), [str(reference)])
+        self.tell("tag", image.id, reference.familiar, image)
 
     async def _root_of(self, ref: str, image: Image) -> Descriptor:
         """What a further name of `ref` points at: the same as that name, else what the image came with."""
@@ -209,13 +244,11 @@ class ImageService:
                 return known
         return image.root
 
-    async def _name(self, image_id: Digest, target: Descriptor, names: Iterable[str]) -> None:
+    async def name(self, image_id: Digest, target: Descriptor, names: Iterable[str]) -> None:
         """Point names at an image and remember when."""
         for name in names:
             await asyncio.to_thread(self.content.set_tag, name, target)
-        meta = ImageMeta(last_tag_ns=self._clock_ns())
-        await self._store.write(Put(META, str(image_id), msgspec.json.encode(meta)))
-        self._meta[str(image_id)] = meta
+        await self.notes.add(image_id, last_tag_ns=self._clock_ns())
 
     # --- taking in
 
@@ -225,7 +258,7 @@ class ImageService:
         def work(body: Reader, report: Report) -> builtins.list[Loaded]:
             return load(body, self.content, self.snapshots, report, quiet=quiet)
 
-        async with self._transfer(), Transfer(self._executor, source, work) as transfer:
+        async with self.transfer(), Transfer(self._executor, source, work) as transfer:
             async for message in transfer:
                 yield message
             for loaded in await transfer.result():
@@ -234,8 +267,8 @@ class ImageService:
 
     async def _adopt(self, loaded: Loaded) -> AsyncIterator[Message]:
         """Name an image that was loaded."""
-        async with self._naming:
-            catalog = await self._current()
+        async with self.naming:
+            catalog = await self.current()
             for name in loaded.names:
                 old = catalog.names.get(name)
                 if old is not None and old != loaded.id:
@@ -244,11 +277,11 @@ class ImageService:
                     )
                     yield progress.stream(note)
             if loaded.names:
-                await self._name(loaded.id, loaded.manifest, loaded.names)
+                await self.name(loaded.id, loaded.manifest, loaded.names)
             else:
                 await asyncio.to_thread(self.content.add, loaded.manifest)
         image = await self.get(loaded.id)
-        self._tell("load", image.id, image.id, image)
+        self.tell("load", image.id, image.id, image)
         for name in loaded.names:
             yield progress.stream(f"Loaded image: {familiar(name)}")
         if not loaded.names:
@@ -280,26 +313,46 @@ class ImageService:
                 now_ns=self._clock_ns(),
             )
 
-        async with self._transfer(), Transfer(self._executor, source, work) as transfer:
+        async with self.transfer(), Transfer(self._executor, source, work) as transfer:
             async for progress_message in transfer:
                 yield progress_message
             loaded: Loaded = await transfer.result()
             if reference is not None:
-                await self._name(loaded.id, loaded.manifest, [str(reference)])
+                await self.name(loaded.id, loaded.manifest, [str(reference)])
             else:
                 await asyncio.to_thread(self.content.add, loaded.manifest)
             image = await self.get(loaded.id)
             if reference is not None:
-                self._tell("tag", image.id, reference.familiar, image)
-            self._tell("import", image.id, image.id, image)
+                self.tell("tag", image.id, reference.familiar, image)
+            self.tell("import", image.id, image.id, image)
         yield progress.status(str(loaded.id))
+
+    async def commit(self, asked: Commit, name: Reference | None) -> Digest:
+        """Make an image of what a container changed, under a name or none; returns its id.
+
+        Raises BaseImageGone, TreeTooDeep, ContentNotFound, OSError.
+        """
+        base = (await self.current()).find(str(asked.base))
+        if base is None:
+            raise BaseImageGone(id=asked.base, container=asked.container_id[:12])
+        async with self.transfer():
+            work = partial(commit, asked, base, self.content, self.snapshots, now_ns=self._clock_ns())
+            loaded = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            await asyncio.to_thread(self.content.add, loaded.manifest)
+            await self.notes.add(loaded.id, parent=str(base.id))
+            image = await self.get(loaded.id)
+            self.tell("create", image.id, image.id, image)
+            if name is not None:
+                await self.name(loaded.id, loaded.manifest, [str(name)])
+                self.tell("tag", image.id, name.familiar, image)
+        return loaded.id
 
     async def pull(
         self, reference: str, *, platform: str = "", auth: dict[str, str] | None = None
     ) -> AsyncIterator[Message]:
         """Fetch an image from its registry, telling the progress as Docker does. Raises PierError."""
         messages = cast(AsyncGenerator[Message, None], self.puller.pull(reference, platform=platform, auth=auth))
-        async with self._transfer(), contextlib.aclosing(messages):
+        async with self.transfer(), contextlib.aclosing(messages):
             async for message in messages:
                 yield message
 
@@ -307,7 +360,7 @@ class ImageService:
         self, reference: str, *, platform: str = "", auth: dict[str, str] | None = None
     ) -> AsyncIterator[Message]:
         """Send a tag, or without one all tags of a repository, to its registry. Raises PierError."""
-        await self._current()  # which says where blobs may be mounted from
+        await self.current()  # which says where blobs may be mounted from
         messages = cast(AsyncGenerator[Message, None], self.pusher.push(reference, platform=platform, auth=auth))
         async with contextlib.aclosing(messages):
             async for message in messages:
@@ -324,7 +377,7 @@ class ImageService:
         return tuple(sorted({name.path for name in names if name.domain == registry}))
 
     @contextlib.asynccontextmanager
-    async def _transfer(self) -> AsyncIterator[None]:
+    async def transfer(self) -> AsyncIterator[None]:
         """While blobs come in that no name reaches yet; what a failed one leaves is cleared away after the last."""
         try:
             with self.content.keep():
@@ -334,7 +387,7 @@ class ImageService:
             raise
         finally:
             if self._litter:
-                await self._collect()
+                await self.collect()
             self.compactor.wake()
 
     # --- taking away
@@ -342,44 +395,26 @@ class ImageService:
     async def delete(
         self, ref: str, *, force: bool = False, noprune: bool = False
     ) -> builtins.list[ImageDeleteResponseItem]:
-        """Take a name or the image away, as `docker rmi`; `noprune` spares nothing, for there are no parents.
+        """Take a name or the image away, as `docker rmi`. Raises NoSuchImage, ReferenceInUse, ImageInUse."""
+        return await removal.delete(self, ref, force=force, noprune=noprune)
 
-        Raises NoSuchImage, ReferenceInUse, ImageInUse.
-        """
-        async with self._naming:
-            image = await self.get(ref)
-            if not is_id(image, ref) and named(image, ref) not in image.names:
-                raise NoSuchImage(reference=ref)
-            plan = plan_delete(image, ref, self._users_of_all(image), force=force)
-            deeds = []
-            for name in plan.untag:
-                await asyncio.to_thread(self.content.remove_tag, name)
-                self._tell("untag", image.id, image.id, image)
-                deeds.append(ImageDeleteResponseItem(untagged=familiar(name)))
-            if not plan.delete:
-                return deeds
-            await asyncio.to_thread(self.content.forget, image.roots)
-            self._events.publish("image", "delete", str(image.id), {"name": str(image.id)})
-            deeds.append(ImageDeleteResponseItem(deleted=str(image.id)))
-            self._meta.pop(image.id, None)
-            await self._store.write(Delete(META, str(image.id)))
-            gone = await self._collect()
-        layers = [chain_id for chain_id in reversed(image.all_layers) if chain_id in gone]
-        return deeds + [ImageDeleteResponseItem(deleted=str(chain_id)) for chain_id in layers]
+    async def prune(self, filters: Filters) -> ImagePruneResponse:
+        """Remove the images that nothing uses. Raises UnknownFilter, InvalidFilterValue, BadTime, SeveralUntil."""
+        return await removal.prune(self, filters, now_ns=self._clock_ns())
 
-    def _users_of_all(self, image: Image) -> builtins.list[User]:
-        """Containers of the image on any platform: the others go with it."""
-        return [user for one in (image, *image.others) for user in self.users_of(one.id)]
-
-    async def _collect(self) -> set[Digest]:
-        """Clear away what nothing needs; what running transfers have met waits for their end. Returns the layers."""
-        catalog = await self._current()
+    async def collect(self) -> Collected:
+        """Clear away what nothing needs; what running transfers have met waits for their end."""
+        catalog = await self.current()
         gone = await asyncio.to_thread(partial(collect, self.content, self.snapshots, catalog))
+        self.sizes.forget(gone.layers)
         self._litter = self.content.leases.take_spared()
-        return gone or set()
+        return gone
 
-    def _tell(self, action: str, image_id: Digest, name: str, image: Image) -> None:
-        self._events.publish("image", action, str(image_id), {**image.labels, "name": str(name)})
+    def tell(self, action: str, image_id: Digest, name: str, image: Image) -> None:
+        self.publish(action, str(image_id), {**image.labels, "name": str(name)})
+
+    def publish(self, action: str, image_id: str, attributes: dict[str, str]) -> None:
+        self._events.publish("image", action, image_id, attributes)
 
 
 def import_reference(repo: str, tag: str) -> Reference | None:

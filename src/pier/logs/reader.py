@@ -172,7 +172,7 @@ class Reader:
             return file is not None
         newer = self._rotated_since(self._files[0])
         if not newer:
-            return False
+            return self._was_truncated(self._files[0])
         # What was written between the last read and the rotation is still to be read here.
         if self._files[0].read(1):
             self._files[0].seek(-1, os.SEEK_CUR)
@@ -181,6 +181,14 @@ class Reader:
         self._files.pop(0).close()
         self._rest = b""
         self._files = newer
+        return True
+
+    def _was_truncated(self, present: BinaryIO) -> bool:
+        """Whether the present file was emptied (`pier logs --truncate`): then it is read from its beginning."""
+        if os.fstat(present.fileno()).st_size >= present.tell():
+            return False
+        present.seek(0)
+        self._rest = b""
         return True
 
     def _rotated_since(self, present: BinaryIO) -> list[BinaryIO]:

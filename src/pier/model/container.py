@@ -17,6 +17,7 @@ __all__ = [
     "BlkioStats",
     "CPUStats",
     "CPUUsage",
+    "CommitResponse",
     "ContainerConfig",
     "ContainerCreateRequest",
     "ContainerCreateResponse",
@@ -29,7 +30,9 @@ __all__ = [
     "ContainerUpdateResponse",
     "ContainerWaitExitError",
     "ContainerWaitResponse",
+    "ContainersPruneResponse",
     "EmptyObject",
+    "FilesystemChange",
     "Health",
     "HealthConfig",
     "HealthSummary",
@@ -143,6 +146,26 @@ class ContainerUpdateRequest(Resources):
 
 class ContainerUpdateResponse(Struct):
     warnings: list[str] | None = None
+
+
+class FilesystemChange(Struct):
+    """A path that a container changed; `kind`: 0 modified, 1 added, 2 deleted."""
+
+    path: str
+    kind: int
+
+
+class ContainersPruneResponse(Struct):
+    """What POST /containers/prune took away; bytes of writable layers."""
+
+    containers_deleted: list[str] | None = None
+    space_reclaimed: int = 0
+
+
+class CommitResponse(Struct):
+    """The new image."""
+
+    id: str
 
 
 class ContainerState(Struct):

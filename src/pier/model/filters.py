@@ -10,6 +10,7 @@ from functools import lru_cache
 import msgspec
 
 from pier.errors import InvalidParameter
+from pier.model.time import parse_moment
 
 _MAX_BYTES = 64 * 1024
 _MAX_PATTERN = 256
@@ -33,6 +34,10 @@ class UnknownFilter(InvalidParameter):
 
 class InvalidFilterValue(InvalidParameter):
     """invalid filter '{name}=[{value}]'"""
+
+
+class SeveralUntil(InvalidParameter):
+    """more than one until filter specified"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,17 @@ class Filters:
     def lacks_key_values(self, name: str, candidate: Mapping[str, str]) -> bool:
         """Whether none of the values is in the map: how `label!` is matched."""
         return not any(Filters({name: (term,)}).key_values(name, candidate) for term in self.get(name))
+
+
+def pruned_before_ns(filters: Filters, now_ns: int) -> int | None:
+    """`until` of a prune: what was made later stays, in nanoseconds since 1970; None: whatever its age.
+
+    Raises SeveralUntil, BadTime.
+    """
+    values = filters.get("until")
+    if len(values) > 1:
+        raise SeveralUntil
+    return parse_moment(values[0], now_ns=now_ns) if values else None
 
 
 def _parse_terms(text: str) -> dict[str, tuple[str, ...]]:

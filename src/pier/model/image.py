@@ -144,6 +144,10 @@ class ImageInspect(Struct):
     comment: str = ""
     created: str = ""
     """RFC 3339 with nanoseconds; empty: the image does not say."""
+    container: Annotated[str, OMIT] = ""
+    """Id of the container that the image is a commit of. (To API 1.44.)"""
+    container_config: Annotated[dict[str, Any] | None, OMIT] = None
+    """How that container was configured. (To API 1.44.)"""
     docker_version: str = ""
     author: str = ""
     architecture: str = ""
@@ -180,6 +184,13 @@ class ImageDeleteResponseItem(Struct):
 
     deleted: Annotated[str, OMIT] = ""
     untagged: Annotated[str, OMIT] = ""
+
+
+class ImagePruneResponse(Struct):
+    """What POST /images/prune took away; bytes on disk."""
+
+    images_deleted: list[ImageDeleteResponseItem] | None = None
+    space_reclaimed: int = 0
 
 
 class ImageHistoryResponseItem(Struct):

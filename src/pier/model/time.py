@@ -38,7 +38,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadTime(InvalidParameter):
-    """failed to parse value as time or duration: {text!r}"""
+    """failed to parse value as time or duration: "{text}\""""
 
     remedy = "use Unix seconds (1700000000.5), RFC 3339 (2023-11-14T22:13:20Z) or an age (10m)"
 

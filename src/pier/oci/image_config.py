@@ -72,6 +72,10 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     created: str = ""
     """RFC 3339; empty where the builder left it out."""
     author: str = ""
+    container: str = ""
+    """Docker's: id of the container that the image is a commit of."""
+    container_config: dict[str, Any] | None = None
+    """Docker's: how that container was configured. Nobody acts on it."""
     docker_version: str = ""
     architecture: str
     variant: str = ""

@@ -37,14 +37,16 @@ class RotatingFile:
     def append(self, record: bytes) -> None:
         """Write a record whole, in a new file where it does not fit. Raises OSError; then none of it is there."""
         if self._size and not self.fits(len(record)):
-            self._rotate()
+            self._size = os.fstat(self._fd).st_size  # the daemon may have emptied it (`pier logs --truncate`)
+            if self._size and not self.fits(len(record)):
+                self._rotate()
         start = self._size
         try:
             self._size += os.write(self._fd, record)
             while self._size - start < len(record):  # a full disk takes a part, and refuses the next
                 self._size += os.write(self._fd, record[self._size - start :])
         except OSError:
-            self._cut_back(start)
+            self._cut_back(os.fstat(self._fd).st_size - (self._size - start))
             raise
 
     def _cut_back(self, size: int) -> None:

@@ -398,18 +398,26 @@ class ContentStore:
         with self._lock:
             yield
 
-    def sweep(self, reachable: Iterable[Digest]) -> set[Digest]:
-        """Delete every blob but these and those that leases protect; returns what was deleted.
+    def sweep(self, reachable: Iterable[Digest]) -> dict[Digest, int]:
+        """Delete every blob but these and those that leases protect; returns what was deleted and its bytes on disk.
 
         Called inside `exclusive`, with `reachable` worked out there. Pulls and loads go on meanwhile.
         """
         wanted = frozenset(reachable)
-        gone: set[Digest] = set()
+        gone: dict[Digest, int] = {}
         for digest in self.blobs() - wanted:
+            taken = self.taken(digest)
             if self.leases.sweep(digest, partial(self._delete, digest)):
-                gone.add(digest)
+                gone[digest] = taken
                 point("blob-swept")
         return gone
+
+    def taken(self, digest: Digest) -> int:
+        """Bytes of a blob on disk; nothing where it is gone or kept as a recipe."""
+        try:
+            return os.stat(self.path(digest)).st_blocks * 512
+        except FileNotFoundError:
+            return 0
 
     def _delete(self, digest: Digest) -> None:
         self.recipes.forget(digest)  # first: a recipe without layer or blob would be taken for damage

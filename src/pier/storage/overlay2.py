@@ -170,7 +170,8 @@ class Overlay2(FolderDriver):
             point("diff-begun")
             below = os.stat(self._layer(layers[-1], "diff")) if layers else None
             merged = lambda: self.view(container_id, layers)  # noqa: E731
-            return overlay_diff.write_layer(upper_fd, TarWriter(out), merged, below=below)
+            lower = lambda: self.layer_view(layers)  # noqa: E731
+            return overlay_diff.write_layer(upper_fd, TarWriter(out), merged, lower, below=below)
 
     def changes(self, container_id: str, layers: list[Digest]) -> list[Change]:
         with self._upper(container_id) as upper, opened(upper) as upper_fd:

@@ -21,6 +21,7 @@ from typing import Final
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root
 from pier.storage.changes import Change, Diffed, Kind
 from pier.storage.faults import point
+from pier.storage.mount_points import lookup, mount_points
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import DIRECTORY_FLAGS, Node, TreeTar, walk
 
@@ -63,9 +64,11 @@ class Orders:
         )
 
 
-def write_layer(upper_fd: int, out: TarWriter, merged: View, *, below: os.stat_result | None = None) -> Diffed:
-    """Write the layer that `upper_fd` holds, its end included. `below` is the root directory of the layers below: the
-    root gets an entry where it is not the same any more.
+def write_layer(
+    upper_fd: int, out: TarWriter, merged: View, lower: View, *, below: os.stat_result | None = None
+) -> Diffed:
+    """Write the layer that `upper_fd` holds, its end included. `merged` is the container's tree, `lower` that of the
+    layers below, `below` the root directory of those: the root gets an entry where it is not the same any more.
 
     Raises TreeTooDeep, OSError.
     """
@@ -75,7 +78,10 @@ def write_layer(upper_fd: int, out: TarWriter, merged: View, *, below: os.stat_r
         orders: dict[bytes, Orders] = {}
         if below is not None:
             _root(upper_fd, below, tar)
-        for node in walk(upper_fd, enter=lambda node: not orders[node.path].redirect):
+        hidden = _hidden(upper_fd, _Merged(lower, stack))
+        for node in walk(upper_fd, enter=lambda node: node.path not in hidden and not orders[node.path].redirect):
+            if node.path in hidden:
+                continue
             orders.clear()  # only the last one is asked for
             order = orders[node.path] = Orders.of(node)
             parent, _, name = node.path.rpartition(b"/")
@@ -100,20 +106,42 @@ def changes(upper_fd: int, lower: View) -> Iterator[Change]:
     with contextlib.ExitStack() as stack:
         below = _Merged(lower, stack)
         orders: dict[bytes, Orders] = {}
-        for node in walk(upper_fd):
+        unmade = _hidden(upper_fd, below)
+        for node in walk(upper_fd, enter=lambda node: node.path not in unmade):
+            if node.path in unmade:
+                continue
             order = Orders.of(node)
             orders = {path: kept for path, kept in orders.items() if node.path.startswith(path + b"/")}
-            hidden = any(kept.opaque for kept in orders.values())
+            behind = any(kept.opaque for kept in orders.values())
             path = b"/" + node.path
             if order.whiteout:
                 yield Change(path, Kind.DELETED)
                 continue
-            existed = not hidden and below.has(node.path)
+            existed = not behind and below.has(node.path)
             yield Change(path, Kind.MODIFIED if existed else Kind.ADDED)
             if node.is_dir:
                 orders[node.path] = order
                 if order.opaque and existed:
                     yield from _hidden_below(below, node)
+
+
+def _hidden(upper_fd: int, below: _Merged) -> frozenset[bytes]:
+    """The engine's mount points; a directory that took the place of another was made by the container."""
+
+    def stands_below(path: bytes) -> os.stat_result | None:
+        info = lookup(below.fd, path)
+        if info is None or not stat.S_ISDIR(info.st_mode):
+            return info
+        parent, _, name = path.rpartition(b"/")
+        with closing(open_in_root(upper_fd, parent or b".", DIRECTORY_FLAGS)) as fd:
+            order = Orders.of(Node(path, fd, name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
+        return REPLACED if order.opaque or order.redirect else info
+
+    return mount_points(upper_fd, stands_below)
+
+
+REPLACED: Final = os.stat_result((0,) * 10)
+"""Of a directory that is no longer the one below: like no other."""
 
 
 def _hidden_below(below: _Merged, node: Node) -> Iterator[Change]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from pier.kernel.paths import closing
 from pier.storage.changes import Change, Diffed, Kind
 from pier.storage.faults import point
+from pier.storage.mount_points import lookup, mount_points
 from pier.storage.overlay_diff import WHITEOUT_PREFIX
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import DEPTH_MAX, Node, TreeTar, TreeTooDeep
@@ -29,8 +30,10 @@ class Difference:
     node: Node | None
 
 
-def compare(old_fd: int | None, new_fd: int, at: bytes = b"", depth: int = 0) -> Iterator[Difference]:
-    """Every name below `new_fd` that is not as below `old_fd` (None: nothing was there), sorted.
+def compare(
+    old_fd: int | None, new_fd: int, at: bytes = b"", depth: int = 0, *, hidden: Container[bytes] = ()
+) -> Iterator[Difference]:
+    """Every name below `new_fd` that is not as below `old_fd` (None: nothing was there), sorted, but those in `hidden`.
 
     A directory in which something differs comes before that, modified or not: a layer needs its entry. Nodes are good
     until the next one is asked for. Raises TreeTooDeep.
@@ -41,6 +44,8 @@ def compare(old_fd: int | None, new_fd: int, at: bytes = b"", depth: int = 0) ->
     new_names = set(map(os.fsencode, os.listdir(new_fd)))
     for name in sorted(old_names | new_names):
         path = at + name
+        if path in hidden:
+            continue
         if name not in new_names:
             yield Difference(path, Kind.DELETED, None)
             continue
@@ -49,10 +54,10 @@ def compare(old_fd: int | None, new_fd: int, at: bytes = b"", depth: int = 0) ->
         if name in old_names:
             assert old_fd is not None
             old = Node(path, old_fd, name, os.stat(name, dir_fd=old_fd, follow_symlinks=False))
-        yield from _compare_one(old, node, depth)
+        yield from _compare_one(old, node, depth, hidden)
 
 
-def _compare_one(old: Node | None, node: Node, depth: int) -> Iterator[Difference]:
+def _compare_one(old: Node | None, node: Node, depth: int, hidden: Container[bytes]) -> Iterator[Difference]:
     if old is not None and _same_inode(old.info, node.info) and not node.is_dir:
         return
     kind = Kind.ADDED if old is None else Kind.MODIFIED
@@ -65,10 +70,10 @@ def _compare_one(old: Node | None, node: Node, depth: int) -> Iterator[Differenc
         yield Difference(node.path, kind, node)
     with closing(node.open()) as new_fd:
         if old is None or not old.is_dir:
-            yield from compare(None, new_fd, node.path + b"/", depth + 1)
+            yield from compare(None, new_fd, node.path + b"/", depth + 1, hidden=hidden)
             return
         with closing(old.open()) as old_fd:
-            for difference in compare(old_fd, new_fd, node.path + b"/", depth + 1):
+            for difference in compare(old_fd, new_fd, node.path + b"/", depth + 1, hidden=hidden):
                 if not differs:
                     differs = True
                     yield Difference(node.path, kind, node)
@@ -94,13 +99,17 @@ def _equal(old: Node, new: Node) -> bool:
     return old.xattrs() == new.xattrs()
 
 
+def _hidden(old_fd: int, new_fd: int) -> frozenset[bytes]:
+    return mount_points(new_fd, lambda path: lookup(old_fd, path))
+
+
 def write_layer(old_fd: int, new_fd: int, out: TarWriter) -> Diffed:
     """Write the layer that leads from one tree to the other, its end included. Raises TreeTooDeep, OSError."""
     tar = TreeTar(out)
     one, two = os.fstat(old_fd), os.fstat(new_fd)
     if (one.st_mode, one.st_uid, one.st_gid) != (two.st_mode, two.st_uid, two.st_gid):
         tar.add(Node(b".", new_fd, b".", two))
-    for difference in compare(old_fd, new_fd):
+    for difference in compare(old_fd, new_fd, hidden=_hidden(old_fd, new_fd)):
         if difference.node is not None:
             tar.add(difference.node)
         else:
@@ -113,7 +122,7 @@ def write_layer(old_fd: int, new_fd: int, out: TarWriter) -> Diffed:
 
 def changes(old_fd: int, new_fd: int) -> Iterator[Change]:
     """The same as a list, sorted."""
-    for difference in compare(old_fd, new_fd):
+    for difference in compare(old_fd, new_fd, hidden=_hidden(old_fd, new_fd)):
         yield Change(b"/" + difference.path, difference.kind)
 
 

@@ -19,7 +19,7 @@ OUTSIDE_THE_CONTRACT = {
     "CheckpointCreate",
     "CheckpointDelete",
 }
-PIERS_OWN = {"DistributionTags", "DistributionManifest", "DistributionPushList"}
+PIERS_OWN = {"ContainerLogsTruncate", "DistributionTags", "DistributionManifest", "DistributionPushList"}
 
 
 def operations() -> set[tuple[str, str, str]]:

@@ -25,7 +25,17 @@ ENV = RunConfig(env=["PATH=/bin", "HOME=/root"])
         (["CMD"], "cmd", ["/bin/sh", "-c"]),
         (["cmd true"], "cmd", ["/bin/sh", "-c", "true"]),
         (['ENTRYPOINT ["/bin/true"]'], "entrypoint", ["/bin/true"]),
-        (["ENTRYPOINT"], "entrypoint", []),
+        (["ENTRYPOINT"], "entrypoint", None),
+        (["ENTRYPOINT []"], "entrypoint", None),
+        (['ENTRYPOINT ["x"]'], "cmd", None),
+        (['CMD ["y"]', 'ENTRYPOINT ["x"]'], "cmd", ["y"]),
+        (['ENTRYPOINT ["x"]', 'CMD ["y"]'], "cmd", ["y"]),
+        (["CMD []"], "cmd", []),
+        (["# a comment", "CMD x"], "cmd", ["/bin/sh", "-c", "x"]),
+        (["ENV A=1 \\\n B=2"], "env", ["PATH=/bin", "HOME=/root", "A=1", "B=2"]),
+        (["ENV q='$HOME' r=\"$HOME\" s=\\$HOME"], "env", [*ENV.env, "q=$HOME", "r=/root", "s=$HOME"]),
+        (["STOPSIGNAL RTMIN+3"], "stop_signal", "RTMIN+3"),
+        (["STOPSIGNAL 9"], "stop_signal", "9"),
         (['ENV A=b C="d e"'], "env", ["PATH=/bin", "HOME=/root", "A=b", "C=d e"]),
         (["ENV A b c d"], "env", ["PATH=/bin", "HOME=/root", "A=b c d"]),
         (["ENV PATH=/x:$PATH"], "env", ["PATH=/x:/bin", "HOME=/root"]),
@@ -54,6 +64,13 @@ def test_changes(lines: list[str], field: str, value: Any) -> None:
     assert getattr(apply_changes(ENV, lines), field) == value
 
 
+def test_an_entrypoint_takes_the_command_that_was_there_away() -> None:
+    old = RunConfig(cmd=["old"])
+    assert apply_changes(old, ['ENTRYPOINT ["x"]']).cmd is None
+    assert apply_changes(old, ["ENV A=1"]).cmd == ["old"]
+    assert apply_changes(old, []) is old
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -70,6 +87,15 @@ def test_changes(lines: list[str], field: str, value: Any) -> None:
         ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
         ("USER", "USER requires exactly one argument"),
+        ("", "file with no instructions"),
+        ("# nothing", "file with no instructions"),
+        ('CMD ["a", 1]', "when using JSON array syntax, arrays must be comprised of strings only"),
+        ("STOPSIGNAL BOGUS", "invalid signal: BOGUS"),
+        ("STOPSIGNAL 65", "invalid signal: 65"),
+        ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
+        ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)"),
+        ("ENV A=1#x # y", 'Syntax error - can\'t find = in "#". Must be of the form: name=value'),
+        ("VOLUME []", "VOLUME requires at least one argument"),
     ],
 )
 def test_invalid_changes_in_docker_s_words(line: str, message: str) -> None:

@@ -98,7 +98,7 @@ async def test_a_container_of_any_platform_holds_the_image(registry: FakeRegistr
     made, name = index(registry, OTHER, HOST), f"{registry.host}/app:1"
     for platform in (OTHER, HOST):
         await pull(lab, name, platform)
-    lab.images.users_of = lambda id: [("c" * 64, True)] if id == made[OTHER].config else []
+    lab.images.users = lambda: {str(made[OTHER].config): [("c" * 64, True)]}
     await lab.images.delete(name, force=True)
     assert lab.content.has(made[OTHER].config)
 
@@ -168,7 +168,7 @@ async def test_the_manifests_of_an_image(registry: FakeRegistry, lab: Lab) -> No
     made, name = index(registry, OTHER, HOST, THIRD), f"{registry.host}/app:1"
     for platform in (OTHER, HOST):
         await pull(lab, name, platform)
-    lab.images.users_of = lambda id: [("c" * 64, False)] if id == made[OTHER].config else []
+    lab.images.users = lambda: {str(made[OTHER].config): [("c" * 64, False)]}
     [row] = await lab.images.list(manifests=True)
     assert row.descriptor is not None
     assert row.manifests is not None

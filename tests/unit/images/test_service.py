@@ -322,7 +322,7 @@ async def test_tag_moves_names_and_tells(lab: Lab) -> None:
 async def test_list_has_sizes_containers_and_survives_a_restart(lab: Lab) -> None:
     await lab.load(docker_archive("a:1", document=config(Labels={"x": "y"})))
     again = lab.service()
-    again.users_of = lambda _: [("c" * 64, True), ("d" * 64, False)]
+    again.users = lambda: {str(Digest.of(config(Labels={"x": "y"}))): [("c" * 64, True), ("d" * 64, False)]}
     await again.start()
     [row] = await again.list()
     assert wire.to_builtins(row) == {
@@ -374,7 +374,7 @@ async def test_delete_takes_layers_and_blobs_that_nothing_else_needs(lab: Lab) -
 
 async def test_delete_of_an_image_whose_container_stays(lab: Lab) -> None:
     await lab.load(docker_archive("a:1"))
-    lab.images.users_of = lambda _: [("c" * 64, False)]
+    lab.images.users = lambda: {IMAGE_ID: [("c" * 64, False)]}
     lab.snapshots.prepare("c" * 64, CHAIN)
     deeds = [wire.to_builtins(item) for item in await lab.images.delete("a:1", force=True)]
     assert deeds == [{"Untagged": "a:1"}, {"Deleted": IMAGE_ID}]

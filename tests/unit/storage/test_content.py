@@ -157,7 +157,7 @@ def test_a_kill_leaves_only_garbage_that_the_next_start_removes(store: ContentSt
 def test_sweep_spares_what_is_reachable(store: ContentStore) -> None:
     one, two = descriptor(store, b"one"), descriptor(store, b"two")
     with store.exclusive():
-        assert store.sweep([one.digest]) == {two.digest}
+        assert set(store.sweep([one.digest])) == {two.digest}
     assert (store.has(one.digest), store.has(two.digest)) == (True, False)
 
 
@@ -174,13 +174,13 @@ def test_a_lease_keeps_what_it_has_met_and_nothing_else(store: ContentStore, mee
     one, two = descriptor(store, b"one"), descriptor(store, b"two")
     with store.keep():
         meet(store, one)
-        assert store.sweep([]) == {two.digest}
+        assert set(store.sweep([])) == {two.digest}
         assert store.leases.take_spared()
         with store.keep():  # a younger lease protects nothing that was met before it
             pass
-        assert store.sweep([]) == set()
+        assert set(store.sweep([])) == set()
         assert store.leases.take_spared()
-    assert store.sweep([]) == {one.digest}
+    assert set(store.sweep([])) == {one.digest}
     assert not store.leases.take_spared()
     assert store.leases.held == 0
 
@@ -194,7 +194,7 @@ def test_a_lease_that_began_later_takes_over_what_it_met_itself(store: ContentSt
     with store.keep():
         assert store.has(two.digest)
         first.__exit__(None, None, None)
-        assert store.sweep([]) == {one.digest}
+        assert set(store.sweep([])) == {one.digest}
 
 
 def test_sweeps_run_while_blobs_come_in(store: ContentStore) -> None:

@@ -523,3 +523,44 @@ def test_the_driver_that_holds_layers_is_chosen_again(tmp_path: Path) -> None:
         assert driver.name == "vfs"
         driver.unpack(Digest.of(data), None, io.BytesIO(data))
         driver.close()
+
+
+def test_what_the_engine_mounts_on_is_no_change(house: House) -> None:
+    house.unpack()
+    house.driver.prepare(ID, CHAIN)
+    with house.inside(CHAIN) as root:
+        for name in ("etc/hosts", "etc/hostname", "etc/resolv.conf"):
+            (root / name).write_bytes(b"")
+        for name in ("dev", "proc", "sys"):
+            (root / name).mkdir()
+    assert house.driver.changes(ID, CHAIN) == []
+    assert names(written(house, CHAIN)) == []
+    with house.inside(CHAIN) as root:
+        (root / "etc/hosts").write_bytes(b"127.0.0.1 a")
+        (root / "proc/mine").write_bytes(b"")
+    assert [change.path for change in house.driver.changes(ID, CHAIN)] == [
+        b"/etc",
+        b"/etc/hosts",
+        b"/proc",
+        b"/proc/mine",
+    ]
+    assert names(written(house, CHAIN)) == ["etc", "etc/hosts", "proc", "proc/mine"]
+
+
+def test_mount_points_hide_no_change_of_their_folder(house: House) -> None:
+    house.unpack()
+    house.driver.prepare(ID, CHAIN)
+    with house.inside(CHAIN) as root:
+        (root / "etc").chmod(0o700)
+        (root / "etc/hosts").write_bytes(b"")
+    assert [change.path for change in house.driver.changes(ID, CHAIN)] == [b"/etc"]
+    assert names(written(house, CHAIN)) == ["etc"]
+
+
+def test_a_folder_made_for_mount_points_is_no_change_either(house: House) -> None:
+    house.driver.prepare(ID, [])
+    with house.inside([]) as root:
+        (root / "etc").mkdir(0o755)
+        (root / "etc").chmod(0o755)
+        (root / "etc/hosts").write_bytes(b"")
+    assert house.driver.changes(ID, []) == []

@@ -1,4 +1,4 @@
-"""`pier container prune`, `pier image prune`: remove what nothing uses, after a question."""
+"""`pier container prune`, `pier image prune`: remove what nothing uses, after a question. All of it: `system_prune`."""
 
 from __future__ import annotations
 
@@ -29,12 +29,18 @@ _QUESTIONS = {
     "image": "WARNING! This will remove all dangling images.",
     "image -a": "WARNING! This will remove all images without at least one container associated to them.",
 }
+_LISTS = {
+    "container": ("ContainersDeleted", "Deleted Containers:"),
+    "network": ("NetworksDeleted", "Deleted Networks:"),
+    "volume": ("VolumesDeleted", "Deleted Volumes:"),
+    "build": ("CachesDeleted", "Deleted build cache objects:"),
+}
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
     kind = cx.path.partition(" ")[0]
     everything = kind == "image" and opts["all"]
-    if not opts["force"] and not _confirmed(_QUESTIONS["image -a" if everything else kind]):
+    if not opts["force"] and not confirmed(_QUESTIONS["image -a" if everything else kind]):
         return 0
     filters = list(opts["filter"])
     if kind == "image":
@@ -46,16 +52,17 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     return 0
 
 
-def _confirmed(question: str) -> bool:
+def confirmed(question: str) -> bool:
     out(f"{question}\nAre you sure you want to continue? [y/N] ")
     return os.read(0, 16).strip().lower() in (b"y", b"yes")
 
 
 def removed(kind: str, answer: dict[str, Any]) -> list[str]:
     """What the daemon says it removed, under a title; nothing when it removed nothing."""
-    if kind == "container":
-        items = answer.get("ContainersDeleted") or []
-        return ["Deleted Containers:", *items, ""] if items else []
+    if kind in _LISTS:
+        key, title = _LISTS[kind]
+        items = answer.get(key) or []
+        return [title, *items, ""] if items else []
     items = [
         f"untagged: {item['Untagged']}" if item.get("Untagged") else f"deleted: {item['Deleted']}"
         for item in answer.get("ImagesDeleted") or []
