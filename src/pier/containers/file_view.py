@@ -151,7 +151,7 @@ def _furnish(root: OverlayRoot | BindRoot, operations: list[rootfs.Operation], u
     else:
         mount_fd = mounts.mount_overlay(root.lower, root.upper, root.work)
     with closing(mount_fd), contextlib.ExitStack() as stack:
-        operations = rootfs.copy_host_root(operations)
+        operations = [rootfs.with_host_root(operation) for operation in operations]
         place = stack.enter_context(closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
         mounts.move_mount(mount_fd, place, "/")
         root_fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)

@@ -81,17 +81,17 @@ DEFAULT_RULES = (
 
 def parse(devices: Iterable[Mapping[str, Any]]) -> list[DeviceRule]:
     """Read OCI's `linux.resources.devices`. Raises BadDeviceRule."""
-    return [_parse(rule) for rule in devices]
+    return [_parse(rule, f"devices[{index}]") for index, rule in enumerate(devices)]
 
 
-def _parse(rule: Mapping[str, Any]) -> DeviceRule:
+def _parse(rule: Mapping[str, Any], field: str) -> DeviceRule:
     kind = rule.get("type") or "a"
     if kind not in {"a", "b", "c"}:
-        raise BadDeviceRule(rule=rule, reason=f"type {kind!r} is none of a, b, c")
+        raise BadDeviceRule(rule=rule, reason=f"type {kind!r} is none of a, b, c", field=f"{field}.type")
     access = 0
     for letter in rule.get("access") or "rwm":
         if letter not in _ACCESSES:
-            raise BadDeviceRule(rule=rule, reason=f"access {letter!r} is none of r, w, m")
+            raise BadDeviceRule(rule=rule, reason=f"access {letter!r} is none of r, w, m", field=f"{field}.access")
         access |= _ACCESSES[letter]
     major, minor = rule.get("major"), rule.get("minor")
     return DeviceRule(bool(rule.get("allow")), kind, _wildcard(major), _wildcard(minor), access)

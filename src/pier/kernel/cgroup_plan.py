@@ -23,6 +23,8 @@ DEFAULT_PERIOD_US = 100_000
 class Write(NamedTuple):
     """One value for one file of one controller."""
 
+    field: str
+    """Path below `linux.resources` of what asks for it: `memory.limit`."""
     controller: str
     file: str
     value: str
@@ -34,6 +36,10 @@ class Write(NamedTuple):
 
 class BadResources(InvalidParameter):
     """{reason}"""
+
+    def __init__(self, *, reason: str, field: str = "") -> None:
+        """`field` as in `Write`."""
+        super().__init__(reason=reason, field=field)
 
 
 def plan(resources: Mapping[str, Any], layout: Layout) -> list[Write]:
@@ -49,7 +55,7 @@ def plan(resources: Mapping[str, Any], layout: Layout) -> list[Write]:
     unified = resources.get("unified")
     if unified:
         if layout.mode != "v2":
-            raise BadResources(reason="resources.unified needs cgroup v2, and this machine has cgroup v1")
+            raise BadResources(reason="files by name need cgroup v2, and this machine has cgroup v1", field="unified")
         writes += _unified(unified)
     return writes
 
@@ -94,53 +100,68 @@ def memory_and_swap(memory: Section) -> tuple[int, int]:
     if limit < 0 and not swap:
         swap = -1  # Whoever lifts the limit of memory means that of both.
     if 0 < swap < limit:
-        raise BadResources(reason="Minimum memoryswap limit should be larger than memory limit, see usage")
+        raise BadResources(
+            reason="Minimum memoryswap limit should be larger than memory limit, see usage", field="memory.swap"
+        )
     return limit, swap
+
+
+def _asks_for_swap(memory: Section) -> str:
+    return "memory.swap" if memory.get("swap") else "memory.limit"
 
 
 def _memory_v1(memory: Section) -> Iterator[Write]:
     limit, swap = memory_and_swap(memory)
     if limit:
-        yield Write("memory", "memory.limit_in_bytes", str(max(limit, -1)), _LOST_MEMORY)
+        yield Write("memory.limit", "memory", "memory.limit_in_bytes", str(max(limit, -1)), _LOST_MEMORY)
     if swap:
-        yield Write("memory", "memory.memsw.limit_in_bytes", str(max(swap, -1)), _LOST_SWAP)
+        yield Write(_asks_for_swap(memory), "memory", "memory.memsw.limit_in_bytes", str(max(swap, -1)), _LOST_SWAP)
     if memory.get("reservation"):
-        yield Write("memory", "memory.soft_limit_in_bytes", str(memory["reservation"]), _LOST_RESERVATION)
+        yield Write(
+            "memory.reservation", "memory", "memory.soft_limit_in_bytes", str(memory["reservation"]), _LOST_RESERVATION
+        )
     if memory.get("kernel"):
-        yield Write("memory", "memory.kmem.limit_in_bytes", str(memory["kernel"]), _LOST_KERNEL)
+        yield Write("memory.kernel", "memory", "memory.kmem.limit_in_bytes", str(memory["kernel"]), _LOST_KERNEL)
     if memory.get("kernelTCP"):
-        yield Write("memory", "memory.kmem.tcp.limit_in_bytes", str(memory["kernelTCP"]), _LOST_TCP)
+        yield Write("memory.kernelTCP", "memory", "memory.kmem.tcp.limit_in_bytes", str(memory["kernelTCP"]), _LOST_TCP)
     if memory.get("disableOOMKiller"):
-        yield Write("memory", "memory.oom_control", "1", _LOST_OOM)
+        yield Write("memory.disableOOMKiller", "memory", "memory.oom_control", "1", _LOST_OOM)
     swappiness = memory.get("swappiness")
     if swappiness is not None and swappiness != -1:
         if not 0 <= swappiness <= 100:
             raise BadResources(
                 reason=f"Invalid value: {swappiness}, valid memory swappiness range is 0-100",
+                field="memory.swappiness",
             )
-        yield Write("memory", "memory.swappiness", str(swappiness), _LOST_SWAPPINESS)
+        yield Write("memory.swappiness", "memory", "memory.swappiness", str(swappiness), _LOST_SWAPPINESS)
 
 
 def _memory_v2(memory: Section) -> Iterator[Write]:
     limit, swap = memory_and_swap(memory)
     if limit:
-        yield Write("memory", "memory.max", _or_max(limit), _LOST_MEMORY)
+        yield Write("memory.limit", "memory", "memory.max", _or_max(limit), _LOST_MEMORY)
     if swap:
         # v1 counts memory and swap together, v2 swap alone; beside unlimited memory the sum can only mean swap.
         if swap > 0 and not limit:
-            raise BadResources(reason="unable to set swap limit without memory limit")
-        yield Write("memory", "memory.swap.max", _or_max(swap - max(limit, 0) if swap > 0 else swap), _LOST_SWAP)
+            raise BadResources(reason="unable to set swap limit without memory limit", field="memory.swap")
+        yield Write(
+            _asks_for_swap(memory),
+            "memory",
+            "memory.swap.max",
+            _or_max(swap - max(limit, 0) if swap > 0 else swap),
+            _LOST_SWAP,
+        )
     if memory.get("reservation"):
-        yield Write("memory", "memory.low", _or_max(memory["reservation"]), _LOST_RESERVATION)
+        yield Write("memory.reservation", "memory", "memory.low", _or_max(memory["reservation"]), _LOST_RESERVATION)
     # cgroup v2 has none of these, and a file that is never there says so in Docker's words.
     if memory.get("kernel"):
-        yield Write("memory", "memory.kmem.limit_in_bytes", "", _LOST_KERNEL)
+        yield Write("memory.kernel", "memory", "memory.kmem.limit_in_bytes", "", _LOST_KERNEL)
     if memory.get("kernelTCP"):
-        yield Write("memory", "memory.kmem.tcp.limit_in_bytes", "", _LOST_TCP)
+        yield Write("memory.kernelTCP", "memory", "memory.kmem.tcp.limit_in_bytes", "", _LOST_TCP)
     if memory.get("disableOOMKiller"):
-        yield Write("memory", "memory.oom_control", "", _LOST_OOM)
+        yield Write("memory.disableOOMKiller", "memory", "memory.oom_control", "", _LOST_OOM)
     if memory.get("swappiness") not in {None, -1}:
-        yield Write("memory", "memory.swappiness", "", _LOST_SWAPPINESS)
+        yield Write("memory.swappiness", "memory", "memory.swappiness", "", _LOST_SWAPPINESS)
 
 
 # --- cpu -------------------------------------------------------------------------------------------------------------
@@ -168,50 +189,57 @@ MIN_SHARES, MAX_SHARES = 2, 262_144
 def _v1_shares(shares: int) -> int:
     """The kernel would put what is out of range to its end in silence. Raises BadResources in runc's words."""
     if shares < MIN_SHARES:
-        raise BadResources(reason=f"the minimum allowed cpu-shares is {MIN_SHARES}")
+        raise BadResources(reason=f"the minimum allowed cpu-shares is {MIN_SHARES}", field="cpu.shares")
     if shares > MAX_SHARES:
-        raise BadResources(reason=f"the maximum allowed cpu-shares is {MAX_SHARES}")
+        raise BadResources(reason=f"the maximum allowed cpu-shares is {MAX_SHARES}", field="cpu.shares")
     return shares
 
 
 def _cpu_v1(cpu: Section) -> Iterator[Write]:
     # Realtime first: a task of that kind could not join before.
     if cpu.get("realtimePeriod"):
-        yield Write("cpu", "cpu.rt_period_us", str(cpu["realtimePeriod"]), _LOST_REALTIME)
+        yield Write("cpu.realtimePeriod", "cpu", "cpu.rt_period_us", str(cpu["realtimePeriod"]), _LOST_REALTIME)
     if cpu.get("realtimeRuntime"):
-        yield Write("cpu", "cpu.rt_runtime_us", str(cpu["realtimeRuntime"]), _LOST_REALTIME)
+        yield Write("cpu.realtimeRuntime", "cpu", "cpu.rt_runtime_us", str(cpu["realtimeRuntime"]), _LOST_REALTIME)
     if cpu.get("shares"):
-        yield Write("cpu", "cpu.shares", str(_v1_shares(cpu["shares"])), _LOST_SHARES)
+        yield Write("cpu.shares", "cpu", "cpu.shares", str(_v1_shares(cpu["shares"])), _LOST_SHARES)
     if cpu.get("period"):
-        yield Write("cpu", "cpu.cfs_period_us", str(cpu["period"]), _LOST_CFS)
+        yield Write("cpu.period", "cpu", "cpu.cfs_period_us", str(cpu["period"]), _LOST_CFS)
     if cpu.get("quota"):
-        yield Write("cpu", "cpu.cfs_quota_us", str(max(cpu["quota"], -1)), _LOST_CFS)
+        yield Write("cpu.quota", "cpu", "cpu.cfs_quota_us", str(max(cpu["quota"], -1)), _LOST_CFS)
     if cpu.get("burst") is not None:
-        yield Write("cpu", "cpu.cfs_burst_us", str(cpu["burst"]), _LOST_BURST)
+        yield Write("cpu.burst", "cpu", "cpu.cfs_burst_us", str(cpu["burst"]), _LOST_BURST)
     if cpu.get("idle") is not None:
-        yield Write("cpu", "cpu.idle", str(cpu["idle"]), _LOST_IDLE)
+        yield Write("cpu.idle", "cpu", "cpu.idle", str(cpu["idle"]), _LOST_IDLE)
 
 
 def _cpu_v2(cpu: Section) -> Iterator[Write]:
     if cpu.get("realtimePeriod") or cpu.get("realtimeRuntime"):
-        yield Write("cpu", "cpu.rt_runtime_us", "", _LOST_REALTIME)
+        field = "cpu.realtimePeriod" if cpu.get("realtimePeriod") else "cpu.realtimeRuntime"
+        yield Write(field, "cpu", "cpu.rt_runtime_us", "", _LOST_REALTIME)
     # An idle group has no weight of its own: the kernel refuses one.
     if cpu.get("shares") and not cpu.get("idle"):
-        yield Write("cpu", "cpu.weight", str(weight_of_shares(cpu["shares"])), _LOST_SHARES)
+        yield Write("cpu.shares", "cpu", "cpu.weight", str(weight_of_shares(cpu["shares"])), _LOST_SHARES)
     quota, period = cpu.get("quota") or 0, cpu.get("period") or 0
     if quota or period:
-        yield Write("cpu", "cpu.max", f"{quota if quota > 0 else 'max'} {period or DEFAULT_PERIOD_US}", _LOST_CFS)
+        yield Write(
+            "cpu.quota" if quota else "cpu.period",
+            "cpu",
+            "cpu.max",
+            f"{quota if quota > 0 else 'max'} {period or DEFAULT_PERIOD_US}",
+            _LOST_CFS,
+        )
     if cpu.get("burst") is not None:
-        yield Write("cpu", "cpu.max.burst", str(cpu["burst"]), _LOST_BURST)
+        yield Write("cpu.burst", "cpu", "cpu.max.burst", str(cpu["burst"]), _LOST_BURST)
     if cpu.get("idle") is not None:
-        yield Write("cpu", "cpu.idle", str(cpu["idle"]), _LOST_IDLE)
+        yield Write("cpu.idle", "cpu", "cpu.idle", str(cpu["idle"]), _LOST_IDLE)
 
 
 def _cpuset(cpu: Section) -> Iterator[Write]:
     if cpu.get("cpus"):
-        yield Write("cpuset", "cpuset.cpus", cpu["cpus"], _LOST_CPUSET)
+        yield Write("cpu.cpus", "cpuset", "cpuset.cpus", cpu["cpus"], _LOST_CPUSET)
     if cpu.get("mems"):
-        yield Write("cpuset", "cpuset.mems", cpu["mems"], _LOST_CPUSET)
+        yield Write("cpu.mems", "cpuset", "cpuset.mems", cpu["mems"], _LOST_CPUSET)
 
 
 # --- pids, block I/O and the rest ------------------------------------------------------------------------------------
@@ -219,7 +247,7 @@ def _cpuset(cpu: Section) -> Iterator[Write]:
 
 def _pids(pids: Section) -> Iterator[Write]:
     if pids.get("limit"):
-        yield Write("pids", "pids.max", _or_max(pids["limit"]), _LOST_PIDS)
+        yield Write("pids.limit", "pids", "pids.max", _or_max(pids["limit"]), _LOST_PIDS)
 
 
 def io_weight_of(weight: int) -> int:
@@ -230,7 +258,7 @@ def io_weight_of(weight: int) -> int:
 def _weight(block_io: Section) -> int:
     weight = int(block_io.get("weight") or 0)
     if weight and not 10 <= weight <= 1000:
-        raise BadResources(reason="range of blkio weight is from 10 to 1000")
+        raise BadResources(reason="range of blkio weight is from 10 to 1000", field="blockIO.weight")
     return weight
 
 
@@ -250,52 +278,68 @@ _THROTTLES = (
 def _block_io_v1(block_io: Section) -> Iterator[Write]:
     weight = _weight(block_io)
     if weight:
-        yield Write("blkio", "blkio.bfq.weight", str(weight), _LOST_WEIGHT, ("blkio.weight", str(weight)))
+        yield Write(
+            "blockIO.weight", "blkio", "blkio.bfq.weight", str(weight), _LOST_WEIGHT, ("blkio.weight", str(weight))
+        )
     if block_io.get("leafWeight"):
-        yield Write("blkio", "blkio.leaf_weight", str(block_io["leafWeight"]), _LOST_LEAF)
-    for rule in block_io.get("weightDevice") or ():
+        yield Write("blockIO.leafWeight", "blkio", "blkio.leaf_weight", str(block_io["leafWeight"]), _LOST_LEAF)
+    for index, rule in enumerate(block_io.get("weightDevice") or ()):
+        field = f"blockIO.weightDevice[{index}]"
         if rule.get("weight"):
             value = f"{_device(rule)} {rule['weight']}"
             instead = ("blkio.weight_device", value)
-            yield Write("blkio", "blkio.bfq.weight_device", value, _LOST_WEIGHT_DEVICE, instead)
+            yield Write(f"{field}.weight", "blkio", "blkio.bfq.weight_device", value, _LOST_WEIGHT_DEVICE, instead)
         if rule.get("leafWeight"):
-            yield Write("blkio", "blkio.leaf_weight_device", f"{_device(rule)} {rule['leafWeight']}", _LOST_LEAF)
+            yield Write(
+                f"{field}.leafWeight",
+                "blkio",
+                "blkio.leaf_weight_device",
+                f"{_device(rule)} {rule['leafWeight']}",
+                _LOST_LEAF,
+            )
     for name, file, _ in _THROTTLES:
-        for rule in block_io.get(name) or ():
-            yield Write("blkio", file, f"{_device(rule)} {rule['rate']}", _LOST_THROTTLE[name])
+        for index, rule in enumerate(block_io.get(name) or ()):
+            yield Write(
+                f"blockIO.{name}[{index}]", "blkio", file, f"{_device(rule)} {rule['rate']}", _LOST_THROTTLE[name]
+            )
 
 
 def _block_io_v2(block_io: Section) -> Iterator[Write]:
     weight = _weight(block_io)
     if block_io.get("leafWeight") or any(rule.get("leafWeight") for rule in block_io.get("weightDevice") or ()):
-        yield Write("io", "blkio.leaf_weight", "", _LOST_LEAF)  # there is none in cgroup v2
+        field = "blockIO.leafWeight" if block_io.get("leafWeight") else "blockIO.weightDevice"
+        yield Write(field, "io", "blkio.leaf_weight", "", _LOST_LEAF)  # there is none in cgroup v2
     if weight:
         instead = ("io.weight", str(io_weight_of(weight)))
-        yield Write("io", "io.bfq.weight", str(weight), _LOST_WEIGHT, instead)
-    for rule in block_io.get("weightDevice") or ():
+        yield Write("blockIO.weight", "io", "io.bfq.weight", str(weight), _LOST_WEIGHT, instead)
+    for index, rule in enumerate(block_io.get("weightDevice") or ()):
         if rule.get("weight"):
             instead = ("io.weight", f"{_device(rule)} {io_weight_of(rule['weight'])}")
             value = f"{_device(rule)} {rule['weight']}"
-            yield Write("io", "io.bfq.weight", value, _LOST_WEIGHT_DEVICE, instead)
+            yield Write(
+                f"blockIO.weightDevice[{index}].weight", "io", "io.bfq.weight", value, _LOST_WEIGHT_DEVICE, instead
+            )
     for name, _, key in _THROTTLES:
-        for rule in block_io.get(name) or ():
+        for index, rule in enumerate(block_io.get(name) or ()):
             # 0 lifts a limit on v1; v2 says "max" for it.
             value = f"{_device(rule)} {key}={rule['rate'] or 'max'}"
-            yield Write("io", "io.max", value, _LOST_THROTTLE[name])
+            yield Write(f"blockIO.{name}[{index}]", "io", "io.max", value, _LOST_THROTTLE[name])
 
 
 def _hugetlb_v1(limits: list[Section]) -> Iterator[Write]:
-    for limit in limits:
-        page, value = limit["pageSize"], str(limit["limit"])
-        yield Write("hugetlb", f"hugetlb.{_file_part(page)}.limit_in_bytes", value)
-        yield Write("hugetlb", f"hugetlb.{_file_part(page)}.rsvd.limit_in_bytes", value, _OPTIONAL)
+    for index, limit in enumerate(limits):
+        field = f"hugepageLimits[{index}]"
+        page, value = _file_part(limit["pageSize"], field), str(limit["limit"])
+        yield Write(field, "hugetlb", f"hugetlb.{page}.limit_in_bytes", value)
+        yield Write(field, "hugetlb", f"hugetlb.{page}.rsvd.limit_in_bytes", value, _OPTIONAL)
 
 
 def _hugetlb_v2(limits: list[Section]) -> Iterator[Write]:
-    for limit in limits:
-        page, value = limit["pageSize"], _or_max(limit["limit"])
-        yield Write("hugetlb", f"hugetlb.{_file_part(page)}.max", value)
-        yield Write("hugetlb", f"hugetlb.{_file_part(page)}.rsvd.max", value, _OPTIONAL)
+    for index, limit in enumerate(limits):
+        field = f"hugepageLimits[{index}]"
+        page, value = _file_part(limit["pageSize"], field), _or_max(limit["limit"])
+        yield Write(field, "hugetlb", f"hugetlb.{page}.max", value)
+        yield Write(field, "hugetlb", f"hugetlb.{page}.rsvd.max", value, _OPTIONAL)
 
 
 _OPTIONAL = "-"
@@ -304,9 +348,11 @@ _OPTIONAL = "-"
 
 def _network(network: Section) -> Iterator[Write]:
     if network.get("classID"):
-        yield Write("net_cls", "net_cls.classid", str(network["classID"]))
-    for rule in network.get("priorities") or ():
-        yield Write("net_prio", "net_prio.ifpriomap", f"{rule['name']} {rule['priority']}")
+        yield Write("network.classID", "net_cls", "net_cls.classid", str(network["classID"]))
+    for index, rule in enumerate(network.get("priorities") or ()):
+        yield Write(
+            f"network.priorities[{index}]", "net_prio", "net_prio.ifpriomap", f"{rule['name']} {rule['priority']}"
+        )
 
 
 def _rdma(limits: Mapping[str, Section]) -> Iterator[Write]:
@@ -314,7 +360,7 @@ def _rdma(limits: Mapping[str, Section]) -> Iterator[Write]:
         keys = (("hca_handle", "hcaHandles"), ("hca_object", "hcaObjects"))
         values = [f"{key}={limit[name]}" for key, name in keys if limit.get(name) is not None]
         if values:
-            yield Write("rdma", "rdma.max", " ".join([device, *values]))
+            yield Write(f"rdma.{device}", "rdma", "rdma.max", " ".join([device, *values]))
 
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
@@ -327,14 +373,14 @@ def _unified(files: Mapping[str, str]) -> Iterator[Write]:
         controller, *parameter = parts = file.split(".")
         plain = parameter and all(part and _NAME_CHARACTERS.issuperset(part) for part in parts)
         if not plain or (controller == "cgroup" and file not in CGROUP_LIMITS):
-            raise BadResources(reason=f"resources.unified: {file!r} is no file of a controller")
+            raise BadResources(reason=f"{file!r} is no file of a controller", field=f"unified.{file}")
         for line in value.splitlines():
-            yield Write(controller, file, line)
+            yield Write(f"unified.{file}", controller, file, line)
 
 
-def _file_part(text: str) -> str:
+def _file_part(text: str, field: str) -> str:
     if not text.isalnum():
-        raise BadResources(reason=f"resources.hugepageLimits: {text!r} is no page size such as 2MB")
+        raise BadResources(reason=f"{text!r} is no page size such as 2MB", field=f"{field}.pageSize")
     return text
 
 

@@ -239,23 +239,26 @@ class Cgroup:
         usage = cgroup_stats.number(self._read("memory", "memory.current"))
         limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
         if 0 < swap <= usage:
-            raise BadResources(reason=f"rejecting memory+swap limit {swap} <= usage {usage}")
+            raise BadResources(reason=f"rejecting memory+swap limit {swap} <= usage {usage}", field="memory.swap")
         if 0 < limit <= usage:
-            raise BadResources(reason=f"rejecting memory limit {limit} <= usage {usage}")
+            raise BadResources(reason=f"rejecting memory limit {limit} <= usage {usage}", field="memory.limit")
 
     def _apply_one(self, write: Write, warnings: list[str]) -> None:
-        if self._write(write.controller, write.file, write.value):
+        if self._write(write.controller, write.file, write.value, write.field):
             return
-        if write.otherwise is not None and self._write(write.controller, *write.otherwise):
+        if write.otherwise is not None and self._write(write.controller, *write.otherwise, write.field):
             return
         if not write.lost:
             reason = f"this kernel has no {write.file} (controller {write.controller})"
-            raise CgroupError(deed="limit", path=self.path, reason=reason)
+            raise CgroupError(deed="limit", path=self.path, reason=reason, field=write.field)
         if write.lost != "-":
             warnings.append(write.lost)
 
-    def _write(self, controller: str, file: str, value: str) -> bool:
-        """Write a controller's file (`cgroup`: v2's own); False where there is none. Raises ResourceRefused."""
+    def _write(self, controller: str, file: str, value: str, field: str = "") -> bool:
+        """Write a controller's file (`cgroup`: v2's own); False where there is none. Raises ResourceRefused.
+
+        `field` as in `Write`.
+        """
         mount = self.layout.unified if controller == "cgroup" else self.layout.controllers.get(controller)
         if mount is None:
             return False
@@ -277,8 +280,10 @@ class Cgroup:
             if error.errno == errno.EBUSY and file == "memory.limit_in_bytes":
                 stats = CgroupStats(1)
                 cgroup_stats.read_v1_memory(stats, self._read)
-                raise MemoryInUse(value=value, usage=stats.memory_usage, peak=stats.memory_max_usage) from error
-            raise ResourceRefused(value=value, file=file, path=self.path, reason=error.strerror) from error
+                usage, peak = stats.memory_usage, stats.memory_max_usage
+                raise MemoryInUse(value=value, usage=usage, peak=peak, field=field) from error
+            reason = error.strerror
+            raise ResourceRefused(value=value, file=file, path=self.path, reason=reason, field=field) from error
         return True
 
     def _apply_devices(self, rules: list[bpf_devices.DeviceRule]) -> None:

@@ -34,6 +34,7 @@ from pier.runtime.schema import (
     without_nulls,
 )
 from pier.runtime.state import VERSION
+from pier.runtime.sysctl import check_sysctl
 
 CONFIG_NAME = "config.json"
 SIZE_MAX = 16 * 1024 * 1024
@@ -472,6 +473,14 @@ def _rdt(spec: dict[str, Any]) -> None:
         raise BadField("linux.intelRdt", "Intel RDT is not implemented by Pier")
 
 
+def _sysctls(spec: dict[str, Any]) -> None:
+    for key in spec.get("linux", {}).get("sysctl", {}):
+        try:
+            check_sysctl(key, namespace_types(spec))
+        except ValueError as error:
+            raise BadField(f"linux.sysctl.{key}", str(error)) from None
+
+
 def _personality(spec: dict[str, Any]) -> None:
     if spec.get("linux", {}).get("personality", {}).get("flags"):
         raise BadField("linux.personality.flags", "no flags are defined for a personality")
@@ -487,6 +496,7 @@ _RULES: tuple[Callable[[dict[str, Any]], None], ...] = (
     _mounts,
     _devices,
     _limits,
+    _sysctls,
     _personality,
     _capabilities,
     _affinity,

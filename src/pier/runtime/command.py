@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pier import __version__
 from pier.errors import PierError
+from pier.runtime.blame import FieldError
 from pier.runtime.command_flags import GLOBAL, NOT_YET, VERBS, UsageError, WrongCount, general_help, help_of, parse
 from pier.runtime.command_output import Log
 from pier.runtime.state import VERSION, StartError, StateError
@@ -105,7 +106,7 @@ def explain(error: BaseException) -> str:
     """One line for an error."""
     if isinstance(error, StartError):
         return INIT + str(error)
-    if isinstance(error, PierError):
+    if isinstance(error, (PierError, FieldError)):
         return error.wire
     if isinstance(error, OSError) and error.strerror:
         # As Go words it, which is what tools above us look for.

@@ -154,7 +154,7 @@ def run(
     request: StartRequest, sock: socket.socket, stdio: Stdio, inherited: Inheritance, circumstances: Circumstances
 ) -> NoReturn:
     """Be the first process of a bundle's container. Never returns; every failure is reported."""
-    report = Report(sock)
+    report = Report(sock, names_fields=True)
     stage = BundleStage(request, sock, inherited, circumstances)
     try:
         signal.set_wakeup_fd(-1)  # the maker's

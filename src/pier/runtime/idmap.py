@@ -16,6 +16,7 @@ from typing import Any
 from pier.kernel import cgroup_files, mounts, namespaces
 from pier.kernel.paths import closing
 from pier.kernel.process import prlimit
+from pier.runtime.blame import asked_by
 from pier.runtime.rootfs import parse_options
 
 Maps = list[dict[str, int]]
@@ -128,11 +129,8 @@ def prepare_sources(spec: dict[str, Any], *, new_user_namespace: bool) -> dict[i
         words = mount.get("options", [])
         mapped = "idmap" in words or "ridmap" in words or bool(mount.get("uidMappings"))
         if (mapped or new_user_namespace) and parse_options(words).bind:
-            try:
+            with asked_by(f"mounts[{index}].source"):
                 prepared[index] = _open_source(mount, linux, mapped=mapped)
-            except OSError as error:
-                text = f"mounts[{index}].source: {mount['source']}: {error.strerror or error}"
-                raise OSError(error.errno, text) from error
     return prepared
 
 

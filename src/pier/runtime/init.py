@@ -22,6 +22,7 @@ from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
 from pier.runtime import idmap, network, program, remap, rootfs, wire
+from pier.runtime.blame import FieldError
 from pier.runtime.failure import OTHER, ProgramError
 from pier.runtime.reaper import run_reaper, show_as_reaper
 from pier.runtime.request import BindRoot, DetachedRoot, StartRequest
@@ -30,8 +31,10 @@ from pier.runtime.request import BindRoot, DetachedRoot, StartRequest
 class Report:
     """What a new process tells its monitor before it becomes the program."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, names_fields: bool = False) -> None:
+        """With `names_fields` errors begin with the path of the configuration's field that they come from."""
         self._sock = sock
+        self._names_fields = names_fields
         self._predecessor = False
 
     def fileno(self) -> int:
@@ -61,7 +64,7 @@ class Report:
     def fail(self, error: BaseException) -> NoReturn:
         """Say what went wrong and end. A traceback never leaves: its text goes with the message's class."""
         code = error.exit_code if isinstance(error, ProgramError) else OTHER
-        text = _words_of(error)
+        text = error.wire if self._names_fields and isinstance(error, FieldError) else _words_of(error)
         if not isinstance(error, (ProgramError, PierError, OSError, ValueError)):
             text = f"{type(error).__name__}: {text}"
         with contextlib.suppress(OSError):
@@ -205,7 +208,7 @@ def become_container(
     bpf = stage.read_filter(request)
     program.check_labels(spec["process"])
     labels = program.open_labels(spec["process"])
-    operations = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources(spec))
+    steps = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources(spec))
     stage.confine(request, report)
     host_link = NetlinkSocket() if request.interfaces and prepared.host_link is None else prepared.host_link
     enter_namespaces([item for item in linux.get("namespaces", []) if item["type"] not in prepared.namespaces])
@@ -221,16 +224,13 @@ def become_container(
     os.umask(0)
     with contextlib.ExitStack() as stack:
         leave_host_mounts(linux)
-        operations = rootfs.copy_host_root(operations)
+        steps = [step._replace(operation=rootfs.with_host_root(step.operation)) for step in steps]
         root_fd = stack.enter_context(closing(_mount_root(request)))
         stage.rooted()
         null_fd = stack.enter_context(closing(rootfs.open_null()))
         tree = rootfs.Tree(root_fd, null_fd, prepared.furniture)
-        for operation in operations:
-            try:
-                operation.execute(tree)
-            except OSError as error:
-                raise OSError(error.errno, f"{operation.describe()}: {error.strerror or error}") from error
+        for step in steps:
+            step.execute(tree)
         ready = program.prepare(
             spec["process"], request.user, request.group_add, filter=bpf, root_fd=root_fd, labels=labels
         )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pier.errors import InvalidParameter, PierError
 from pier.kernel import capabilities, namespaces
 from pier.kernel.cgroup_layout import detect
-from pier.kernel.cgroups import Cgroup
+from pier.kernel.cgroups import Cgroup, CgroupError
 from pier.kernel.paths import closing
 from pier.runtime import hooks, idmap, wire
 from pier.runtime.bundle import Bundle, namespace_types
@@ -80,7 +80,10 @@ def create(container: Container, bundle: Bundle, wishes: Wishes, warn: Warn) -> 
     if wishes.systemd and not os.path.isdir(SYSTEMD_RUNS):
         raise StateError(NO_SYSTEMD)
     place = cgroups_path(bundle.spec, container.id, systemd=wishes.systemd)
-    cgroup = group_at(detect(), place, bundle.spec.get("annotations"))
+    try:
+        cgroup = group_at(detect(), place, bundle.spec.get("annotations"))
+    except CgroupError as error:
+        raise StateError(f"linux.cgroupsPath: {error.wire}") from None
     drop_unknown_capabilities(bundle.spec["process"], warn)
     container.reserve()
     try:
@@ -140,8 +143,11 @@ class _Birth:
     def _limit(self) -> None:
         try:
             warnings = self._cgroup.apply(self._linux.get("resources", {}))
-        except InvalidParameter as error:
-            raise StateError(f"linux.resources: {error.wire}") from None
+        except PierError as error:
+            field = error.fields.get("field")
+            if field is None and not isinstance(error, InvalidParameter):
+                raise
+            raise StateError(f"linux.resources{'.' if field else ''}{field or ''}: {error.wire}") from None
         for text in warnings:
             self._warn(text)
 

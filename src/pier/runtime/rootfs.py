@@ -18,7 +18,9 @@ from typing import Any, NamedTuple, Protocol
 from pier.kernel import mounts, paths
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.paths import open_in_root
+from pier.runtime.blame import FieldError, asked_by
 from pier.runtime.copyup import copy_tree
+from pier.runtime.sysctl import check_sysctl
 
 ATTRIBUTES = {
     "ro": (mounts.MOUNT_ATTR_RDONLY, 0),
@@ -189,10 +191,32 @@ class Tree:
 
 
 class Operation(Protocol):
-    """One step of the plan."""
+    """A deed of the plan. What it raises may say by which field of what is asked for it was asked (`asked_by`)."""
 
     def describe(self) -> str: ...
     def execute(self, tree: Tree) -> None: ...
+
+
+class Step(NamedTuple):
+    """One step of the plan, and the field of the configuration that asks for it: `mounts[3]`."""
+
+    operation: Operation
+    field: str
+
+    def describe(self) -> str:
+        return self.operation.describe()
+
+    def execute(self, tree: Tree) -> None:
+        """Do it. Raises FieldError, with what was to be done in its words."""
+        try:
+            with asked_by(self.field):
+                self.operation.execute(tree)
+        except FieldError as error:
+            raise FieldError(error.errno, f"{self.describe()}: {error.strerror}", error.field) from error
+
+
+_ASKED_BY = {errno.EINVAL: "options", errno.ENOENT: "source", errno.ENOTBLK: "source", errno.ENXIO: "source"}
+"""What a file system that cannot be made was most likely told wrong."""
 
 
 class MountFilesystem(NamedTuple):
@@ -211,7 +235,12 @@ class MountFilesystem(NamedTuple):
         """A descriptor of the file system, mounted nowhere yet."""
         options = self.options
         attributes = options.set if not options.copy_up else options.set & ~mounts.MOUNT_ATTR_RDONLY
-        return mounts.mount_filesystem(self.fstype, options.filesystem, attributes, source=self.source)
+        try:
+            return mounts.mount_filesystem(self.fstype, options.filesystem, attributes, source=self.source)
+        except OSError as error:
+            field = _ASKED_BY.get(error.errno or 0, "type")
+            with asked_by(field if field != "options" or options.filesystem else "type"):
+                raise
 
     def execute(self, tree: Tree) -> None:
         options = self.options
@@ -219,12 +248,13 @@ class MountFilesystem(NamedTuple):
         fd = self.make() if ready is None else ready
         keep = False
         try:
-            with tree.directory(self.destination) as target:
+            with asked_by("destination"), tree.directory(self.destination) as target:
                 if options.copy_up:
                     copy_tree(target, fd)
                     mounts.mount_setattr(fd, set=options.set)
                 mounts.move_mount(fd, target, self.destination)
-            propagate(fd, options)
+            with asked_by("options"):
+                propagate(fd, options)
             if self.destination == "/dev" and self.fstype == "tmpfs":
                 tree.dev_fd, tree.nodes_made, keep = fd, ready is not None, True
             elif self.fstype == "devpts" and self.destination == "/dev/pts":
@@ -249,20 +279,23 @@ class BindMount(NamedTuple):
 
     def copy_source(self) -> int:
         """A descriptor of a detached copy of what is at `source` now."""
-        if self.options.detached:
-            return os.open(self.source, os.O_PATH | os.O_CLOEXEC)
-        return mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=self.options.recursive_bind)
+        with asked_by("source"):
+            if self.options.detached:
+                return os.open(self.source, os.O_PATH | os.O_CLOEXEC)
+            return mounts.open_tree(mounts.AT_FDCWD, self.source, clone=True, recursive=self.options.recursive_bind)
 
     def execute(self, tree: Tree) -> None:
         options = self.options
         fd = self.prepared if self.prepared >= 0 else self.copy_source()
         try:
-            self._attach(fd, tree)
-            if options.set or options.clear:
-                mounts.mount_setattr(fd, set=options.set, clear=options.clear)
-            if options.recursive_set or options.recursive_clear:
-                mounts.mount_setattr(fd, set=options.recursive_set, clear=options.recursive_clear, recursive=True)
-            propagate(fd, options)
+            with asked_by("destination"):
+                self._attach(fd, tree)
+            with asked_by("options"):
+                if options.set or options.clear:
+                    mounts.mount_setattr(fd, set=options.set, clear=options.clear)
+                if options.recursive_set or options.recursive_clear:
+                    mounts.mount_setattr(fd, set=options.recursive_set, clear=options.recursive_clear, recursive=True)
+                propagate(fd, options)
         finally:
             os.close(fd)
 
@@ -282,17 +315,14 @@ class BindMount(NamedTuple):
             ) from None
 
 
-def copy_host_root(operations: list[Operation]) -> list[Operation]:
-    """The operations, with what bind mounts show of the whole host copied already.
+def with_host_root(operation: Operation) -> Operation:
+    """`operation`, which has copied already what it shows if that is the whole host.
 
     The container's root is about to be mounted over `/`: a copy of `/` made afterwards would have it on top.
     """
-    return [
-        operation._replace(prepared=operation.copy_source())
-        if isinstance(operation, BindMount) and operation.prepared < 0 and os.path.realpath(operation.source) == "/"
-        else operation
-        for operation in operations
-    ]
+    if isinstance(operation, BindMount) and operation.prepared < 0 and os.path.realpath(operation.source) == "/":
+        return operation._replace(prepared=operation.copy_source())
+    return operation
 
 
 def propagate(fd: int, options: Options) -> None:
@@ -383,11 +413,11 @@ class MakeDevices(NamedTuple):
             dev_fd = tree.dev_fd if tree.dev_fd is not None else stack.enter_context(tree.directory("/dev"))
             if not tree.nodes_made:
                 _make_default_nodes(dev_fd)
-        for device in self.devices:
+        for index, device in enumerate(self.devices):
             parent, name = paths.split(device["path"])
             number = os.makedev(device.get("major", 0), device.get("minor", 0))
             mode = DEVICE_KINDS[device["type"]] | device.get("fileMode", 0o666)
-            with paths.closing(paths.mkdir_in_root(tree.root_fd, parent)) as parent_fd:
+            with asked_by(f"[{index}]"), paths.closing(paths.mkdir_in_root(tree.root_fd, parent)) as parent_fd:
                 owner = device.get("uid", 0), device.get("gid", 0)
                 _make_node(parent_fd, name, mode, number, owner=owner, of_host=device["path"])
 
@@ -504,64 +534,48 @@ def open_null() -> int:
 
 NOTHING_PREPARED: Mapping[int, int] = {}
 
-NAMESPACED_SYSCTLS = {
-    "ipc": ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-            "kernel.shmmni", "kernel.shm_rmid_forced", "fs.mqueue."),
-    "network": ("net.",),
-    "uts": ("kernel.domainname", "kernel.hostname"),
-}  # fmt: skip
-"""Kernel parameters that belong to a namespace; all others are the host's."""
-
-
-def check_sysctl(key: str, own_namespaces: set[str]) -> None:
-    """Raise ValueError unless `key` is a parameter of a namespace that is the container's own."""
-    dotted = key.replace("/", ".")
-    for namespace, prefixes in NAMESPACED_SYSCTLS.items():
-        if any(dotted.startswith(prefix) if prefix.endswith(".") else dotted == prefix for prefix in prefixes):
-            if namespace in own_namespaces and ".." not in dotted:
-                return
-            if namespace == "ipc":
-                raise ValueError(f'sysctl "{key}" is not allowed in the hosts ipc namespace')
-            raise ValueError(f'sysctl "{key}" not allowed in host {namespace} namespace')
-    raise ValueError(f'sysctl "{key}" is not in a separate kernel namespace')
-
 
 def plan(
     spec: dict[str, Any],
     hierarchies: list[tuple[str, str]],
     own_namespaces: set[str],
     prepared: Mapping[int, int] = NOTHING_PREPARED,
-) -> list[Operation]:
-    """The operations that furnish the root of `spec` (runtime-spec configuration), in order.
+) -> list[Step]:
+    """What furnishes the root of `spec` (runtime-spec configuration), in order.
 
     `hierarchies` are the host's v1 cgroup hierarchies (see MountCgroups); `own_namespaces` the OCI names of the
     namespaces that are new or joined by path; `prepared` has a detached mount for the index of a bind mount. Raises
     ValueError for what cannot be asked.
     """
     linux = spec.get("linux", {})
-    operations: list[Operation] = []
+    steps: list[Step] = []
+    nodes = Step(MakeDevices(linux.get("devices", [])), "linux.devices")
     devices_made = False
     for index, mount in enumerate(spec.get("mounts", [])):
         options = parse_options(mount.get("options", []))
         fstype, destination = mount.get("type", "none"), mount["destination"]
+        operation: Operation
         if options.bind:
-            operations.append(BindMount(mount["source"], destination, options, prepared.get(index, -1)))
+            operation = BindMount(mount["source"], destination, options, prepared.get(index, -1))
         elif fstype in ("cgroup", "cgroup2"):
-            operations.append(MountCgroups(destination, options, hierarchies, "cgroup" in own_namespaces))
+            operation = MountCgroups(destination, options, hierarchies, "cgroup" in own_namespaces)
         else:
-            operations.append(MountFilesystem(fstype, destination, options, mount.get("source")))
+            operation = MountFilesystem(fstype, destination, options, mount.get("source"))
+        steps.append(Step(operation, f"mounts[{index}]"))
         if destination == "/dev":
             if not options.bind:  # else it is the host's own, or what the user keeps there: not ours to fill
-                operations.append(MakeDevices(linux.get("devices", [])))
+                steps.append(nodes)
             devices_made = True
     if not devices_made:
-        operations.append(MakeDevices(linux.get("devices", [])))
+        steps.append(nodes)
     for key, value in sorted(linux.get("sysctl", {}).items()):
         check_sysctl(key, own_namespaces)
-        operations.append(WriteSysctl(key.replace("/", "."), value))
-    operations += [ProtectPath(path) for path in linux.get("readonlyPaths", [])]
-    operations += [MaskPath(path) for path in linux.get("maskedPaths", [])]
-    return operations
+        steps.append(Step(WriteSysctl(key.replace("/", "."), value), f"linux.sysctl.{key}"))
+    for index, path in enumerate(linux.get("readonlyPaths", [])):
+        steps.append(Step(ProtectPath(path), f"linux.readonlyPaths[{index}]"))
+    for index, path in enumerate(linux.get("maskedPaths", [])):
+        steps.append(Step(MaskPath(path), f"linux.maskedPaths[{index}]"))
+    return steps
 
 
 AHEAD = frozenset({"devpts", "mqueue", "sysfs", "tmpfs"})
@@ -571,7 +585,7 @@ AHEAD = frozenset({"devpts", "mqueue", "sysfs", "tmpfs"})
 def prepare(mounts_wanted: list[dict[str, Any]]) -> Furniture:
     """Make those of runtime-spec's `mounts` that can be made before their container is known. Needs an umask of 0."""
     furniture = Furniture([])
-    for operation in plan({"mounts": mounts_wanted}, [], set()):
+    for operation, _ in plan({"mounts": mounts_wanted}, [], set()):
         if isinstance(operation, MountFilesystem) and operation.fstype in AHEAD and not operation.options.copy_up:
             fd = operation.make()
             if operation.destination == "/dev":

@@ -182,24 +182,24 @@ def _quota(quota: int, period: int, version: int) -> list[Property]:
 
 def _cpuset(cpu: Mapping[str, Any]) -> list[Property]:
     words = (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes"))
-    return [(name, Variant("ay", bits_of(cpu[key]))) for key, name in words if cpu.get(key)]
+    return [(name, Variant("ay", bits_of(cpu[key], f"cpu.{key}"))) for key, name in words if cpu.get(key)]
 
 
-def bits_of(ranges: str) -> bytes:
-    """`0-2,9` as a bit mask, its lowest bits first. Raises BadResources."""
+def bits_of(ranges: str, field: str = "") -> bytes:
+    """`0-2,9` as a bit mask, its lowest bits first. Raises BadResources, with `field`."""
     mask = 0
     for part in ranges.strip().split(","):
         first, dash, last = part.strip().partition("-")
-        low, high = _cpu_number(first, ranges), _cpu_number(last if dash else first, ranges)
+        low, high = (_cpu_number(word, ranges, field) for word in (first, last if dash else first))
         if low > high:
-            raise cgroup_plan.BadResources(reason=f"{ranges!r} is no list of numbers such as 0-2,9")
+            raise cgroup_plan.BadResources(reason=f"{ranges!r} is no list of numbers such as 0-2,9", field=field)
         mask |= ((1 << (high - low + 1)) - 1) << low
     return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
 
 
-def _cpu_number(text: str, ranges: str) -> int:
+def _cpu_number(text: str, ranges: str, field: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 8191:
-        raise cgroup_plan.BadResources(reason=f"{ranges!r} is no list of numbers such as 0-2,9")
+        raise cgroup_plan.BadResources(reason=f"{ranges!r} is no list of numbers such as 0-2,9", field=field)
     return int(text)
 
 

@@ -148,7 +148,7 @@ def test_hybrid_takes_each_controller_as_it_is() -> None:
 
 def test_unified() -> None:
     resources = {"unified": {"memory.high": "1000", "io.max": "8:0 rbps=1\n8:16 rbps=2"}}
-    assert [tuple(write[:3]) for write in plan(resources, V2)] == [
+    assert [tuple(write[1:4]) for write in plan(resources, V2)] == [
         ("memory", "memory.high", "1000"),
         ("io", "io.max", "8:0 rbps=1"),
         ("io", "io.max", "8:16 rbps=2"),
@@ -290,6 +290,17 @@ def test_every_write_is_one_line_for_one_file_of_its_controller(resources: dict[
 
 
 @given(RESOURCES)
+def test_every_write_names_the_field_that_asks_for_it(resources: dict[str, Any]) -> None:
+    for layout in (V1, HYBRID, V2):
+        for write in planned(resources, layout) or ():
+            section, *rest = re.findall(r"[^.\[\]]+", write.field)
+            value = resources[section]
+            for part in [".".join(rest)] if section in ("rdma", "unified") else rest:
+                value = value[int(part) if isinstance(value, list) else part]
+            assert value is not None
+
+
+@given(RESOURCES)
 def test_a_hybrid_writes_what_the_kind_of_each_controller_wants(resources: dict[str, Any]) -> None:
     on_v1, on_hybrid = planned(resources, V1), planned(resources, HYBRID)
     if on_v1 is None or on_hybrid is None:
@@ -354,4 +365,4 @@ def test_unified_passes_on_what_it_is_given(file: str) -> None:
 @given(RESOURCES)
 def test_unified_has_the_last_word(resources: dict[str, Any]) -> None:
     found = planned({**resources, "unified": {"memory.max": "7"}}, V2)
-    assert found is None or tuple(found[-1][:3]) == ("memory", "memory.max", "7")
+    assert found is None or tuple(found[-1][1:4]) == ("memory", "memory.max", "7")

@@ -171,11 +171,28 @@ def bench(tmp_path: Path, busybox_root: Path) -> Iterator[Bench]:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("sysctl", {"kernel.core_pattern": "|/evil"}, "not in a separate kernel namespace"),
-        ("cgroupsPath", "/../../etc", "cgroup"),
+        (
+            "sysctl",
+            {"kernel.core_pattern": "|/evil"},
+            'linux.sysctl.kernel.core_pattern: sysctl "kernel.core_pattern" is',
+        ),
+        ("sysctl", {"net.ipv4.nosuch": "1"}, "linux.sysctl.net.ipv4.nosuch: sysctl net.ipv4.nosuch=1: "),
+        ("sysctl", {"net.ipv4.ip_forward": "x"}, "linux.sysctl.net.ipv4.ip_forward: sysctl net.ipv4.ip_forward=x: "),
+        ("devices", [{"type": "c", "path": "/proc/x", "major": 1, "minor": 3}], "linux.devices[0]: make devices "),
+        ("cgroupsPath", "/../../etc", "linux.cgroupsPath: name cgroup "),
         ("seccomp", {"defaultAction": "SCMP_ACT_NOPE"}, "linux.seccomp: "),
         ("seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["NOPE"]}, "NOPE"),
-        ("resources", {"unified": {"../../x": "1"}}, "linux.resources: "),
+        ("resources", {"unified": {"../../x": "1"}}, "linux.resources.unified"),
+        ("resources", {"memory": {"limit": 1 << 30, "swap": 1}}, "linux.resources.memory.swap: Minimum memoryswap"),
+        ("resources", {"cpu": {"cpus": "9999"}}, "linux.resources.cpu.cpus: failed to write '9999' to cpuset.cpus"),
+        ("resources", {"cpu": {"quota": 1}}, "linux.resources.cpu.quota: failed to write "),
+        ("resources", {"blockIO": {"weight": 5}}, "linux.resources.blockIO.weight: range of blkio weight"),
+        (
+            "resources",
+            {"hugepageLimits": [{"pageSize": "2MB", "limit": 0}, {"pageSize": "3MB", "limit": 1}]},
+            "linux.resources.hugepageLimits[1]: ",
+        ),
+        ("resources", {"devices": [{"allow": True, "access": "rx"}]}, "linux.resources.devices[0].access: "),
         (
             "namespaces",
             [{"type": "mount"}, {"type": "network", "path": "/etc/passwd"}],
@@ -188,7 +205,46 @@ def test_what_only_the_start_can_tell_leaves_nothing(bench: Bench, key: str, val
     bench.spec.pop("hostname")
     result = bench.make("create", "bad")
     assert result.code == 1
-    assert words in result.err
+    assert words in result.message
+    assert result.err.count("\n") == 1
+    assert not (bench.root / "bad").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        (
+            {"destination": "/d", "type": "bind", "source": "/nosuch", "options": ["bind"]},
+            "source: bind /nosuch on /d ",
+        ),
+        ({"destination": "/d", "type": "nosuchfs"}, "type: mount nosuchfs on /d "),
+        ({"destination": "/d", "type": "tmpfs", "options": ["nosuch=1"]}, "options: mount tmpfs on /d (nosuch=1) "),
+        ({"destination": "/bin/busybox/d", "type": "tmpfs"}, "destination: mount tmpfs on /bin/busybox/d "),
+        (
+            {"destination": "/proc/d", "type": "bind", "source": "/etc", "options": ["bind"]},
+            "destination: bind /etc on /proc/d ",
+        ),
+        (
+            {
+                "destination": "/d",
+                "type": "bind",
+                "source": "/nosuch",
+                "options": ["bind"],
+                "uidMappings": [{"containerID": 0, "hostID": 5, "size": 1}],
+                "gidMappings": [{"containerID": 0, "hostID": 5, "size": 1}],
+            },
+            "source: ",
+        ),
+    ],
+    ids=["source", "type", "options", "destination", "inside proc", "idmap"],
+)
+def test_a_mount_that_fails_is_named(bench: Bench, mount: dict[str, Any], words: str) -> None:
+    bench.spec["mounts"].append(mount)
+    index = len(bench.spec["mounts"]) - 1
+    result = bench.make("create", "bad")
+    assert result.code == 1
+    assert f"mounts[{index}].{words}" in result.message
     assert result.err.count("\n") == 1
     assert not (bench.root / "bad").exists()
 

@@ -15,10 +15,10 @@ from pier.runtime.rootfs import (
     MountFilesystem,
     ProtectPath,
     WriteSysctl,
-    check_sysctl,
     parse_options,
     plan,
 )
+from pier.runtime.sysctl import check_sysctl
 
 OWN = {"mount", "pid", "uts", "ipc", "network", "cgroup"}
 
@@ -58,12 +58,12 @@ def spec(**linux: Any) -> dict[str, Any]:
 
 
 def test_order_devices_after_dev_covers_last() -> None:
-    operations = plan(
+    steps = plan(
         spec(maskedPaths=["/proc/keys"], readonlyPaths=["/proc/sys"], sysctl={"net.ipv4.ip_forward": "1"}),
         [("cpu", "cpu")],
         OWN,
     )
-    assert [type(operation) for operation in operations] == [
+    assert [type(step.operation) for step in steps] == [
         MountFilesystem,
         MountFilesystem,
         MakeDevices,
@@ -73,11 +73,21 @@ def test_order_devices_after_dev_covers_last() -> None:
         ProtectPath,
         MaskPath,
     ]
-    assert all(operation.describe() for operation in operations)
+    assert all(step.describe() for step in steps)
+    assert [step.field for step in steps] == [
+        "mounts[0]",
+        "mounts[1]",
+        "linux.devices",
+        "mounts[2]",
+        "mounts[3]",
+        "linux.sysctl.net.ipv4.ip_forward",
+        "linux.readonlyPaths[0]",
+        "linux.maskedPaths[0]",
+    ]
 
 
 def test_devices_are_made_even_without_a_dev_of_its_own() -> None:
-    assert [type(operation) for operation in plan({"linux": {}}, [], OWN)] == [MakeDevices]
+    assert [type(step.operation) for step in plan({"linux": {}}, [], OWN)] == [MakeDevices]
 
 
 @pytest.mark.parametrize("key", ["net.core.somaxconn", "kernel.shmmax", "fs.mqueue.msg_max", "net/ipv4/ip_forward"])
