@@ -11,7 +11,7 @@ from aiohttp import web
 
 from pier.model import wire
 
-from .errors import BodyTooLarge, EmptyBody, UnsupportedContentType
+from .errors import BodyTooLarge, EmptyBody, NulInBody, UnsupportedContentType
 from .query import Query
 from .services import Engine
 from .versions import Version, adapt_answer, adapt_request
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 MAX_JSON_BYTES = 4 << 20
 CHUNK_BYTES = 64 << 10
+NUL_ESCAPED = rb"\u0000"
+"""The one way to write a NUL in JSON (RFC 8259, section 7)."""
 
 
 @dataclass(slots=True)
@@ -46,8 +48,8 @@ class Call:
     async def body(self, type_: type[T], *, optional: bool = False) -> T:
         """The JSON body as a struct, changed to mean what the client's version meant by it.
 
-        `optional`: no body is an empty object. Raises EmptyBody, UnsupportedContentType, BodyTooLarge and
-        msgspec.MsgspecError.
+        `optional`: no body is an empty object. Raises EmptyBody, UnsupportedContentType, BodyTooLarge,
+        NulInBody and msgspec.MsgspecError.
         """
         data = await read_bounded(self.request, MAX_JSON_BYTES)
         if not data:
@@ -58,6 +60,8 @@ class Call:
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedContentType(content_type=content_type[:64])
         body = wire.decode(data, type_)
+        if NUL_ESCAPED in data and holds_nul(msgspec.to_builtins(body)):
+            raise NulInBody
         adapt_request(self.operation, self.version, body)
         return body
 
@@ -69,6 +73,15 @@ class Call:
         """A struct, or a list of them, as JSON in the shape of the client's version."""
         raw = adapt_answer(self.operation, self.version, wire.to_builtins(value))
         return web.Response(status=status, body=msgspec.json.encode(raw) + b"\n", content_type="application/json")
+
+
+def holds_nul(value: Any) -> bool:
+    """Is there a text with a NUL in what was JSON?"""
+    if isinstance(value, dict):
+        return any(map(holds_nul, value)) or any(map(holds_nul, value.values()))
+    if isinstance(value, list):
+        return any(map(holds_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def empty(status: int = 204) -> web.Response:

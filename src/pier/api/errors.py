@@ -39,6 +39,12 @@ class UnsupportedContentType(InvalidParameter):
     """unsupported Content-Type header ({content_type}): must be 'application/json'"""
 
 
+class NulInBody(InvalidParameter):
+    """a text in the request's body holds a NUL character"""
+
+    remedy = "no path, name or variable of Linux can"
+
+
 class EmptyBody(InvalidParameter):
     """invalid JSON: got EOF while reading request body"""
 

@@ -58,3 +58,5 @@ async def outflow(executor: Executor, work: Callable[[Sink], None]) -> AsyncGene
         while not worker.done():
             pipe.close()
             await asyncio.wait({worker}, timeout=0.05)
+        if not worker.cancelled():
+            worker.exception()  # of a reader that has left, nobody wants to hear

@@ -17,6 +17,7 @@ from pier.storage.quota_size import parse_size
 MIN_MEMORY = 6 << 20
 NS_PER_MS = 1_000_000
 ID_MAX = 2**31 - 1
+WINSIZE_MAX = 2**16 - 1
 
 _ENV_NAME = re.compile(r"[^=\0]+")
 _NUMERIC = re.compile(r"[+-]?\d+", re.ASCII)
@@ -52,6 +53,7 @@ def check(
         spec_resources.check_ulimit(limit)
     for rule in host.device_cgroup_rules or ():
         spec_resources.device_rule(rule)
+    check_console_size(host.console_size)
     root_size_bytes(host)
     spec_mounts.user_mounts(host)
     spec_mounts.tmpfs_mounts(host)
@@ -313,6 +315,12 @@ def _check_address(text: str) -> None:
         ipaddress.ip_address(text)
     except ValueError as error:
         raise InvalidParameter(f"invalid IP address: {text}") from error
+
+
+def check_console_size(size: Sequence[int] | None) -> None:
+    """Height and width in characters, as the terminal's ioctl takes them (ioctl_tty(2), struct winsize)."""
+    if size and (len(size) != 2 or not all(0 <= number <= WINSIZE_MAX for number in size)):
+        raise InvalidParameter(f"invalid ConsoleSize {list(size)[:4]}: height and width in characters are wanted")
 
 
 def check_security(host: HostConfig) -> list[str]:
