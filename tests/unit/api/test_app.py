@@ -133,6 +133,8 @@ async def test_what_is_missing_names_itself(client: Any) -> None:
         (b"[" * 200_000, "application/json", 400, "nested too deeply"),
         (b'{"a":' * 100_000, "application/json", 400, "nested too deeply"),
         (b"", "application/json", 400, "got EOF"),
+        (b'{"Image":"a\\u0000b"}', "application/json", 400, "NUL character"),
+        (b'{"Image":"a","Labels":{"\\u0000":""}}', "application/json", 400, "NUL character"),
         (b"{}", "text/plain", 400, "unsupported Content-Type header (text/plain): must be 'application/json'"),
     ],
 )
