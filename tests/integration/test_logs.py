@@ -1,11 +1,13 @@
 """`docker logs`: all of it, some of it, and what is still to come."""
 
 import re
+import socket
+from pathlib import Path
 
 import pytest
 
 from .client import Client
-from .conftest import poll
+from .conftest import Daemon, poll
 
 pytestmark = pytest.mark.root
 
@@ -119,3 +121,31 @@ def test_no_log(docker: Client) -> None:
 def test_while_it_is_written(docker: Client) -> None:
     docker.run(docker.image, "sh", "-c", "while :; do echo tick; done", name="t-flood")
     poll(lambda: docker.ok("logs", "--tail", "100", "t-flood").splitlines() == ["tick"] * 100, "a hundred lines")
+
+
+def test_details(docker: Client) -> None:
+    options = ["--label", "app=web", "-e", "A=1", "--log-opt", "labels=app", "--log-opt", "env=A,B"]
+    docker("run", "--name", "t-details", *options, docker.image, "echo", "text")
+    assert docker.ok("logs", "--details", "t-details") == "A=1,app=web text"
+    assert docker.ok("logs", "t-details") == "text"
+
+
+def test_syslog_and_the_log_beside_it(daemon: Daemon, tmp_path: Path) -> None:
+    docker = Client(daemon.environment, "busybox")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "log"))
+        server.settimeout(20)
+        options = ["--log-opt", f"syslog-address=unixgram://{tmp_path}/log", "--log-opt", "tag={{.Name}}"]
+        program = (docker.image, "sh", "-c", "echo out; echo err >&2")
+        docker("run", "--rm=false", "--name", "t-syslog", "--log-driver", "syslog", *options, *program)
+        messages = sorted(server.recv(4096) for _ in range(2))
+        assert re.fullmatch(rb"<27>.* t-syslog\[\d+\]: err\n", messages[0])
+        assert re.fullmatch(rb"<30>.* t-syslog\[\d+\]: out\n", messages[1])
+        done = docker("logs", "t-syslog")
+        assert (done.out, done.err) == ("out\n", "err\n")
+    (tmp_path / "log").unlink()
+    (tmp_path / "log").touch()
+    refused = docker("start", "t-syslog")
+    assert refused.status == 1
+    assert "failed to initialize logging driver" in refused.err
+    docker.ok("rm", "t-syslog")

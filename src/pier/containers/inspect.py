@@ -25,7 +25,7 @@ async def inspect(world: World, container: Container, *, size: bool) -> Containe
     etc_owner = record.id
     if record.host_config.network_mode.startswith("container:"):
         etc_owner = record.host_config.network_mode.partition(":")[2]
-    kept = config.log_file(record.id, record.host_config.log_config)
+    kept = config.log_file(record)
     answer = ContainerInspectResponse(
         id=record.id,
         created=rfc3339_nano(record.created_ns),

@@ -1,21 +1,27 @@
 """Log drivers and their options: what may be asked for, and what the monitor is told. Pure.
 
 A log rotates unless it is told not to: 100 MB five times for json-file, which Docker lets grow until the disk is full,
-and Docker's own 20 MB five times for local. `max-size=-1` is a log without end.
+and Docker's own 20 MB five times for local. `max-size=-1` is a log without end. Drivers that hand the output on keep a
+log of the `local` kind beside it, so that it can be read here too (Docker's dual logging).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pier.containers import log_attributes, log_forwards
+from pier.containers.record import Record
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.model.host_config import LogConfig
 from pier.runtime.request import LogFile
 
-ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
 ROTATION = ("max-size", "max-file", "compress")
+CACHE = ("cache-disabled", "cache-max-size", "cache-max-file", "cache-compress")
+DELIVERY = ("mode", "max-buffer-size")
+MODES = ("", "blocking", "non-blocking")
 UNLIMITED = "-1"
 MAX_FILES = 10_000
 COMPRESS_WARNING = "Pier does not compress rotated logs. The option compress has no effect."
@@ -35,11 +41,13 @@ class Driver:
 
 
 DRIVERS = {
-    "json-file": Driver(frozenset((*ROTATION, *ATTRIBUTES)), "100m", 5, "-json.log"),
-    "local": Driver(frozenset(ROTATION), "20m", 5, "-local.log"),
+    "json-file": Driver(frozenset((*ROTATION, *DELIVERY, *log_attributes.OPTIONS)), "100m", 5, "-json.log"),
+    "local": Driver(frozenset((*ROTATION, *DELIVERY)), "20m", 5, "-local.log"),
     "none": Driver(frozenset()),
+    "syslog": Driver(frozenset((*log_attributes.OPTIONS, *log_forwards.SYSLOG_OPTIONS, *CACHE, *DELIVERY))),
+    "journald": Driver(frozenset((*log_attributes.OPTIONS, *CACHE, *DELIVERY))),
 }
-LATER_DRIVERS = frozenset({"journald", "syslog", "fluentd", "gelf", "awslogs", "splunk", "gcplogs"})
+LATER_DRIVERS = frozenset({"fluentd", "gelf", "awslogs", "splunk", "gcplogs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +73,23 @@ def check(log: LogConfig) -> list[str]:
     for name in sorted(options):
         if name not in driver.options:
             raise InvalidParameter(f"unknown log opt '{name}' for {log.type} log driver")
-    for name in ATTRIBUTES:
-        if options.get(name):
-            raise NotImplementedYet(what=f"--log-opt {name}")
+    if options.get("mode", "") not in MODES:
+        raise InvalidParameter(f"logger: logging mode not supported: {options['mode'][:24]}")
+    if options.get("max-buffer-size"):
+        size_bytes(options["max-buffer-size"])
+    log_attributes.check(options)
+    if log.type == "syslog":
+        log_forwards.check_syslog(options)
+    if log.type in log_forwards.FORWARDS:
+        _is_true(options.get("cache-disabled", "false"), "cache-disabled")
+        driver, options = DRIVERS["local"], cache_options(options)
     rotation(driver, options)
-    return [COMPRESS_WARNING] if _is_true(options.get("compress", "false")) else []
+    return [COMPRESS_WARNING] if _is_true(options.get("compress", "false"), "compress") else []
+
+
+def cache_options(options: Mapping[str, str]) -> dict[str, str]:
+    """The options of the log kept beside a service's, as those of `local`."""
+    return {name: options[f"cache-{name}"] for name in ROTATION if options.get(f"cache-{name}")}
 
 
 def rotation(driver: Driver, options: Mapping[str, str]) -> Rotation:
@@ -90,13 +110,40 @@ def rotation(driver: Driver, options: Mapping[str, str]) -> Rotation:
     return Rotation(size_bytes(size), files)
 
 
-def log_file(log: LogConfig, folder: str, id: str) -> LogFile | None:
-    """What the monitor writes for container `id`; None: nothing (`--log-driver none`). Checked before."""
-    driver = DRIVERS[log.type]
+def log_file(record: Record, folder: str) -> LogFile | None:
+    """What the monitor writes of a container; None: nothing can be read of it. Checked before."""
+    log = record.host_config.log_config
+    name, options = log.type, log.config or {}
+    if name in log_forwards.FORWARDS:
+        if _is_true(options.get("cache-disabled", "false"), "cache-disabled"):
+            return None
+        name, options = "local", cache_options(options)
+    driver = DRIVERS[name]
     if not driver.suffix:
         return None
-    wanted = rotation(driver, log.config or {})
-    return LogFile(f"{folder}/{id}{driver.suffix}", wanted.max_size_bytes, wanted.max_files, log.type)
+    wanted = rotation(driver, options)
+    path = f"{folder}/{record.id}{driver.suffix}"
+    return LogFile(path, wanted.max_size_bytes, wanted.max_files, name, attrs_json(record, options))
+
+
+def attrs_json(record: Record, options: Mapping[str, str]) -> str:
+    """What each entry of a json-file says of its container, as JSON; empty: nothing."""
+    found = log_attributes.attributes(record, options)
+    if options.get("tag"):
+        found["tag"] = log_attributes.tag(record, options)
+    return json.dumps(found, separators=(",", ":"), sort_keys=True) if found else ""
+
+
+def monitor_log(record: Record, folder: str) -> LogFile | None:
+    """What the monitor of a container about to start is told of its log. Blocking: a service that gets the output must
+    answer. Raises DriverFailed."""
+    log = record.host_config.log_config
+    kept = log_file(record, folder)
+    if log.type not in log_forwards.FORWARDS:
+        return kept
+    forward = log_forwards.FORWARDS[log.type](record, log.config or {})
+    log_forwards.try_out(forward)
+    return (kept or LogFile("", driver="local"))._replace(forward=forward)
 
 
 def size_bytes(text: str) -> int:
@@ -107,10 +154,10 @@ def size_bytes(text: str) -> int:
     return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
 
 
-def _is_true(text: str) -> bool:
+def _is_true(text: str, option: str) -> bool:
     """Go's strconv.ParseBool. Raises InvalidParameter."""
     if text in ("1", "t", "T", "true", "TRUE", "True"):
         return True
     if text in ("0", "f", "F", "false", "FALSE", "False"):
         return False
-    raise InvalidParameter(f"invalid value for compress: '{text[:24]}'")
+    raise InvalidParameter(f"invalid value for {option}: '{text[:24]}'")

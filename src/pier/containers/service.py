@@ -297,7 +297,7 @@ class ContainerService:
         return await asyncio.to_thread(truncate, kept.path)
 
     def _log_file(self, container: Container) -> LogFile | None:
-        return self._world.config.log_file(container.id, container.record.host_config.log_config)
+        return self._world.config.log_file(container.record)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         container = self._find(ref)

@@ -17,6 +17,8 @@ from pier.containers import (
     etc_files,
     health,
     links,
+    log_config,
+    log_forwards,
     own_annotations,
     spec,
     spec_foreign,
@@ -39,7 +41,7 @@ from pier.networks.endpoint import Endpoint
 from pier.oci.digest import Digest
 from pier.runtime.client import Monitor, MonitorError, MonitorLost, StartFailed
 from pier.runtime.group import SCOPE_PREFIX, group_at
-from pier.runtime.request import AttachEnd, StartRequest
+from pier.runtime.request import AttachEnd, LogFile, StartRequest
 
 CANNOT_START = 128
 
@@ -169,6 +171,7 @@ async def build_request(
         joined["user"] = world.containers[other.id]
     namespaces = await pin(joined, stack)
     etc_owner = sharing.id if sharing else record.id
+    log = await _log(world, record)
     texts = {} if sharing else _etc_texts(world, record, endpoint)
     root = await asyncio.to_thread(_make_ready, world, record, texts)
     zoneinfo = ""
@@ -210,13 +213,20 @@ async def build_request(
         group_add=list(host.group_add or ()),
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,
-        log=world.config.log_file(record.id, host.log_config),
+        log=log,
         interfaces=list(endpoint.interfaces) if endpoint else [],
         seccomp_bpf=filter_path,
         init=bool(host.init) and not command,
         oci_runtime=command,
         requested=spec.requested(host),
     )
+
+
+async def _log(world: World, record: Record) -> LogFile | None:
+    folder = world.config.container_dir(record.id)
+    if record.host_config.log_config.type not in log_forwards.FORWARDS:
+        return log_config.log_file(record, folder)
+    return await asyncio.to_thread(log_config.monitor_log, record, folder)
 
 
 def cgroups_path(world: World, record: Record) -> str:

@@ -16,7 +16,7 @@ from pier.containers.record import Record
 from pier.events import EventBus
 from pier.images.commit import Commit
 from pier.kernel.cgroups import Layout
-from pier.model.host_config import LogConfig, PortBinding, Ulimit
+from pier.model.host_config import PortBinding, Ulimit
 from pier.networks.endpoint import Endpoint
 from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
@@ -155,9 +155,9 @@ class ContainersConfig:
     def exit_file(self, id: str) -> str:
         return f"{self.container_dir(id)}/exit.json"
 
-    def log_file(self, id: str, log: LogConfig) -> LogFile | None:
-        """Where a container's output goes; None: nowhere (`--log-driver none`)."""
-        return log_config.log_file(log, self.container_dir(id), id)
+    def log_file(self, record: Record) -> LogFile | None:
+        """Where a container's output can be read; None: nowhere (`--log-driver none`)."""
+        return log_config.log_file(record, self.container_dir(record.id))
 
     def etc_file(self, id: str, name: str) -> str:
         """`hosts`, `hostname` or `resolv.conf` of a container."""

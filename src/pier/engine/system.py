@@ -35,7 +35,7 @@ PLATFORM = "Pier"
 DOCKER_HUB = "docker.io"
 LOOPBACK = ("::1/128", "127.0.0.0/8")
 """Registries there may always speak plain HTTP."""
-LOG_DRIVERS = ("json-file", "local", "none")
+LOG_DRIVERS = ("journald", "json-file", "local", "none", "syslog")
 NETWORK_DRIVERS = ("bridge", "host", "null")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pier.runtime import lines, log_json, log_local
+from pier.runtime.log_forward import Forward
 from pier.runtime.request import LogFile
 from pier.runtime.rotation import Mend, RotatingFile
 
@@ -32,8 +33,10 @@ class Log:
     """One open log. Its cost is per chunk of output, not per line: all lines of a chunk bear one time."""
 
     def __init__(self, kept: LogFile) -> None:
-        self._encode, self._run_max, mend = FORMATS[kept.driver]
-        self._file = RotatingFile(kept.path, kept.max_size_bytes, kept.max_files, mend)
+        encode, self._run_max, mend = FORMATS[kept.driver]
+        self._encode = log_json.with_attributes(kept.attrs) if kept.attrs else encode
+        self._file = RotatingFile(kept.path, kept.max_size_bytes, kept.max_files, mend) if kept.path else None
+        self._forward = Forward(kept.forward) if kept.forward else None
         self._unfinished: dict[str, bytes] = {}
 
     def write(self, stream: str, data: bytes) -> None:
@@ -46,6 +49,10 @@ class Log:
             self._append(stream, piece, time_ns)
 
     def _append(self, stream: str, piece: bytes, time_ns: int) -> None:
+        if self._forward is not None:
+            self._forward.send(stream, piece, time_ns)
+        if self._file is None:
+            return
         record = self._encode(stream, piece, time_ns)
         if self._file.fits(len(record)):
             self._file.append(record)
@@ -62,4 +69,7 @@ class Log:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.flush()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+        if self._forward is not None:
+            self._forward.close()

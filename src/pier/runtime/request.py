@@ -75,6 +75,10 @@ class LogFile(NamedTuple):
     max_files: int = 1
     driver: str = "json-file"
     """`json-file` or `local`."""
+    attrs: str = ""
+    """JSON of what each entry of a json-file says of the container besides its output; empty: nothing."""
+    forward: dict[str, Any] | None = None
+    """Where the output goes besides (`log_forward`). With it `path` may be empty: no log is kept."""
 
 
 @dataclass(frozen=True, slots=True)

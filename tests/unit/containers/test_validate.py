@@ -103,7 +103,7 @@ def test_refused_configs(config: dict[str, Any], host: dict[str, Any], message: 
     ("host", "error"),
     [
         ({"log_config": LogConfig(type="foo")}, InvalidParameter),
-        ({"log_config": LogConfig(type="syslog")}, NotImplementedYet),
+        ({"log_config": LogConfig(type="gelf")}, NotImplementedYet),
     ],
 )
 def test_other_refusals(host: dict[str, Any], error: type[PierError]) -> None:
