@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bench_cold
 import bench_daemon
+import bench_disk
 import bench_exec
 import bench_growth
 import bench_log
@@ -55,6 +56,7 @@ def main() -> None:
             "cold": lambda: bench_cold.measure(compared, rounds, archive),
         }
         benches["pull"] = lambda: bench_pull.measure(compared, folder / "pull", rounds)
+        benches["disk"] = lambda: bench_disk.measure(compared, folder / "disk")
         wanted = sys.argv[1:] or list(benches)
         rows = []
         for name in wanted:

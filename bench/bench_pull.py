@@ -236,9 +236,9 @@ def boxed_registry(box: Path, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def second_pier(folder: Path, place: Place) -> Iterator[Engine]:
+def second_pier(folder: Path, place: Place, *more: str) -> Iterator[Engine]:
     """A daemon that sees the registry; without a bridge, for it runs nothing."""
-    process = engines.start_pierd(folder, 3, within=place.within, more=["--bridge", "none"])
+    process = engines.start_pierd(folder, 3, within=place.within, more=["--bridge", "none", *more])
     try:
         yield Engine("pier", f"unix://{folder}/run/pier.sock")
     finally:

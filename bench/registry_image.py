@@ -1,4 +1,6 @@
-"""Make an image and put it into a registry: `registry_image.py HOST:PORT REPOSITORY LAYERS FILES BYTES`, tag 1.
+"""Make images and put them into a registry: `registry_image.py HOST:PORT REPOSITORY LAYERS FILES BYTES [IMAGES]`.
+
+One is tagged 1; of several, tagged 1 to IMAGES, each has a top layer of its own over layers that all have.
 
 A program of its own, so that it can be run where the registry can be seen. Standard library only.
 """
@@ -79,17 +81,29 @@ class Registry:
 def main() -> None:
     host, repository = sys.argv[1:3]
     layers, files, size = map(int, sys.argv[3:6])
+    images = int(sys.argv[6]) if len(sys.argv) > 6 else 1
     registry = Registry(host, repository)
     registry.wait()
-    archives = [layer(number, files // layers, size) for number in range(layers)]
-    packed = [registry.put_blob(gzip.compress(archive, 6, mtime=0)) for archive in archives]
+    below = [_put_layer(registry, layer(number, files // layers, size)) for number in range(layers - 1)]
+    for image in range(images):
+        top = _put_layer(registry, layer(layers - 1 + image, files // layers, size))
+        _put_image(registry, str(image + 1), [*below, top])
+
+
+def _put_layer(registry: Registry, archive: bytes) -> tuple[str, dict[str, object]]:
+    """Its diff_id and its blob."""
+    blob = registry.put_blob(gzip.compress(archive, 6, mtime=0))
+    return f"sha256:{hashlib.sha256(archive).hexdigest()}", blob
+
+
+def _put_image(registry: Registry, tag: str, layers: list[tuple[str, dict[str, object]]]) -> None:
     config = {
         "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "config": {},
         "rootfs": {
             "type": "layers",
-            "diff_ids": [f"sha256:{hashlib.sha256(archive).hexdigest()}" for archive in archives],
+            "diff_ids": [diff_id for diff_id, _ in layers],
         },
     }
     base = "application/vnd.oci.image"
@@ -98,11 +112,11 @@ def main() -> None:
         "schemaVersion": 2,
         "mediaType": f"{base}.manifest.v1+json",
         "config": described,
-        "layers": [{"mediaType": f"{base}.layer.v1.tar+gzip", **blob} for blob in packed],
+        "layers": [{"mediaType": f"{base}.layer.v1.tar+gzip", **blob} for _, blob in layers],
     }
-    registry.put_manifest("1", manifest)
-    total = sum(int(str(blob["size"])) for blob in packed)
-    print(f"{repository}: {total / 1e6:.0f} MB compressed", file=sys.stderr)
+    registry.put_manifest(tag, manifest)
+    total = sum(int(str(blob["size"])) for _, blob in layers)
+    print(f"{tag}: {total / 1e6:.0f} MB compressed", file=sys.stderr)
 
 
 if __name__ == "__main__":
