@@ -27,7 +27,7 @@ from pier.runtime.command_flags import VERBS
 
 SOURCE = str(Path(pier.__file__).resolve().parents[1])
 COMMAND = "pier.runtime.command"
-LATER = ("pier.runtime.filter_cache",)
+LATER = ("pier.runtime.filter_cache", "pier.runtime.hooks", "pier.runtime.group")
 """Modules that a verb imports only where it needs them."""
 
 PROBE = """
@@ -64,7 +64,7 @@ def loaded_in(text: str) -> list[Module]:
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     specs: dict[str, tuple[str, list[str] | None]] = ast.literal_eval(done.stdout)
     order = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
-    found = [(name, *specs[name]) for name in order if name in specs]
+    found = [(name, *specs[name]) for name in order if name in specs and name != "__future__"]  # `_Lean` drops it
     return [Module(name, origin, folders[0] if folders else None) for name, origin, folders in found]
 
 

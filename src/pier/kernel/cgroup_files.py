@@ -32,6 +32,12 @@ def read(path: str) -> str:
     return text.decode()
 
 
+def flat(text: str) -> dict[str, int]:
+    """A "flat keyed" file: `key value` lines."""
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return {key: int(value) for key, _, value in pairs if value.lstrip("-").isdecimal()}
+
+
 def write(path: str, value: str) -> None:
     write_each(path, [value])
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pier.kernel.cgroup_files import flat
+
 _UNLIMITED_V1 = 1 << 62
 """v1 shows "no limit" as the largest multiple of the page size below 2**63; any value this large means that."""
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -125,12 +127,6 @@ def limit(text: str) -> int | None:
     """A file of one limit; None for `max` and for an empty one."""
     stripped = text.strip()
     return None if stripped in {"", "max"} else int(stripped)
-
-
-def flat(text: str) -> dict[str, int]:
-    """A "flat keyed" file: `key value` lines."""
-    pairs = (line.partition(" ") for line in text.splitlines())
-    return {key: int(value) for key, _, value in pairs if value.lstrip("-").isdecimal()}
 
 
 def v1_entries(text: str) -> list[IOEntry]:

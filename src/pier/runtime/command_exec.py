@@ -9,7 +9,7 @@ import signal
 from typing import Any, NamedTuple, NoReturn
 
 from pier.kernel import namespaces, process
-from pier.kernel.cgroups import Cgroup
+from pier.kernel.cgroup_tree import CgroupTree
 from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
 from pier.runtime import console, wire
@@ -41,7 +41,7 @@ class _ExecStage(Stage):
 class _Order(NamedTuple):
     record: Record
     request: ExecRequest
-    cgroup: Cgroup
+    cgroup: CgroupTree
     personality: str
     preserved: int
 
@@ -132,7 +132,7 @@ def _id(text: str, what: str) -> int:
     return int(text)
 
 
-def sub_cgroup(cgroup: Cgroup, wanted: list[str]) -> Cgroup:
+def sub_cgroup(cgroup: CgroupTree, wanted: list[str]) -> CgroupTree:
     """The cgroup below the container's that `--cgroup` names, the same in every hierarchy. Raises StateError."""
     if not wanted:
         return cgroup
@@ -140,7 +140,7 @@ def sub_cgroup(cgroup: Cgroup, wanted: list[str]) -> Cgroup:
         raise StateError("--cgroup for single controllers is not implemented by Pier; name one sub-cgroup")
     if ".." in wanted[0].split("/"):
         raise StateError(f"{wanted[0]} is not a sub cgroup path")
-    return Cgroup(cgroup.layout, f"{cgroup.path}/{wanted[0].strip('/')}".rstrip("/"))
+    return CgroupTree(cgroup.layout, f"{cgroup.path}/{wanted[0].strip('/')}".rstrip("/"))
 
 
 def _fork(container: Container, order: _Order) -> Started:

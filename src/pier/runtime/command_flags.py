@@ -230,7 +230,7 @@ VERBS: Mapping[str, Verb] = {
     "list": Verb(
         "",
         "lists containers started by pier-runtime with the given root",
-        "command_watch",
+        "command_state",
         (_FORMAT, Flag("quiet", "display only container IDs", "flag", "q")),
         (0, 0),
     ),
@@ -255,7 +255,7 @@ VERBS: Mapping[str, Verb] = {
         (0, 0),
     ),
     "start": Verb("<container-id>", "executes the user defined process in a created container", "command_release"),
-    "state": Verb("<container-id>", "output the state of a container", "command_watch"),
+    "state": Verb("<container-id>", "output the state of a container", "command_state"),
     "update": Verb(
         "<container-id>",
         "update container resource constraints",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from pier.kernel.cgroup_layout import detect
 from pier.runtime.bundle import RESOURCES, SIZE_MAX, parse_json, read_json
 from pier.runtime.command import Context
 from pier.runtime.command_flags import Line
+from pier.runtime.group import group_at
 from pier.runtime.life import cgroup_of, require
 from pier.runtime.schema import without_nulls
 from pier.runtime.state import Container, StateError
@@ -62,7 +64,7 @@ def update(context: Context, line: Line) -> int:
     source = line.text("resources")
     resources = _read(source) if source else from_options(line)
     resources.pop("devices", None)  # what a container may reach is decided when it is made
-    for text in cgroup_of(record).apply(resources):
+    for text in group_at(detect(), record.cgroup).apply(resources):
         context.log.warning(text)
     spec = container.load_spec()
     kept = spec.setdefault("linux", {}).setdefault("resources", {})

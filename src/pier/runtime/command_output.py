@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def quote(text: str) -> str:
-    """A JSON string."""
-    return json.dumps(text, separators=(",", ":"))
+def dump(value: Any) -> str:
+    """JSON on one line."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def pretty(value: Any, indent: str = "  ", level: int = 0) -> str:
     """JSON with one entry a line, as Go's MarshalIndent writes it."""
     if not isinstance(value, (dict, list)) or not value:
-        return json.dumps(value, separators=(",", ":"))
+        return dump(value)
     inner = indent * (level + 1)
     if isinstance(value, dict):
-        entries = [f"{quote(key)}: {pretty(entry, indent, level + 1)}" for key, entry in value.items()]
+        entries = [f"{dump(key)}: {pretty(entry, indent, level + 1)}" for key, entry in value.items()]
         opening, closing = "{}"
     else:
         entries = [pretty(entry, indent, level + 1) for entry in value]
@@ -64,7 +64,7 @@ class Log:
     def _write(self, level: str, text: str) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = (
-            f'{{"level":"{level}","msg":{quote(text)},"time":"{now}"}}\n'
+            f'{{"level":"{level}","msg":{dump(text)},"time":"{now}"}}\n'
             if self._json
             else f'time="{now}" level={level} msg={_word(text)}\n'
         )

@@ -6,7 +6,6 @@ import errno
 import os
 from typing import Any
 
-from pier.runtime import hooks
 from pier.runtime.command import Context
 from pier.runtime.command_flags import Line
 from pier.runtime.life import status
@@ -41,6 +40,10 @@ def start(context: Context, line: Line) -> int:
 
 def run_poststart(context: Context, container_id: str, spec: dict[str, Any], bundle: str, pid: int) -> None:
     """Run the poststart hooks; the failure of one is a warning: the rest goes on (runtime.md, "Lifecycle" step 10)."""
+    if not spec.get("hooks"):
+        return
+    from pier.runtime import hooks  # noqa: PLC0415 - few have any
+
     try:
         hooks.run_all(
             spec, "poststart", hooks.state(spec, container_id=container_id, pid=pid, status="running", bundle=bundle)

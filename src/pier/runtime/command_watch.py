@@ -1,93 +1,27 @@
-"""`state`, `list`, `ps`, `events`."""
+"""`ps`, `events`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import select
 import sys
 import time
 from typing import Any
 
+from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroup_stats import CgroupStats, IOEntry
 from pier.kernel.cgroups import Cgroup
-from pier.runtime.command import DEFAULT_ROOT, Context
+from pier.runtime.command import Context
 from pier.runtime.command_flags import Line
-from pier.runtime.command_output import pretty, table
+from pier.runtime.command_output import dump
+from pier.runtime.command_state import format_of
+from pier.runtime.group import group_at
 from pier.runtime.life import cgroup_of, status
-from pier.runtime.state import VERSION, Container, Record, StateError, all_ids
-from pier.runtime.users import parse_passwd
+from pier.runtime.state import Container, StateError
 
 UNLIMITED = 9223372036854771712
 """What v1 shows for "no limit", and runc's events with it."""
 OOM_POLL_S = 0.5
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def describe(container: Container, record: Record, owner: str) -> dict[str, Any]:
-    """runc's state document, a superset of runtime.md's."""
-    found = status(container, record)
-    document: dict[str, Any] = {
-        "ociVersion": VERSION,
-        "id": record.id,
-        "pid": 0 if found == "stopped" else record.pid,
-        "status": found,
-        "bundle": record.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-    }
-    if record.annotations:
-        document["annotations"] = record.annotations
-    document["owner"] = owner
-    return document
-
-
-def state(context: Context, line: Line) -> int:
-    container = Container(context.root, line.arguments[0])
-    sys.stdout.write(pretty(describe(container, container.load(), "")))
-    return 0
-
-
-def list_(context: Context, line: Line) -> int:
-    """`list`; one whose state is not there yet, or damaged, is passed over."""
-    found = []
-    if context.root != DEFAULT_ROOT:
-        os.stat(context.root)  # one that was asked for has to be there
-    for name in all_ids(context.root):
-        try:
-            container = Container(context.root, name)
-            found.append(describe(container, container.load(), _owner(container.path)))
-        except StateError as error:
-            context.log.debug(f"{name}: {error}")
-    if line.on("quiet"):
-        sys.stdout.write("".join(f"{item['id']}\n" for item in found))
-    elif _format(line) == "json":
-        sys.stdout.write(_dump(found) if found else "null")
-    else:
-        columns = ("id", "pid", "status", "bundle", "created", "owner")
-        rows = [[column.upper() for column in columns]]
-        rows += [[str(item[column]) for column in columns] for item in found]
-        sys.stdout.write(table(rows, gap=3))
-    return 0
-
-
-def _format(line: Line) -> str:
-    if line.text("format") not in ("table", "json"):
-        raise StateError("invalid format option")
-    return line.text("format")
-
-
-def _owner(path: str) -> str:
-    """The name of the user whose folder it is; `#UID` where nobody has that one."""
-    uid = os.stat(path).st_uid
-    entries = []
-    with contextlib.suppress(FileNotFoundError), open("/etc/passwd", encoding="utf-8", errors="replace") as file:
-        entries = parse_passwd(file.read())
-    return next((entry.name for entry in entries if entry.uid == uid), f"#{uid}")
 
 
 # --- ps --------------------------------------------------------------------------------------------------------------
@@ -97,8 +31,8 @@ def ps(context: Context, line: Line) -> int:
     """Processes of the container, by the pids its cgroup knows; the table is the host's `ps`."""
     container_id, *options = line.arguments
     pids = cgroup_of(Container(context.root, container_id).load()).pids()
-    if _format(line) == "json":
-        sys.stdout.write(_dump(pids) + "\n")
+    if format_of(line) == "json":
+        sys.stdout.write(dump(pids) + "\n")
         return 0
     sys.stdout.write(only_pids(_output_of(["ps", *(options or ["-ef"])]), set(pids)))
     return 0
@@ -142,7 +76,7 @@ def events(context: Context, line: Line) -> int:
         raise StateError("duration interval must be greater than 0")
     if status(container, record) == "stopped":
         raise StateError(f"container with id {record.id} is not running")
-    cgroup = cgroup_of(record)
+    cgroup = group_at(detect(), record.cgroup)
     if line.on("stats"):
         _print_event("stats", record.id, statistics(cgroup))
         return 0
@@ -164,7 +98,7 @@ def events(context: Context, line: Line) -> int:
 
 def _print_event(kind: str, container_id: str, data: dict[str, Any] | None) -> None:
     document = {"type": kind, "id": container_id} | ({} if data is None else {"data": data})
-    sys.stdout.write(_dump(document) + "\n")
+    sys.stdout.write(dump(document) + "\n")
     sys.stdout.flush()
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from pier.errors import PierError
 from pier.kernel import mounts, namespaces, process
 from pier.kernel.cgroup_layout import Layout, detect
+from pier.kernel.cgroup_tree import CgroupTree
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
@@ -260,7 +261,7 @@ def limit(cgroup: Cgroup, resources: dict[str, Any], report: Report) -> None:
         report.warn(warning)
 
 
-def join_cgroup(cgroup: Cgroup) -> None:
+def join_cgroup(cgroup: CgroupTree) -> None:
     """Move this process into a cgroup in every v1 hierarchy (cgroups(7): 0 is the writer)."""
     for fd in cgroup.open_entrances():
         os.write(fd, b"0")

@@ -13,7 +13,7 @@ import signal
 from typing import NoReturn
 
 from pier.kernel import namespaces, process
-from pier.kernel.cgroups import Cgroup
+from pier.kernel.cgroup_tree import CgroupTree
 from pier.kernel.namespaces import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -43,7 +43,7 @@ from pier.runtime.rootfs import DEVPTS_SUPER_MAGIC
 JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWPID
 
 
-def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: Cgroup, init_pidfd: int) -> NoReturn:
+def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: CgroupTree, init_pidfd: int) -> NoReturn:
     """Be the new process. Never returns; every failure is reported."""
     try:
         process.close_all_but([report.fileno(), init_pidfd, *stdio])
@@ -64,7 +64,7 @@ def enter(
     report: Report,
     stdio: Stdio,
     *,
-    cgroup: Cgroup,
+    cgroup: CgroupTree,
     init_pidfd: int,
     stage: Stage,
     joined: int = JOINED,

@@ -8,22 +8,25 @@ import select
 import signal
 
 from pier.errors import PierError
-from pier.kernel import cgroup_files, namespaces
+from pier.kernel import cgroup_files
 from pier.kernel.cgroup_layout import detect
-from pier.kernel.cgroups import Cgroup
-from pier.runtime.group import group_at
-from pier.runtime.hooks import run_poststop
+from pier.kernel.cgroup_tree import CgroupTree
 from pier.runtime.state import Container, Record, StateError, Warn
 
 END_S = 10.0
 """How long `delete --force` waits for a killed process."""
 
 
-def cgroup_of(record: Record) -> Cgroup:
+def cgroup_of(record: Record) -> CgroupTree:
+    """Where a container's processes are; `group.group_at` gives what limits them, too."""
+    if record.cgroup.startswith("/"):
+        return CgroupTree(detect(), record.cgroup)
+    from pier.runtime.group import group_at  # noqa: PLC0415 - where there is systemd
+
     return group_at(detect(), record.cgroup)
 
 
-def frozen(cgroup: Cgroup) -> bool:
+def frozen(cgroup: CgroupTree) -> bool:
     """Whether the cgroup is frozen, or on its way there."""
     freezer = cgroup.directory("freezer")
     if freezer is not None:
@@ -59,14 +62,14 @@ def send_signal(container: Container, record: Record, number: int) -> None:
         if not container.alive(record):
             raise StateError("container not running")
         try:
-            namespaces.pidfd_send_signal(pidfd, number)
+            signal.pidfd_send_signal(pidfd, number)
         except OSError as error:
             raise StateError(f"unable to signal init: {os.strerror(error.errno or 0).lower()}") from None
     finally:
         os.close(pidfd)
 
 
-def signal_all(cgroup: Cgroup, number: int) -> None:
+def signal_all(cgroup: CgroupTree, number: int) -> None:
     """Signal every process of the container, frozen meanwhile so that none forks away."""
     if number == signal.SIGKILL:
         cgroup.kill()
@@ -90,7 +93,7 @@ def kill_and_wait(container: Container, record: Record) -> None:
     try:
         if container.alive(record):
             with contextlib.suppress(ProcessLookupError):
-                namespaces.pidfd_send_signal(pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             if not select.select([pidfd], [], [], END_S)[0]:
                 raise StateError("container init still running")
     finally:
@@ -103,5 +106,8 @@ def destroy(container: Container, record: Record, warn: Warn) -> None:
     spec = container.load_spec()
     cgroup.kill()
     cgroup.remove()
-    run_poststop(spec, record.id, record.bundle, warn)
+    if spec.get("hooks"):
+        from pier.runtime.hooks import run_poststop  # noqa: PLC0415 - few have any
+
+        run_poststop(spec, record.id, record.bundle, warn)
     container.remove()

@@ -11,8 +11,8 @@ import stat
 from typing import NamedTuple
 
 from pier.kernel.paths import open_in_root
+from pier.runtime.passwd import ID_MAX, Group, Passwd, number, parse_group, parse_passwd
 
-ID_MAX = 2**31 - 1
 FILE_MAX = 4 * 1024 * 1024
 GROUPS_MAX = 65536
 """NGROUPS_MAX."""
@@ -24,56 +24,11 @@ class UserError(ValueError):
     BEGINNINGS = ("unable to find user ", "unable to find group ", "uids and gids must be in range ")
 
 
-class Passwd(NamedTuple):
-    name: str
-    uid: int
-    gid: int
-    home: str
-
-
-class Group(NamedTuple):
-    name: str
-    gid: int
-    members: list[str]
-
-
 class Identity(NamedTuple):
     uid: int
     gid: int
     additional_gids: list[int]
     home: str
-
-
-def parse_passwd(text: str) -> list[Passwd]:
-    """Entries of passwd(5); lines that are not entries are passed over."""
-    entries = []
-    for line in text.split("\n"):
-        fields = line.strip().split(":")
-        if len(fields) >= 6 and not line.lstrip().startswith("#"):
-            uid, gid = _number(fields[2]), _number(fields[3])
-            if uid is not None and gid is not None:
-                entries.append(Passwd(fields[0], uid, gid, fields[5]))
-    return entries
-
-
-def parse_group(text: str) -> list[Group]:
-    """Entries of group(5)."""
-    entries = []
-    for line in text.split("\n"):
-        fields = line.strip().split(":")
-        if len(fields) >= 4 and not line.lstrip().startswith("#"):
-            gid = _number(fields[2])
-            if gid is not None:
-                entries.append(Group(fields[0], gid, [name for name in fields[3].split(",") if name]))
-    return entries
-
-
-def _number(text: str) -> int | None:
-    """A uid or gid in range; None for anything else. Only ASCII digits count, `isdigit` alone would take others."""
-    if not text.isascii() or not text.isdigit() or len(text) > 10:
-        return None
-    value = int(text)
-    return value if value <= ID_MAX else None
 
 
 def resolve(spec: str, group_add: list[str], passwd: list[Passwd], groups: list[Group]) -> Identity:
@@ -120,7 +75,7 @@ def _looks_numeric(text: str) -> bool:
 
 
 def _in_range(text: str) -> int:
-    value = _number(text)
+    value = number(text)
     if value is None:
         raise UserError(f"uids and gids must be in range 0-{ID_MAX}: {text}")
     return value

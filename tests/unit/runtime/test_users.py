@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pier.runtime.users import ID_MAX, Identity, UserError, identify, parse_group, parse_passwd, resolve
+from pier.runtime.passwd import ID_MAX, parse_group, parse_passwd
+from pier.runtime.users import Identity, UserError, identify, resolve
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 # a comment

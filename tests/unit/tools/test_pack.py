@@ -20,7 +20,8 @@ sys.path.append(str(Path(__file__).resolve().parents[3] / "tools"))
 from launchers import pack_of, runtime_code
 
 ROOT = Path(__file__).resolve().parents[3]
-ROOTS = sorted({f"pier.runtime.{verb.module}" for verb in VERBS.values()} | {"pier.runtime.filter_cache"})
+LATER = {"pier.runtime.filter_cache", "pier.runtime.hooks", "pier.runtime.group"}
+ROOTS = sorted({f"pier.runtime.{verb.module}" for verb in VERBS.values()} | LATER)
 
 PROBE = """
 def main():
@@ -108,10 +109,10 @@ def touched(code: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("change", [edited, touched])
-@pytest.mark.parametrize("name", ["pier.errors", "pier.runtime.command", "pier.runtime.command_watch"])
+@pytest.mark.parametrize("name", ["pier.errors", "pier.runtime.command", "pier.runtime.command_state"])
 def test_a_changed_source_counts(code: Path, name: str, change: Callable[[Path, str], None]) -> None:
     change(code, name)
-    found = load(code, "pier.runtime.command_watch")
+    found = load(code, "pier.runtime.command_state")
     assert name not in found["from_pack"]
     assert "pier.runtime.entry" in found["from_pack"]  # what has not changed with it still comes from the pack
 
@@ -119,7 +120,7 @@ def test_a_changed_source_counts(code: Path, name: str, change: Callable[[Path, 
 @pytest.mark.parametrize("name", ["pier.runtime.entry", "pier.runtime.packed"])
 def test_a_change_in_the_first_modules_makes_the_pack_useless(code: Path, name: str) -> None:
     touched(code, name)
-    assert load(code, "pier.runtime.command_watch")["from_pack"] == []
+    assert load(code, "pier.runtime.command_state")["from_pack"] == []
 
 
 def of_another_interpreter(path: Path) -> None:
@@ -138,7 +139,7 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("damage", [of_another_interpreter, a_folder, empty, Path.unlink])
 def test_a_file_that_is_no_pack_for_this_interpreter_is_passed_over(code: Path, damage: Callable[[Path], None]) -> None:
     damage(pack(code))
-    assert load(code, "pier.runtime.command_watch")["from_pack"] == []
+    assert load(code, "pier.runtime.command_state")["from_pack"] == []
     if pack(code).is_dir():
         pack(code).rmdir()
 
