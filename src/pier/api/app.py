@@ -17,6 +17,7 @@ from . import (
     disk_usage,
     distribution,
     exec,
+    image_archives,
     images,
     prune,
     system,
@@ -46,6 +47,7 @@ GROUPS: Final = (
     commit,
     exec,
     distribution,
+    image_archives,
     images,
     unimplemented,
 )

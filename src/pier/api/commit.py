@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from pier.errors import InvalidParameter
-from pier.images.service import import_reference
+from pier.images.archives import import_reference
 from pier.model.container import CommitResponse, ContainerConfig
 
 from .call import Call

@@ -182,6 +182,11 @@ async def logs(call: Call) -> web.StreamResponse:
     return await send_bytes(call.request, chunks, content_type=MULTIPLEXED_STREAM if named else RAW_STREAM)
 
 
+async def export(call: Call) -> web.StreamResponse:
+    pieces = call.engine.containers.export(call.id)
+    return await send_bytes(call.request, pieces, content_type="application/octet-stream")
+
+
 def tail_lines(text: str) -> int | None:
     """`tail`: a number of lines; anything else, and a negative one, is all of them (None), as with Docker."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
@@ -248,6 +253,7 @@ ROUTES = (
     Route("DELETE", "/containers/{id}/{alias}", "ContainerLinkDelete", delete_link),
     Route("POST", "/containers/{id}/wait", "ContainerWait", wait, streams=True),
     Route("GET", "/containers/{id}/logs", "ContainerLogs", logs, streams=True),
+    Route("GET", "/containers/{id}/export", "ContainerExport", export, streams=True),
     Route("GET", "/containers/{id}/stats", "ContainerStats", stats, streams=True),
     Route("POST", "/containers/{id}/attach", "ContainerAttach", attach, streams=True),
 )

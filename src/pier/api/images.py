@@ -23,16 +23,6 @@ MAX_AUTH_BYTES = 64 << 10
 T = TypeVar("T")
 
 
-class NothingToCreateFrom(InvalidParameter):
-    """an image is made from something: fromImage names one to pull, fromSrc=- imports the request's body"""
-
-
-class NoRemoteSource(InvalidParameter):
-    """fromSrc {source} is not the request's body"""
-
-    remedy = "fetch it and send it as the body with fromSrc=-, as `docker import -` does"
-
-
 class BadAuthHeader(InvalidParameter):
     """invalid {name} header: {reason}"""
 
@@ -74,34 +64,6 @@ async def tag(call: Call) -> web.StreamResponse:
     repo, name = call.query.text("repo"), call.query.text("tag")
     await call.engine.images.tag(call.id, f"{repo}:{name}" if name else repo)
     return empty(201)
-
-
-async def load(call: Call) -> web.StreamResponse:
-    messages = call.engine.images.load(call.stream(), quiet=call.query.flag("quiet", default=True))
-    return await send_progress(call.request, messages, head_first=True)
-
-
-async def create(call: Call) -> web.StreamResponse:
-    """Pull (`fromImage`) or import (`fromSrc`)."""
-    query, images = call.query, call.engine.images
-    if query.text("fromImage"):
-        reference = with_tag(query.text("fromImage"), query.text("tag"))
-        auth = registry_auth(call, reference)
-        messages = images.pull(reference, platform=query.text("platform"), auth=auth)
-    elif query.text("fromSrc") == "-":
-        messages = images.import_(
-            call.stream(),
-            repo=query.text("repo"),
-            tag=query.text("tag"),
-            message=query.text("message"),
-            changes=query.texts("changes"),
-            platform=query.text("platform"),
-        )
-    elif query.text("fromSrc"):
-        raise NoRemoteSource(source=query.text("fromSrc")[:256])
-    else:
-        raise NothingToCreateFrom
-    return await send_progress(call.request, messages)
 
 
 async def push(call: Call) -> web.StreamResponse:
@@ -172,8 +134,6 @@ def _given(config: AuthConfig) -> dict[str, str] | None:
 
 ROUTES = (
     Route("GET", "/images/json", "ImageList", list_),
-    Route("POST", "/images/create", "ImageCreate", create, streams=True),
-    Route("POST", "/images/load", "ImageLoad", load, streams=True),
     Route("GET", "/images/{name...}/json", "ImageInspect", inspect),
     Route("GET", "/images/{name...}/history", "ImageHistory", history),
     Route("POST", "/images/{name...}/tag", "ImageTag", tag),

@@ -32,15 +32,12 @@ class NotInASwarm(Unavailable):
 
 UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     # containers
-    ("GET", "/containers/{id}/export", "ContainerExport"),
     ("GET", "/containers/{id}/checkpoints", "CheckpointList"),
     ("POST", "/containers/{id}/checkpoints", "CheckpointCreate"),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "CheckpointDelete"),
     # images and builds
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/cancel", "BuildCancel"),
-    ("GET", "/images/get", "ImageGetAll"),
-    ("GET", "/images/{name...}/get", "ImageGet"),
     ("GET", "/images/{name...}/attestations", "ImageAttestations"),
     # the daemon
     ("POST", "/session", "Session"),

@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "daemon": ("daemon", "Run the daemon, pierd, in the foreground"),
     "diff": ("diff", "Show what changed in a container's file system"),
     "events": ("events", "Follow what happens in the daemon"),
+    "export": ("export", "Write a container's file system to an archive"),
     "history": ("history", "Show how an image was made"),
     "import": ("import_", "Make an image from a root file system archive"),
     "inspect": ("inspect", "Show everything about containers, images, networks or volumes"),
@@ -32,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "restart": ("restart", "Stop containers and start them again"),
     "rm": ("rm", "Remove containers"),
     "rmi": ("rmi", "Remove images"),
+    "save": ("save", "Write images to an archive that load takes"),
     "search": ("search", "Look for images in a registry's index"),
     "start": ("start", "Start stopped containers"),
     "stats": ("stats", "Show what running containers use"),
@@ -60,10 +62,11 @@ VERBS: dict[str, tuple[str, str]] = {
 """Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
 
 _CONTAINER = (
-    "attach commit cp create diff exec kill logs pause port rename restart rm run start stats stop top unpause update "
+    "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats stop top unpause "
+    "update "
     "wait"
 ).split()
-_IMAGE = "history import load pull push tag".split()
+_IMAGE = "history import load pull push save tag".split()
 VERBS.update({f"container {verb}": VERBS[verb] for verb in _CONTAINER})
 VERBS.update({f"image {verb}": VERBS[verb] for verb in _IMAGE})
 VERBS.update({f"system {verb}": VERBS[verb] for verb in ("events", "info")})
@@ -99,12 +102,10 @@ GROUPS = {
 COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 ABSENT = frozenset(
-    (
-        "build builder buildx checkpoint compose config context export network node "
-        "plugin save secret service stack swarm trust volume "
-    ).split()
-    + ["container export"]
-    + [f"image {verb}" for verb in ("build", "save")]
-    + ["system dial-stdio"]
+    [
+        *"build builder buildx checkpoint compose config context network node plugin secret".split(),
+        *"service stack swarm trust volume".split(),
+        *("image build", "system dial-stdio"),
+    ]
 )
 """Commands Docker has and Pier has not yet. Each leaves this set with the issue that brings it."""

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from pier.containers import archive_paths
 from pier.containers.archive_paths import PathStat
 from pier.containers.file_view import FileView, file_view
-from pier.containers.outflow import outflow
 from pier.containers.world import Container, World
 from pier.errors import InvalidParameter, NotFound, PierError
 from pier.images.threads import Transfer
@@ -24,6 +23,7 @@ from pier.runtime.users import UserError, identify
 from pier.storage.compression import decompressed
 from pier.storage.copy_in import Owners, copy_in
 from pier.storage.copy_out import CopyOut
+from pier.storage.outflow import outflow
 from pier.storage.stream import Reader
 from pier.storage.tar_writer import Sink
 
@@ -85,7 +85,7 @@ async def archive(world: World, container: Container, ref: str, path: str) -> As
     async with file_view(world, container) as view:
         found = await asyncio.to_thread(_find, view, ref, path)
         with closing(found.fd):
-            chunks = outflow(world.copies, partial(_write, view, found))
+            chunks = outflow(partial(_write, view, found), name="copy")
             world.publish(container, "archive-path")
             async with contextlib.aclosing(chunks):
                 yield Archive(found.stat, chunks)

@@ -31,6 +31,7 @@ from pier.containers.archive_paths import PathStat
 from pier.containers.attach import Attachment
 from pier.containers.create import create
 from pier.containers.exec import Execs
+from pier.containers.export import export
 from pier.containers.inherited import images_of
 from pier.containers.inspect import inspect
 from pier.containers.probing import Probing
@@ -303,6 +304,9 @@ class ContainerService:
         container = self._find(ref)
         await attach.resize(container, height, width)
         self._world.publish(container, "resize", height=str(height), width=str(width))
+
+    def export(self, ref: str) -> AsyncIterator[bytes]:
+        return export(self._world, self._find(ref))
 
     def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
         return stats.stream(self._world, self._find(ref), stream=stream, one_shot=one_shot)

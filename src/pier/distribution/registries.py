@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+
 from pier.distribution.credentials import ANONYMOUS, Credentials
 from pier.distribution.download import Backoff
 from pier.distribution.endpoints import RegistryConfig
 from pier.distribution.login import Login, log_in
+from pier.distribution.remote_file import RemoteFile, remote_file
 from pier.distribution.repository import Repository
 from pier.distribution.search import SearchResult, search
 from pier.distribution.transport import Transport
@@ -41,6 +44,10 @@ class Registries:
     async def search(self, term: str, *, limit: int, credentials: Credentials = ANONYMOUS) -> list[SearchResult]:
         """Ask an index (v1) for names. Raises RegistryError."""
         return await search(self._transport, term, limit=limit, credentials=credentials)
+
+    def file(self, url: str) -> AbstractAsyncContextManager[RemoteFile]:
+        """Open a file that is no registry's, while the block runs. Raises BadSource, NotThere, RegistryError."""
+        return remote_file(self._transport, url)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from pier.errors import InvalidParameter
 from pier.oci import Descriptor, Digest
 from pier.oci.digest import InvalidDigest
+from pier.oci.manifest import MAX_LAYERS
 from pier.storage import ContentStore
 from pier.storage.compression import MAGIC_BYTES
 from pier.storage.errors import BadArchive, HostileEntry, TooLarge
@@ -36,7 +39,10 @@ IMAGE_NAMES: Final = frozenset({b"manifest.json", b"oci-layout", b"index.json", 
 class NotAnImageArchive(BadArchive):
     """this is no archive of images: {reason}"""
 
-    remedy = "`load` takes what `docker save` or `skopeo copy … docker-archive:/oci-archive:` wrote"
+    remedy = (
+        "`load` takes what `docker save` or `skopeo copy … docker-archive:/oci-archive:` wrote, "
+        "`import` takes a root file system, as `docker export` writes it"
+    )
 
 
 class RootFilesystemArchive(InvalidParameter):
@@ -49,6 +55,14 @@ class ImageArchive(InvalidParameter):
     """this archive holds images, as `docker save` writes them, not a root file system"""
 
     remedy = "take it in with `load --input FILE`"
+
+
+class SavedImage(msgspec.Struct, rename="pascal"):
+    """One element of manifest.json; paths are names in the archive."""
+
+    config: str
+    layers: Annotated[list[str], msgspec.Meta(max_length=MAX_LAYERS)] = msgspec.field(default_factory=list)
+    repo_tags: list[str] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,14 @@ from pier.oci.image_config import History, RootFS
 from pier.oci.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from pier.storage import ContentStore, Snapshotter, Writer
 from pier.storage.compression import decompressed
-from pier.storage.stream import ReadAhead, Reader
+from pier.storage.errors import TooLarge
+from pier.storage.stream import CHUNK, ReadAhead, Reader
 from pier.storage.tar import TarLimits, TarReader
 
 UNBOUNDED: Final = TarLimits(entries=sys.maxsize)
 """The daemon's bound is the unpacking's to keep."""
+MAX_PADDING_BYTES: Final = 16 << 20
+"""Behind the end of the archive: programs fill up a record, tapes a block of some MiB."""
 
 
 class _Tee:
@@ -78,7 +81,16 @@ def store_layer(stream: Reader, store: ContentStore) -> Descriptor:
                 first = next((part for part in entry.name.split(b"/") if part not in (b"", b".")), b"")
                 if first in IMAGE_NAMES or first in ROOT_FS_NAMES:
                     top_names.add(first)
-            ahead.finish()
+            _read_padding(ahead)
         if top_names & IMAGE_NAMES and not top_names & ROOT_FS_NAMES:
             raise ImageArchive
         return writer.commit(OCI_LAYER)
+
+
+def _read_padding(archive: Reader) -> None:
+    """What is behind the end of an archive: kept, for it is in its digest. Raises TooLarge."""
+    size = 0
+    while data := archive.read(CHUNK):
+        size += len(data)
+        if size > MAX_PADDING_BYTES:
+            raise TooLarge(reason=f"more than {MAX_PADDING_BYTES} bytes behind its end")

@@ -5,16 +5,18 @@ Read once, front to back, in bounded memory, compressed or not; every blob's dig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 import msgspec
 
+from pier.errors import NotFound
 from pier.images import progress
 from pier.images.admit import admit
-from pier.images.archive import Blob, Contents, NotAnImageArchive, descriptor, take_in
-from pier.images.image import check_layer_count
+from pier.images.archive import Blob, Contents, NotAnImageArchive, SavedImage, descriptor, take_in
+from pier.images.image import Image, check_layer_count, familiar, is_image, read_entry
+from pier.images.load_v1 import convert
 from pier.images.threads import Report
 from pier.oci import (
     Descriptor,
@@ -23,38 +25,29 @@ from pier.oci import (
     Index,
     InvalidReference,
     Manifest,
+    Platform,
     Reference,
     decode_image_config,
     decode_manifest,
     encode,
-    host_platform,
 )
 from pier.oci.document import decode
 from pier.oci.image_config import MAX_CONFIG_BYTES
-from pier.oci.manifest import (
-    MAX_INDEX_DEPTH,
-    MAX_LAYERS,
-    MAX_MANIFEST_BYTES,
-    OCI_CONFIG,
-    OCI_LAYER,
-    OCI_MANIFEST,
-    choose,
-)
+from pier.oci.manifest import MAX_MANIFEST_BYTES, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from pier.storage import ContentStore, Snapshotter
 from pier.storage.compression import decompressed, kind_of
 from pier.storage.content import FULL_NAME, REF_NAME
+from pier.storage.errors import ContentNotFound
 from pier.storage.stream import ReadAhead, Reader
 
 MAX_IMAGES: Final = 10_000
 _LAYER_SUFFIX: Final = {"": "", "gzip": "+gzip", "zstd": "+zstd"}
 
 
-class SavedImage(msgspec.Struct, rename="pascal"):
-    """One element of manifest.json; paths are names in the archive."""
+class PlatformNotLoaded(NotFound):
+    """requested platform ({wanted}) not found in the archive"""
 
-    config: str
-    layers: Annotated[list[str], msgspec.Meta(max_length=MAX_LAYERS)] = msgspec.field(default_factory=list)
-    repo_tags: list[str] = msgspec.field(default_factory=list)
+    remedy = "it holds {available}"
 
 
 class _Saved(msgspec.Struct):
@@ -66,98 +59,133 @@ class Loaded:
     """An image that is now complete in the store, though no name points at it yet."""
 
     id: Digest
-    manifest: Descriptor
+    """Of the image that stands for all platforms of it."""
+    root: Descriptor
+    """What its names are to point at: a manifest, or an index."""
     names: tuple[str, ...]
     """Full names that the archive gives it."""
 
 
-def load(stream: Reader, store: ContentStore, snapshots: Snapshotter, report: Report, *, quiet: bool) -> list[Loaded]:
-    """Take all images of an archive in; call it inside `store.keep()`.
+@dataclass(slots=True)
+class _Found:
+    """Something that the archive lists."""
 
-    Raises BadArchive and its kinds, MalformedDocument, ContentMismatch, InvalidReference, RootFilesystemArchive.
+    root: Descriptor
+    image: Image
+    names: dict[str, None]
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return (self.image, *self.image.others)
+
+
+def load(
+    stream: Reader,
+    store: ContentStore,
+    snapshots: Snapshotter,
+    report: Report,
+    *,
+    quiet: bool,
+    wanted: Platform | None = None,
+) -> list[Loaded]:
+    """Take all images of an archive in, or those of one platform; call it inside `store.keep()`.
+
+    Raises BadArchive and its kinds, MalformedDocument, ContentMismatch, ContentNotFound, InvalidReference,
+    RootFilesystemArchive, PlatformNotLoaded.
     """
     _, plain = decompressed(stream)
     with ReadAhead(plain) as ahead:
         contents = take_in(ahead, store)
         ahead.finish()
-    found = list(_images(contents, store))
+    found = _listed(contents, store)
     if not found:
         raise NotAnImageArchive(reason="it lists no image")
+    chosen = found if wanted is None else _of_platform(found, wanted)
 
     def tell(diff_id: Digest, current: int, total: int) -> None:
         if not quiet:
             report(progress.advance("Loading layer", diff_id.short, current, total))
 
-    for image in found:
-        manifest = _stored_manifest(store, image.manifest)
-        admit(store, snapshots, manifest, what=f"image {image.id}", progress=tell)
-    return found
+    for one in chosen:
+        for image in one.images:
+            manifest = _document(store, image.manifest)
+            assert isinstance(manifest, Manifest)
+            admit(store, snapshots, manifest, what=f"image {image.id}", progress=tell)
+    return [Loaded(one.image.id, one.root, tuple(one.names)) for one in chosen]
 
 
-def _images(contents: Contents, store: ContentStore) -> Iterator[Loaded]:
-    """What the archive's own table of contents says; `docker save` of version 25 and later writes both tables."""
-    if "manifest.json" in contents.documents:
-        yield from _saved_images(contents, store)
-    elif "index.json" in contents.documents:
-        yield from _layout_images(contents, store)
-    elif "repositories" in contents.documents:
-        raise NotAnImageArchive(reason="it was written by a Docker older than 1.10; load and save it with a newer one")
-    else:
-        raise NotAnImageArchive(reason="neither manifest.json nor index.json is in it")
+def _of_platform(found: Iterable[_Found], wanted: Platform) -> list[_Found]:
+    """That platform of each image that has it. Raises PlatformNotLoaded where none has."""
+    chosen, available = [], []
+    for one in found:
+        image = one.image.for_platform(wanted)
+        if image is not None:
+            chosen.append(_Found(_bare(image.manifest), replace(image, others=()), one.names))
+        what = next((familiar(name) for name in one.names), one.image.id.short)
+        available += [f"{what} for {image.config.platform.normalised()}" for image in one.images]
+    if not chosen:
+        raise PlatformNotLoaded(wanted=wanted, available=", ".join(available[:20]))
+    return chosen
 
 
-# --- docker save
+# --- tables of contents
 
 
-def _saved_images(contents: Contents, store: ContentStore) -> Iterator[Loaded]:
-    wrapped = b'{"images":' + contents.documents["manifest.json"] + b"}"
-    saved = decode(wrapped, _Saved, what="manifest.json", limit_bytes=MAX_MANIFEST_BYTES * 2).images
-    ready_made = _manifests_by_config(contents, store)
-    for item in saved:
-        config_blob = contents.find(item.config)
-        manifest = ready_made.get(config_blob.digest) or _put_manifest(contents, store, item, config_blob)
-        names = tuple(dict.fromkeys(str(Reference.parse(tag)) for tag in item.repo_tags))
-        yield Loaded(config_blob.digest, manifest, names)
+def _listed(contents: Contents, store: ContentStore) -> list[_Found]:
+    """What the archive's tables say; Docker since version 25 writes both, and they must not contradict each other.
+
+    Where there are both, index.json says which manifests there are, and manifest.json may name things it does not.
+    """
+    found: dict[Digest, _Found] = {}
+    is_saved = "manifest.json" in contents.documents
+    if "index.json" in contents.documents:
+        _take_index(contents, store, found, lenient=is_saved)
+    if is_saved:
+        _take_saved(contents, store, found)
+    elif "index.json" not in contents.documents:
+        for saved in convert(contents, store):
+            _take_saved_image(contents, store, found, saved)
+    _check_names(found.values())
+    return list(found.values())
 
 
-def _put_manifest(contents: Contents, store: ContentStore, item: SavedImage, config_blob: Blob) -> Descriptor:
-    """Write the manifest that such an archive lacks."""
-    layers = [_layer_descriptor(contents.find(name), name) for name in item.layers]
-    manifest = Manifest(
-        schema_version=2, media_type=OCI_MANIFEST, config=descriptor(config_blob, OCI_CONFIG), layers=layers
-    )
-    check_layer_count(manifest, _config(store, config_blob.digest), item.config[:200])
-    return store.put(encode(manifest), OCI_MANIFEST)
+def _check_names(found: Iterable[_Found]) -> None:
+    """A name is of one image, or the tables lie (attack 11)."""
+    owners: dict[str, _Found] = {}
+    for one in found:
+        for name in one.names:
+            other = owners.setdefault(name, one)
+            if other.image.id != one.image.id:
+                raise NotAnImageArchive(
+                    reason=f"it gives {familiar(name)} to two images, {other.image.id.short} and {one.image.id.short}"
+                )
 
 
-def _layer_descriptor(blob: Blob, name: str) -> Descriptor:
-    suffix = _LAYER_SUFFIX.get(kind_of(blob.head))
-    if suffix is None:
-        raise NotAnImageArchive(reason=f"layer {name[:200]!r} is neither a plain, a gzip nor a zstd archive")
-    return descriptor(blob, OCI_LAYER + suffix)
+# --- index.json
 
 
-def _manifests_by_config(contents: Contents, store: ContentStore) -> dict[Digest, Descriptor]:
-    """The manifests of the archive's index, if it has one: keeping them keeps the image's digest."""
-    if "index.json" not in contents.documents:
-        return {}
-    found: dict[Digest, Descriptor] = {}
+def _take_index(contents: Contents, store: ContentStore, found: dict[Digest, _Found], *, lenient: bool) -> None:
+    """The entries of an OCI image layout; `lenient` passes over what is not in the archive."""
     for entry in _index(contents).manifests:
-        if store.has(entry.digest) and entry.media_type not in ("", None):
-            document = _document(store, entry)
-            if isinstance(document, Manifest) and all(store.has(layer.digest) for layer in document.layers):
-                found[document.config.digest] = _bare(entry)
-    return found
-
-
-# --- OCI image layout
-
-
-def _layout_images(contents: Contents, store: ContentStore) -> Iterator[Loaded]:
-    for entry in _index(contents).manifests:
-        manifest_descriptor, manifest = _for_this_host(store, entry)
+        if not is_image(entry):
+            continue
+        try:
+            image = _read(store, entry)
+        except ContentNotFound:
+            if lenient:
+                continue
+            raise
+        one = found.setdefault(entry.digest, _Found(image.root, image, {}))
         name = layout_name(entry.annotations)
-        yield Loaded(manifest.config.digest, manifest_descriptor, (name,) if name else ())
+        if name:
+            one.names[name] = None
+
+
+def _read(store: ContentStore, entry: Descriptor) -> Image:
+    """The image behind an entry; sizes are checked, for an entry may lie about them."""
+    document = _document(store, entry)
+    kind = document.media_type or entry.media_type
+    return read_entry(store, _bare(msgspec.structs.replace(entry, media_type=kind))).image
 
 
 def layout_name(annotations: dict[str, str]) -> str:
@@ -173,19 +201,6 @@ def layout_name(annotations: dict[str, str]) -> str:
     return ""
 
 
-def _for_this_host(store: ContentStore, entry: Descriptor) -> tuple[Descriptor, Manifest]:
-    current = entry
-    for _ in range(MAX_INDEX_DEPTH):
-        document = _document(store, current)
-        if isinstance(document, Manifest):
-            return _bare(current), document
-        chosen = choose(document, host_platform())
-        if chosen is None:
-            raise NotAnImageArchive(reason=f"{entry.digest} has no image for {host_platform()}")
-        current = chosen
-    raise NotAnImageArchive(reason=f"its indexes are nested more than {MAX_INDEX_DEPTH} deep")
-
-
 def _index(contents: Contents) -> Index:
     index = decode_manifest(contents.documents["index.json"], media_type="", what="index.json")
     if not isinstance(index, Index):
@@ -193,17 +208,50 @@ def _index(contents: Contents) -> Index:
     return index
 
 
+# --- manifest.json
+
+
+def _take_saved(contents: Contents, store: ContentStore, found: dict[Digest, _Found]) -> None:
+    wrapped = b'{"images":' + contents.documents["manifest.json"] + b"}"
+    for saved in decode(wrapped, _Saved, what="manifest.json", limit_bytes=MAX_MANIFEST_BYTES * 2).images:
+        _take_saved_image(contents, store, found, saved)
+
+
+def _take_saved_image(contents: Contents, store: ContentStore, found: dict[Digest, _Found], saved: SavedImage) -> None:
+    """Names for an image that the index has, which keeps its manifest and digest; else a manifest is written."""
+    config = contents.find(saved.config)
+    names = dict.fromkeys(str(Reference.parse(tag)) for tag in saved.repo_tags)
+    known = [one for one in found.values() if any(image.id == config.digest for image in one.images)]
+    if not known:
+        image = _read(store, _put_manifest(contents, store, saved, config))
+        known = [found.setdefault(image.root.digest, _Found(image.root, image, {}))]
+    taken = {name for one in known for name in one.names}
+    known[0].names.update((name, None) for name in names if name not in taken)
+
+
+def _put_manifest(contents: Contents, store: ContentStore, saved: SavedImage, config: Blob) -> Descriptor:
+    """Write the manifest that such an archive lacks."""
+    layers = [_layer_descriptor(contents.find(name), name) for name in saved.layers]
+    manifest = Manifest(schema_version=2, media_type=OCI_MANIFEST, config=descriptor(config, OCI_CONFIG), layers=layers)
+    check_layer_count(manifest, _config(store, config.digest), saved.config[:200])
+    return store.put(encode(manifest), OCI_MANIFEST)
+
+
+def _layer_descriptor(blob: Blob, name: str) -> Descriptor:
+    suffix = _LAYER_SUFFIX.get(kind_of(blob.head))
+    if suffix is None:
+        raise NotAnImageArchive(reason=f"layer {name[:200]!r} is neither a plain, a gzip nor a zstd archive")
+    return descriptor(blob, OCI_LAYER + suffix)
+
+
+# --- both
+
+
 def _document(store: ContentStore, entry: Descriptor) -> Manifest | Index:
     raw = store.read(entry.digest, limit_bytes=MAX_MANIFEST_BYTES)
     if len(raw) != entry.size:
         raise NotAnImageArchive(reason=f"{entry.digest} has {len(raw)} bytes, not {entry.size}")
     return decode_manifest(raw, media_type=entry.media_type, what=f"manifest {entry.digest}")
-
-
-def _stored_manifest(store: ContentStore, entry: Descriptor) -> Manifest:
-    document = _document(store, entry)
-    assert isinstance(document, Manifest)
-    return document
 
 
 def _config(store: ContentStore, digest: Digest) -> ImageConfig:

@@ -18,26 +18,23 @@ from typing import Final, cast
 from pier.distribution import Registries, RegistryConfig
 from pier.errors import InvalidParameter, NotFound
 from pier.events.bus import EventBus
-from pier.images import progress, removal
+from pier.images import removal
+from pier.images.archives import Archives
 from pier.images.catalog import Catalog, read_catalog, shown
-from pier.images.changes import apply_changes
 from pier.images.collect import Collected, collect
 from pier.images.commit import BaseImageGone, Commit, commit
 from pier.images.compact import Compactor
 from pier.images.delete import User, is_id, named
 from pier.images.family import Family
 from pier.images.history import history
-from pier.images.image import Image, familiar
-from pier.images.import_ import import_root
+from pier.images.image import Image
 from pier.images.inspect import inspection
 from pier.images.listing import Listed, summaries
-from pier.images.load import Loaded, load
 from pier.images.manifests import manifest_summaries, root_descriptor
 from pier.images.notes import Notes
 from pier.images.progress import Message
 from pier.images.pull import MAX_DOWNLOADS, Puller
 from pier.images.push import MAX_UPLOADS, Pusher
-from pier.images.threads import Report, Transfer
 from pier.images.usage import LayerSizes, Usage, disk_usage, shared_bytes
 from pier.model.filters import Filters
 from pier.model.image import (
@@ -49,17 +46,12 @@ from pier.model.image import (
     ImagePruneResponse,
     ImageSummary,
 )
-from pier.oci import Descriptor, Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
+from pier.oci import Descriptor, Digest, Platform, Reference
 from pier.state.store import Store
 from pier.storage import ContentStore, Snapshotter
-from pier.storage.stream import Reader
 
 TRANSFERS: Final = 4
-"""Loads and imports that run at once; further ones wait."""
-
-
-class DigestReference(InvalidParameter):
-    """cannot import digest reference"""
+"""Loads, imports and commits that run at once; further ones wait."""
 
 
 class DigestTag(InvalidParameter):
@@ -102,6 +94,7 @@ class ImageService:
         self.pusher = Pusher(self._registries, content, events, mounts=self._mounts, max_uploads=max_uploads)
         self._clock_ns = clock_ns
         self._executor = ThreadPoolExecutor(TRANSFERS, thread_name_prefix="image")
+        self.archives = Archives(self, self._registries, self._executor, clock_ns)
         self._catalog = Catalog()
         self._reading = asyncio.Lock()
         self.naming = asyncio.Lock()
@@ -250,82 +243,7 @@ class ImageService:
             await asyncio.to_thread(self.content.set_tag, name, target)
         await self.notes.add(image_id, last_tag_ns=self._clock_ns())
 
-    # --- taking in
-
-    async def load(self, source: AsyncIterator[bytes], *, quiet: bool = True) -> AsyncIterator[Message]:
-        """Load images from an archive, telling the progress as Docker does. Raises PierError."""
-
-        def work(body: Reader, report: Report) -> builtins.list[Loaded]:
-            return load(body, self.content, self.snapshots, report, quiet=quiet)
-
-        async with self.transfer(), Transfer(self._executor, source, work) as transfer:
-            async for message in transfer:
-                yield message
-            for loaded in await transfer.result():
-                async for message in self._adopt(loaded):
-                    yield message
-
-    async def _adopt(self, loaded: Loaded) -> AsyncIterator[Message]:
-        """Name an image that was loaded."""
-        async with self.naming:
-            catalog = await self.current()
-            for name in loaded.names:
-                old = catalog.names.get(name)
-                if old is not None and old != loaded.id:
-                    note = (
-                        f"The image {familiar(name)} already exists, renaming the old one with ID {old} to empty string"
-                    )
-                    yield progress.stream(note)
-            if loaded.names:
-                await self.name(loaded.id, loaded.manifest, loaded.names)
-            else:
-                await asyncio.to_thread(self.content.add, loaded.manifest)
-        image = await self.get(loaded.id)
-        self.tell("load", image.id, image.id, image)
-        for name in loaded.names:
-            yield progress.stream(f"Loaded image: {familiar(name)}")
-        if not loaded.names:
-            yield progress.stream(f"Loaded image ID: {loaded.id}")
-
-    async def import_(
-        self,
-        source: AsyncIterator[bytes],
-        *,
-        repo: str = "",
-        tag: str = "",
-        message: str = "",
-        changes: Sequence[str] = (),
-        platform: str = "",
-    ) -> AsyncIterator[Message]:
-        """Make an image of a root file system's archive; the last message's status is its id. Raises PierError."""
-        reference = import_reference(repo, tag)
-        config = apply_changes(RunConfig(), changes)
-        target = Platform.parse(platform) if platform else host_platform()
-
-        def work(body: Reader, _: Report) -> Loaded:
-            return import_root(
-                body,
-                self.content,
-                self.snapshots,
-                config=config,
-                platform=target,
-                message=message or "Imported from -",
-                now_ns=self._clock_ns(),
-            )
-
-        async with self.transfer(), Transfer(self._executor, source, work) as transfer:
-            async for progress_message in transfer:
-                yield progress_message
-            loaded: Loaded = await transfer.result()
-            if reference is not None:
-                await self.name(loaded.id, loaded.manifest, [str(reference)])
-            else:
-                await asyncio.to_thread(self.content.add, loaded.manifest)
-            image = await self.get(loaded.id)
-            if reference is not None:
-                self.tell("tag", image.id, reference.familiar, image)
-            self.tell("import", image.id, image.id, image)
-        yield progress.status(str(loaded.id))
+    # --- taking in and giving out
 
     async def commit(self, asked: Commit, name: Reference | None) -> Digest:
         """Make an image of what a container changed, under a name or none; returns its id.
@@ -338,12 +256,12 @@ class ImageService:
         async with self.transfer():
             work = partial(commit, asked, base, self.content, self.snapshots, now_ns=self._clock_ns())
             loaded = await asyncio.get_running_loop().run_in_executor(self._executor, work)
-            await asyncio.to_thread(self.content.add, loaded.manifest)
+            await asyncio.to_thread(self.content.add, loaded.root)
             await self.notes.add(loaded.id, parent=str(base.id))
             image = await self.get(loaded.id)
             self.tell("create", image.id, image.id, image)
             if name is not None:
-                await self.name(loaded.id, loaded.manifest, [str(name)])
+                await self.name(loaded.id, loaded.root, [str(name)])
                 self.tell("tag", image.id, name.familiar, image)
         return loaded.id
 
@@ -377,11 +295,15 @@ class ImageService:
         return tuple(sorted({name.path for name in names if name.domain == registry}))
 
     @contextlib.asynccontextmanager
-    async def transfer(self) -> AsyncIterator[None]:
-        """While blobs come in that no name reaches yet; what a failed one leaves is cleared away after the last."""
+    async def transfer(self, *, sweep: bool = False) -> AsyncIterator[None]:
+        """While blobs come in that no name reaches yet; what a failed one leaves is cleared away after the last.
+
+        `sweep`: one that ends well leaves something too.
+        """
         try:
             with self.content.keep():
                 yield
+            self._litter |= sweep
         except BaseException:
             self._litter = True
             raise
@@ -415,15 +337,3 @@ class ImageService:
 
     def publish(self, action: str, image_id: str, attributes: dict[str, str]) -> None:
         self._events.publish("image", action, image_id, attributes)
-
-
-def import_reference(repo: str, tag: str) -> Reference | None:
-    """The name an import is to get; None for none. Raises InvalidReference, DigestReference."""
-    if not repo:
-        return None
-    reference = Reference.parse(f"{repo}:{tag}" if tag else repo)
-    if reference.digest is not None:
-        raise DigestReference
-    if reference.tag is None:
-        raise InvalidReference
-    return reference

@@ -153,9 +153,44 @@ class FakeContainers:
 
 
 @dataclass
-class FakeImages:
+class FakeArchives:
     loaded: bytes = b""
     failure: Exception | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    async def load(
+        self, source: AsyncIterator[bytes], *, quiet: bool, platform: str, tags: list[str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        self.asked = {"quiet": quiet, "platform": platform, "tags": tags}
+        async for chunk in source:
+            self.loaded += chunk
+        yield {"stream": "Loaded image: a:latest\n"}
+        if self.failure:
+            raise self.failure
+
+    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[bytes]:
+        self.asked = {"refs": refs, "platform": platform}
+        if self.failure:
+            raise self.failure
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield b"of the "
+        yield b"archive"
+
+    async def import_(
+        self, source: AsyncIterator[bytes], *, origin: str, **options: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        self.asked = {"origin": origin, **options}
+        async for chunk in source:
+            self.loaded += chunk
+        yield {"status": "sha256:1"}
+
+
+@dataclass
+class FakeImages:
+    failure: Exception | None = None
+    archives: FakeArchives = field(default_factory=FakeArchives)
 
     async def list(self, *, all: bool, filters: Filters, manifests: bool) -> list[ImageSummary]:
         return [ImageSummary(id="sha256:1", size=5)]
@@ -165,13 +200,6 @@ class FakeImages:
 
     async def delete(self, ref: str, *, force: bool, noprune: bool) -> list[ImageDeleteResponseItem]:
         return [ImageDeleteResponseItem(untagged=ref)]
-
-    async def load(self, source: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[dict[str, Any]]:
-        async for chunk in source:
-            self.loaded += chunk
-        yield {"stream": "Loaded image: a:latest\n"}
-        if self.failure:
-            raise self.failure
 
     async def pull(self, reference: str, **_: Any) -> AsyncIterator[dict[str, Any]]:
         if self.failure:

@@ -177,7 +177,7 @@ async def test_a_compressed_body_is_not_inflated(client: Any) -> None:
         "POST", "/images/load", body=b"\x1f\x8b not gzip at all", headers={"Content-Encoding": "gzip"}
     )
     assert answer.status == 200
-    assert client.engine.images.loaded == b"\x1f\x8b not gzip at all"
+    assert client.engine.images.archives.loaded == b"\x1f\x8b not gzip at all"
 
 
 async def test_a_request_reaches_the_service_as_a_struct(client: Any) -> None:
@@ -279,7 +279,7 @@ async def test_a_pull_that_fails_at_once_is_an_error(client: Any) -> None:
 
 
 async def test_a_load_that_fails_later_says_so_in_its_last_line(client: Any) -> None:
-    client.engine.images.failure = InvalidParameter(message="unexpected EOF")
+    client.engine.images.archives.failure = InvalidParameter(message="unexpected EOF")
     answer = await client.request("POST", "/images/load", body=b"abc")
     assert answer.status == 200
     *_, last = answer.body.splitlines()

@@ -33,7 +33,7 @@ async def test_pipelined_requests_in_pieces_of_any_size(client: Any, step: int) 
     assert (await connection.answer()).body == b"OK"
     assert (await connection.answer()).status == 200
     assert (await connection.answer()).body == b"OK"
-    assert client.engine.images.loaded == body
+    assert client.engine.images.archives.loaded == body
 
 
 async def test_attack_16_a_body_full_of_heads_is_only_a_body(client: Any) -> None:
@@ -43,7 +43,7 @@ async def test_attack_16_a_body_full_of_heads_is_only_a_body(client: Any) -> Non
     begin = time.process_time()
     answer = await client.request("POST", "/images/load", body=body)
     assert answer.status == 200
-    assert client.engine.images.loaded == body
+    assert client.engine.images.archives.loaded == body
     assert client.engine.containers.calls == []
     assert time.process_time() - begin < 2
 

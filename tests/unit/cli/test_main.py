@@ -65,7 +65,7 @@ def test_find(words: str, path: str, rest: list[str]) -> None:
         ("image bar", "pier: unknown command: pier image bar\n\nUsage:  pier image\n\nRun 'pier image --help' for more information"),  # noqa: E501
         ("build .", "pier: 'pier build' is not implemented by Pier yet"),
         ("network ls", "pier: 'pier network' is not implemented by Pier yet"),
-        ("image save", "pier: 'pier image save' is not implemented by Pier yet"),
+        ("image build", "pier: 'pier image build' is not implemented by Pier yet"),
     ],
 )  # fmt: skip
 def test_unknown_and_absent_commands(words: str, text: str) -> None:

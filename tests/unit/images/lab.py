@@ -92,6 +92,35 @@ def layout_files(
     return {**files, "index.json": index, "oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
 
 
+def described(data: bytes, kind: str, **more: Any) -> dict[str, Any]:
+    """A descriptor as JSON."""
+    return {"mediaType": kind, "digest": str(Digest.of(data)), "size": len(data), **more}
+
+
+def index_files(name: str, *platforms: str, leave_out: Iterable[str] = ()) -> dict[str, bytes]:
+    """The files of a layout whose one entry is an index; what is for `leave_out` is not in it."""
+    files, children = {}, []
+    for platform in platforms:
+        os, architecture = platform.split("/")[:2]
+        layer = tar({"etc/platform": platform.encode()})
+        document = json.dumps({**json.loads(config([layer])), "os": os, "architecture": architecture}).encode()
+        parts = {"config": described(document, OCI_CONFIG), "layers": [described(layer, OCI_LAYER)]}
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, **parts}).encode()
+        children.append(described(manifest, OCI_MANIFEST, platform={"os": os, "architecture": architecture}))
+        if platform not in leave_out:
+            files |= {f"blobs/sha256/{Digest.of(data).hex}": data for data in (layer, document, manifest)}
+    inner = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children}).encode()
+    entry = described(inner, OCI_INDEX, annotations={"io.containerd.image.name": f"docker.io/library/{name}"})
+    outer = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+    files[f"blobs/sha256/{Digest.of(inner).hex}"] = inner
+    return {**files, "index.json": outer, "oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
+
+
+def index_archive(name: str, *platforms: str, leave_out: Iterable[str] = ()) -> bytes:
+    """The same as an archive."""
+    return tar(index_files(name, *platforms, leave_out=leave_out))
+
+
 class Lab:
     """A service, what it stands on, and what it told."""
 
@@ -115,12 +144,15 @@ class Lab:
             clock_ns=lambda: 1_700_000_000_500_000_000,
         )
 
-    async def load(self, data: bytes, *, quiet: bool = True) -> list[dict[str, Any]]:
-        return [message async for message in self.images.load(pieces(data), quiet=quiet)]
+    async def load(self, data: bytes, *, quiet: bool = True, **options: Any) -> list[dict[str, Any]]:
+        return [message async for message in self.images.archives.load(pieces(data), quiet=quiet, **options)]
 
     async def import_(self, data: bytes, **options: Any) -> str:
-        messages = [message async for message in self.images.import_(pieces(data), **options)]
+        messages = [message async for message in self.images.archives.import_(pieces(data), **options)]
         return str(messages[-1]["status"])
+
+    async def save(self, *refs: str, **options: Any) -> bytes:
+        return b"".join([piece async for piece in await self.images.archives.save(refs, **options)])
 
     async def events(self) -> list[EventMessage]:
         async with self.bus.subscribe(since_ns=1, until_ns=2**62) as stream:

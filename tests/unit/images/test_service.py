@@ -24,7 +24,7 @@ from pier.images.archive import (
     NotAnImageArchive,
     RootFilesystemArchive,
 )
-from pier.images.service import DigestReference
+from pier.images.archives import DigestReference
 from pier.model import wire
 from pier.oci import Digest, chain_ids
 from pier.storage.errors import BadArchive, ContentMismatch, ContentNotFound, HostileEntry, TruncatedArchive
@@ -197,7 +197,7 @@ async def test_a_client_that_goes_away_leaves_nothing(lab: Lab) -> None:
         await asyncio.sleep(3600)
 
     async def load() -> None:
-        async for _ in lab.images.load(endless()):
+        async for _ in lab.images.archives.load(endless()):
             pass
 
     task = asyncio.create_task(load())
@@ -399,7 +399,7 @@ async def test_blobs_of_a_running_load_survive_a_delete(lab: Lab) -> None:
         yield data[-5000:]
 
     async def load() -> list[dict[str, Any]]:
-        return [message async for message in lab.images.load(slow())]
+        return [message async for message in lab.images.archives.load(slow())]
 
     task = asyncio.create_task(load())
     await asyncio.sleep(0.1)

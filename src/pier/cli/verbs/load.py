@@ -8,6 +8,7 @@ from pier.cli.errors import Failure, reason
 from pier.cli.flags import Command, Flag
 from pier.cli.out import STDOUT
 from pier.cli.progress import show
+from pier.cli.verbs.push import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ COMMAND = Command(
     "[OPTIONS]",
     flags=(
         Flag("input", "i", "string", "Archive to read instead of stdin"),
-        Flag("platform", "", "string", "Load only this platform's variant"),
+        Flag("platform", "", "string", "Load only this platform's variant: os/arch[/variant]"),
         Flag("quiet", "q", "bool", "Show no progress"),
+        Flag("tag", "t", "list", "Name for the archive's one image, in place of its own"),
     ),
 )
 _CHUNK = 1 << 20
@@ -35,7 +37,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     else:
         fd = 0
     quiet = opts["quiet"] or not os.isatty(STDOUT)
-    query = {"quiet": 1 if quiet else 0, "platform": opts["platform"]}
+    query = {"quiet": 1 if quiet else 0, "platform": platform(opts["platform"]), "tag": opts["tag"]}
     response = cx.client.request("POST", "/images/load", query=query, stream=read_chunks(fd))
     show(response.lines(), STDOUT)
     return 0

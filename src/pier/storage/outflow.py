@@ -1,0 +1,60 @@
+"""What a blocking writer writes, as asynchronous pieces: an archive that is made in a thread and read by a client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from pier.storage.tar_writer import Sink
+
+PIECES_AHEAD: Final = 4
+"""Pieces that may wait for the reader; the writer decides how large they are, 1 MiB at most where it is an archive."""
+
+
+class OutflowCancelled(Exception):
+    """The reader has gone; raised in the worker thread by its next write."""
+
+
+async def outflow(work: Callable[[Sink], object], *, name: str) -> AsyncGenerator[bytes, None]:
+    """Run `work(sink)` in a thread of its own: what it writes, as fast as that is taken; raises what it raises.
+
+    A reader who is slow holds up nobody else's work. Closing the generator makes the next write fail, and waits until
+    the thread has ended.
+    """
+    pipe = _Pipe()
+    with ThreadPoolExecutor(1, thread_name_prefix=name) as executor:
+        worker = asyncio.get_running_loop().run_in_executor(executor, work, pipe)
+        worker.add_done_callback(lambda _: pipe.pieces.put_nowait(None))
+        try:
+            while (piece := await pipe.pieces.get()) is not None:
+                pipe.room.release()
+                yield piece
+            await worker
+        finally:
+            pipe.cancel()
+            await asyncio.wait({worker})
+            worker.cancelled() or worker.exception()  # seen: a reader who has gone is told nothing
+
+
+class _Pipe:
+    """The sink, and where its pieces wait."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._cancelled = False
+        self.room = threading.Semaphore(PIECES_AHEAD)
+        self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        self.room.acquire()
+        if self._cancelled:
+            raise OutflowCancelled
+        self._loop.call_soon_threadsafe(self.pieces.put_nowait, bytes(data))
+        return len(data)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self.room.release()
