@@ -175,6 +175,10 @@ def test_idmap_shows_what_is_roots_outside_as_roots_inside(remapped: Client, tmp
     write = "echo z >/d/z && stat -c %u:%g /d"
     out = remapped.ok("run", "--rm", "--user", "1000:1000", "-v", one, "busybox", "sh", "-c", write)
     assert (out, os.stat(tmp_path / "z").st_uid) == ("1000:1000", 0)
+    remapped.ok("create", "--name", "idle", "-v", f"{tmp_path}:/d:idmap", "busybox", "true")
+    (tmp_path / "sent").write_text("sent\n")
+    remapped.ok("cp", f"{tmp_path}/sent", "idle:/d/got")
+    assert (os.stat(tmp_path / "got").st_uid, os.stat(tmp_path / "got").st_gid) == (0, 0)
     unknown = remapped("run", "--rm", "-v", f"{tmp_path}:/d:idmap=uids=@0-99999-1", "busybox", "true")
     assert "the container's user namespace has no such ids" in unknown.err
     done = remapped("run", "--rm", "--userns", "host", "-v", f"{tmp_path}:/d:idmap", "busybox", "true")

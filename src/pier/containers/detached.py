@@ -54,6 +54,11 @@ async def detached_mounts(
 def keep(fd: int, stack: contextlib.ExitStack) -> str:
     """The path of a descriptor of this process, closed with `stack`."""
     stack.callback(os.close, fd)
+    return path_of(fd)
+
+
+def path_of(fd: int) -> str:
+    """The path of a descriptor of this process, for as long as it is open."""
     return f"/proc/{os.getpid()}/fd/{fd}"
 
 

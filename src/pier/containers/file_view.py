@@ -13,9 +13,9 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from pier.containers import etc_files
+from pier.containers import etc_files, mount_ids
 from pier.containers.create import ensure_source
-from pier.containers.detached import image_tree, keep
+from pier.containers.detached import image_tree, keep, path_of
 from pier.containers.inherited import mounts_of
 from pier.containers.record import Record
 from pier.containers.spec_mounts import DETACHED
@@ -134,6 +134,11 @@ def _binds(world: World, record: Record, stack: contextlib.ExitStack) -> Iterato
         source, words = mount.source, list(mount.options)
         if mount.type == "bind":
             ensure_source(mount, record.id_map)
+            if mount.ids is not None:
+                on_disk = mount_ids.with_room_for_root(mount.ids.on_disk(record.id_map))
+                shown = idmapped.shown(source, on_disk, recursive="rbind" in words)
+                source = path_of(stack.enter_context(shown))
+                words.append(DETACHED)
         elif mount.type == "image":
             source = keep(image_tree(world, mount), stack)
             words.append(DETACHED)

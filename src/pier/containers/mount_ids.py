@@ -20,7 +20,7 @@ PIECES_MAX = 340
 """Of one map: UID_GID_MAP_MAX_EXTENTS of the kernel."""
 
 _PIECE = re.compile(r"(@?)(\d{1,10})-(\d{1,10})-(\d{1,10})", re.ASCII)
-_EVERYTHING = [{"containerID": 0, "hostID": 0, "size": ID_END}]
+_EVERY_ID = IdMap([Extent(0, 0, ID_END)], [Extent(0, 0, ID_END)])
 
 
 class InvalidIdMap(InvalidParameter):
@@ -54,11 +54,27 @@ class MountIds(NamedTuple):
         """The mount's `uidMappings` and `gidMappings`; `id_map` is the container's. Raises InvalidIdMap."""
         if self.as_the_container:
             return {}
-        own = (id_map.uids, id_map.gids) if id_map is not None else (None, None)
-        return {
-            f"{kind}Mappings": _oci(pieces, extents)
-            for kind, pieces, extents in zip(("uid", "gid"), self, own, strict=True)
-        }
+        return self.on_disk(id_map).oci()
+
+    def on_disk(self, id_map: IdMap | None) -> IdMap:
+        """The host's ids for those on disk; `id_map` is the container's. Raises InvalidIdMap."""
+        own = id_map if id_map is not None else _EVERY_ID
+        return IdMap(_extents(self.uids, own.uids), _extents(self.gids, own.gids))
+
+
+def with_room_for_root(id_map: IdMap) -> IdMap:
+    """The map of a mount that the host's root can make files in: it gives them their owners afterwards.
+
+    Where the map has no id on disk for root the kernel lets it make none; for that moment it gets the last one.
+    """
+    last = ID_END - 1
+    uids, gids = (
+        extents
+        if any(item.outside == 0 or item.inside + item.size > last for item in extents)
+        else [*extents, Extent(last, 0, 1)]
+        for extents in (id_map.uids, id_map.gids)
+    )
+    return IdMap(uids, gids)
 
 
 def parse(value: str) -> MountIds | None:
@@ -97,20 +113,13 @@ def _overlap(first: int, count: int, other: int, other_count: int) -> bool:
     return first < other + other_count and other < first + count
 
 
-def _oci(pieces: tuple[Piece, ...], own: list[Extent] | None) -> list[dict[str, int]]:
-    if not pieces:
-        if own is None:
-            return _EVERYTHING
-        return [{"containerID": item.inside, "hostID": item.outside, "size": item.size} for item in own]
+def _extents(pieces: tuple[Piece, ...], own: list[Extent]) -> list[Extent]:
     return [
-        {"containerID": piece.disk, "hostID": _on_host(piece, own), "size": piece.size}  # OCI's words for disk, shown
-        for piece in pieces
-    ]
+        Extent(piece.disk, _on_host(piece, own) if piece.inside else piece.shown, piece.size) for piece in pieces
+    ] or own
 
 
-def _on_host(piece: Piece, own: list[Extent] | None) -> int:
-    if own is None or not piece.inside:
-        return piece.shown
+def _on_host(piece: Piece, own: list[Extent]) -> int:
     for item in own:
         if item.inside <= piece.shown and piece.shown + piece.size <= item.inside + item.size:
             return item.outside + piece.shown - item.inside

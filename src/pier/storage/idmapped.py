@@ -43,12 +43,12 @@ def fault(folder: str, *, overlay: bool) -> str:
 
 
 @contextlib.contextmanager
-def shown(tree: str, id_map: IdMap) -> Iterator[int]:
+def shown(tree: str, id_map: IdMap, *, recursive: bool = False) -> Iterator[int]:
     """A descriptor of a mount of `tree`, attached nowhere, whose files have the ids that `id_map` has for theirs.
 
-    Blocking, 30 ms. Raises OSError.
+    With `recursive` what is mounted below is there, too, as it is. Blocking, 30 ms. Raises OSError.
     """
-    with closing(mounts.open_tree(mounts.AT_FDCWD, tree, clone=True)) as fd:
+    with closing(mounts.open_tree(mounts.AT_FDCWD, tree, clone=True, recursive=recursive)) as fd:
         with closing(user_namespace(id_map)) as user_fd:
             mounts.mount_setattr(fd, set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_fd)
         yield fd

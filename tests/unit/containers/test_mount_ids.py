@@ -107,6 +107,13 @@ def test_a_mount_with_a_map(mount: UserMount) -> None:
     }
 
 
+def test_the_hosts_root_can_make_files_where_the_map_has_nobody_for_it() -> None:
+    last = Extent(2**32 - 2, 0, 1)
+    assert mount_ids.with_room_for_root(ID_MAP) == IdMap([*ID_MAP.uids, last], [*ID_MAP.gids, last])
+    whole = MountIds().on_disk(None)
+    assert mount_ids.with_room_for_root(whole) == whole
+
+
 def test_two_maps_are_none() -> None:
     assert parse_bind("/a:/b:idmap=false").ids is None
     with pytest.raises(InvalidBindMode):
