@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from .client import Client
-from .conftest import poll
+from .conftest import Daemon, poll
 
 pytestmark = pytest.mark.root
 
@@ -77,3 +78,23 @@ def test_files_of_a_stopped_container_that_shows_an_image(docker: Client) -> Non
     docker.ok("create", "--name", "shows", "--mount", mount, docker.image, "true")
     assert docker.ok("cp", "shows:/img/etc/passwd", "-") == docker.ok("cp", "shows:/etc/passwd", "-")
     docker.ok("rm", "shows")
+
+
+def test_a_device_that_its_vendor_describes(own_daemon: Daemon, starter_images: list[Path]) -> None:
+    folder = own_daemon.root / "cdi"
+    folder.mkdir()
+    (own_daemon.root / "daemon.json").write_text(json.dumps({"cdi-spec-dirs": [str(folder)]}))
+    node = {"path": "/dev/described", "hostPath": "/dev/zero"}
+    edits = {"deviceNodes": [node], "env": ["DESCRIBED=1"], "additionalGids": [77]}
+    device = {"name": "one", "containerEdits": edits}
+    (folder / "test.json").write_text(json.dumps({"cdiVersion": "0.6.0", "kind": "a.test/dev", "devices": [device]}))
+    own_daemon.start()
+    assert own_daemon.pier("import", str(starter_images[0]), "busybox").status == 0
+    script = "head -c 3 /dev/described | wc -c; echo $DESCRIBED; id -G"
+    for run in (own_daemon.docker, own_daemon.pier):
+        done = run("run", "--rm", "--device", "a.test/dev=one", "busybox", "sh", "-c", script)
+        assert done.out.split() == ["3", "1", "0", "77"], done
+        done = run("run", "--rm", "--device", "a.test/dev=two", "busybox", "true")
+        assert done.status == 125
+        assert "CDI device injection failed: unresolvable CDI devices a.test/dev=two" in done.err
+    assert str(folder) in own_daemon.docker("info").out

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from pier.cli.container_devices import devices
+from pier.cli.container_health import health_check
 from pier.cli.errors import Failure, reason, with_program
 from pier.cli.ports import expose, publish
 from pier.cli.words import parse_int, quote
@@ -45,7 +47,6 @@ _RENAMED = {
     "dns-search": "DnsSearch",
     "add-host": "ExtraHosts",
     "annotation": "Annotations",
-    "gpus": "DeviceRequests",
     "group-add": "GroupAdd",
     "io-maxbandwidth": "IOMaximumBandwidth",
     "io-maxiops": "IOMaximumIOps",
@@ -181,8 +182,7 @@ def host_config(opts: Options) -> dict[str, Any]:
         if swappiness != -1 and not 0 <= swappiness <= 100:
             raise ValueError(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
         host["MemorySwappiness"] = swappiness
-    if opts["device"]:
-        host["Devices"] = [parse_device(text) for text in opts["device"]]
+    host.update(devices(opts))
     if opts["ulimit"]:
         last_of_name = {limit["Name"]: limit for limit in opts["ulimit"]}
         host["Ulimits"] = [last_of_name[name] for name in sorted(last_of_name)]
@@ -242,23 +242,6 @@ def restart_policy(text: str) -> dict[str, Any]:
         except ValueError:
             raise ValueError("invalid restart policy format: maximum retry count must be an integer") from None
     return {"Name": name, "MaximumRetryCount": retries}
-
-
-def parse_device(text: str) -> dict[str, str] | Any:
-    """`/dev/a[:/dev/b][:rwm]` -> {PathOnHost, PathInContainer, CgroupPermissions}."""
-    parts = text.split(":")
-    permissions = "rwm"
-    inside = ""
-    if len(parts) > 3:
-        raise ValueError(f"bad format for path: {text}")
-    if len(parts) == 3:
-        permissions = parts[2]
-    if len(parts) >= 2:
-        if set(parts[1]) <= set("rwm") and parts[1]:
-            permissions = parts[1]
-        else:
-            inside = parts[1]
-    return {"PathOnHost": parts[0], "PathInContainer": inside or parts[0], "CgroupPermissions": permissions}
 
 
 def security(options: list[str]) -> dict[str, Any]:
@@ -344,34 +327,6 @@ def read_labels(opts: Options) -> dict[str, str]:
             labels[name] = value
     labels.update(_cut(text, "=") for text in opts["label"])
     return labels
-
-
-def health_check(opts: Options) -> dict[str, Any] | None:
-    """The Healthcheck member (times in nanoseconds), or None when no health flag was used."""
-    times = {
-        "Interval": "health-interval",
-        "Timeout": "health-timeout",
-        "StartPeriod": "health-start-period",
-        "StartInterval": "health-start-interval",
-    }
-    given = opts["health-cmd"] or opts["health-retries"] or any(opts[flag] for flag in times.values())
-    if opts["no-healthcheck"]:
-        if given:
-            raise ValueError("--no-healthcheck conflicts with --health-* options")
-        return {"Test": ["NONE"]}
-    if not given:
-        return None
-    for flag in times.values():
-        if opts[flag] < 0:
-            raise ValueError(f"--{flag} cannot be negative")
-    if opts["health-retries"] < 0:
-        raise ValueError("--health-retries cannot be negative")
-    health: dict[str, Any] = {member: opts[flag] for member, flag in times.items() if opts[flag]}
-    if opts["health-cmd"]:
-        health["Test"] = ["CMD-SHELL", opts["health-cmd"]]
-    if opts["health-retries"]:
-        health["Retries"] = opts["health-retries"]
-    return health
 
 
 def split_volumes(texts: list[str]) -> tuple[list[str], list[str]]:

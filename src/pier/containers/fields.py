@@ -104,7 +104,7 @@ HOST_CONFIG: dict[str, Rule] = {
     "cpuset_mems": Acts(),
     "devices": Acts(),
     "device_cgroup_rules": Acts(),
-    "device_requests": Answered("refused, with the driver it asks for"),
+    "device_requests": Answered("CDI devices; any other driver is refused by its name"),
     "kernel_memory": Warned("Kernel memory limits are deprecated and have no effect: the kernel no longer has them."),
     "kernel_memory_tcp": Warned("Kernel memory TCP limits have no effect with Pier."),
     "memory_reservation": Acts(),

@@ -54,6 +54,11 @@ def _rule(
     return rule
 
 
+def allow_rule(kind: str, major: int, minor: int, access: str) -> dict[str, Any]:
+    """An entry of OCI `linux.resources.devices` that lets one device through."""
+    return _rule(True, kind, major, minor, access)
+
+
 DENY_ALL = _rule(False)
 DEFAULT_DEVICE_RULES = (
     DENY_ALL,
@@ -94,13 +99,13 @@ def device_node(mapping: DeviceMapping) -> list[dict[str, Any]]:
     try:
         if os.path.isdir(source):
             found = [
-                _node(os.path.join(folder, name), os.path.join(target, os.path.relpath(folder, source), name))
+                device_at(os.path.join(folder, name), os.path.join(target, os.path.relpath(folder, source), name))
                 for folder, _, names in os.walk(source)
                 for name in names
             ]
             nodes = [node for node in found if node]
         else:
-            nodes = [node for node in [_node(source, target)] if node]
+            nodes = [node for node in [device_at(source, target)] if node]
     except OSError as error:
         raise DeviceMissing(path=source, reason=os.strerror(error.errno or 0).lower()) from error
     if not nodes:
@@ -108,7 +113,7 @@ def device_node(mapping: DeviceMapping) -> list[dict[str, Any]]:
     return nodes
 
 
-def _node(source: str, target: str) -> dict[str, Any] | None:
+def device_at(source: str, target: str) -> dict[str, Any] | None:
     """An OCI device for the node at `source` (a link is followed); None for what is no device."""
     info = os.stat(source)
     if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
@@ -139,7 +144,7 @@ def host_devices(root: str = "/dev") -> list[dict[str, Any]]:
             if os.path.islink(path):
                 continue
             try:
-                node = _node(path, path)
+                node = device_at(path, path)
             except OSError:  # gone meanwhile
                 continue
             if node:

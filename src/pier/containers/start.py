@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pier.containers import (
+    cdi,
     etc_files,
     health,
     links,
@@ -193,9 +194,13 @@ async def build_request(
         shm=shm,
         ready=ready,
     )
-    runtime_spec = spec.runtime_spec(record, facts)
-    bounding = runtime_spec["process"]["capabilities"]["bounding"]
     command = world.config.oci_runtimes.command(record.oci_runtime)
+    runtime_spec = spec.runtime_spec(record, facts)
+    edits: list[cdi.Edits] = []
+    if names := cdi.wanted(host):
+        edits = await asyncio.to_thread(cdi.edits_for, names, world.config.cdi_spec_dirs)
+        runtime_spec = cdi.inject(runtime_spec, edits, foreign=bool(command))
+    bounding = runtime_spec["process"]["capabilities"]["bounding"]
     filter_path = None
     if command:
         profile = await world.seccomp.profile_for(record, bounding)
@@ -210,7 +215,7 @@ async def build_request(
         exec_dir=world.config.exec_dir(record.id),
         exit_file=world.config.exit_file(record.id),
         user=config.user,
-        group_add=list(host.group_add or ()),
+        group_add=[*(host.group_add or ()), *cdi.groups(edits)],
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,
         log=log,

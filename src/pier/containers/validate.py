@@ -6,7 +6,16 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-from pier.containers import log_config, own_annotations, signals, spec_mounts, spec_resources, spec_security, userns
+from pier.containers import (
+    cdi,
+    log_config,
+    own_annotations,
+    signals,
+    spec_mounts,
+    spec_resources,
+    spec_security,
+    userns,
+)
 from pier.containers.health import check_of
 from pier.errors import InvalidParameter
 from pier.model.container import ContainerConfig, HealthConfig
@@ -220,6 +229,8 @@ def check_modes(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidParameter(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     check_host_names(config)
     for request in host.device_requests or ():
+        if request.driver == cdi.DRIVER:  # looked for when it starts
+            continue
         wanted = "[" + " ".join(f"[{' '.join(group)}]" for group in request.capabilities or ()) + "]"
         raise InvalidParameter(f'could not select device driver "{request.driver}" with capabilities: {wanted}')
 

@@ -144,6 +144,7 @@ class ContainersConfig:
     dns_opts: Sequence[str] = ()
     dns_search: Sequence[str] = ()
     host_gateway_ips: Sequence[str] = ()
+    cdi_spec_dirs: Sequence[str] = ()
     oci_runtimes: OciRuntimes = field(default_factory=OciRuntimes)
 
     def container_dir(self, id: str) -> str:

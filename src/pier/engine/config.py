@@ -122,6 +122,9 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     dns: Annotated[list[str], Flag("DNS server to use")] = []
     dns_opts: Annotated[list[str], Flag("DNS options to use", name="dns-opt")] = []
     dns_search: Annotated[list[str], Flag("DNS search domains to use")] = []
+    cdi_spec_dirs: Annotated[
+        list[str], Flag("CDI specification directories to use; none: /etc/cdi and /var/run/cdi", name="cdi-spec-dir")
+    ] = []
     host_gateway_ips: Annotated[
         list[str], Flag("IP addresses that the special 'host-gateway' string resolves to", name="host-gateway-ip")
     ] = []

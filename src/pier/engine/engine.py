@@ -18,6 +18,7 @@ from functools import partial
 from ipaddress import IPv4Network
 
 from pier.containers import ContainersConfig, ContainerService
+from pier.containers.cdi import SPEC_DIRS
 from pier.containers.oci_runtimes import OciRuntimes
 from pier.containers.spec_mounts import default_mounts
 from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
@@ -298,6 +299,7 @@ def containers_config(
         dns_opts=config.dns_opts,
         dns_search=config.dns_search,
         host_gateway_ips=config.host_gateway_ips,
+        cdi_spec_dirs=config.cdi_spec_dirs or SPEC_DIRS,
         oci_runtimes=runtimes.registered(config.default_runtime, config.runtimes),
     )
 

@@ -39,7 +39,6 @@ INERT: dict[str, Inert] = {
     "bip6": Inert("str", NO_IPV6),
     "bridge-accept-fwmark": Inert("str", "Pier's nftables rules do not look at marks"),
     "builder": Inert("map", "building images is not implemented yet"),
-    "cdi-spec-dirs": Inert("list", "CDI devices are not implemented yet", flag="cdi-spec-dir"),
     "containerd": Inert("str", NO_CONTAINERD),
     "containerd-namespace": Inert("str", NO_CONTAINERD),
     "containerd-plugins-namespace": Inert("str", NO_CONTAINERD),

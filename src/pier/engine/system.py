@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 import pier
+from pier.containers.cdi import SPEC_DIRS
 from pier.engine.config import DaemonConfig
 from pier.engine.disk_usage import Containers, Images, disk_usage
 from pier.engine.host import Host, Limits
@@ -162,6 +163,7 @@ class System:
             runtimes=await self._runtimes.all(),
             default_runtime=self._runtimes.default,
             live_restore_enabled=config.live_restore,
+            cdi_spec_dirs=list(config.cdi_spec_dirs or SPEC_DIRS),
             init_binary="pier-init",
             security_options=security_options(config, self._layout, remapped=self._remapped),
             default_address_pools=[NetworkAddressPool(pool.base, pool.size) for pool in config.default_address_pools]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pier.cli import values
-from pier.cli.container_config import build, parse_device, restart_policy, security, split_volumes
+from pier.cli.container_config import build, restart_policy, security, split_volumes
+from pier.cli.container_devices import is_qualified, parse_device
 from pier.cli.container_flags import CONTAINER_FLAGS
 from pier.cli.flags import Command, parse
 from pier.cli.ports import expose, publish
@@ -192,3 +193,28 @@ def test_flags_that_do_not_fit_together(words: str, problem: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
         body(*words.split(" "), "image")
     assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [
+        ("nvidia.com/gpu=0", True),
+        ("vendor/class=all", True),
+        ("nvidia.com/gpu=1:0", True),
+        ("/dev/null", False),
+        ("/dev/a=b/c=d", False),
+        ("/dev/sda:/dev/x=y", False),
+        ("vendor/class=", False),
+        ("vendor=x", False),
+        ("vendor/class", False),
+    ],
+)
+def test_names_of_described_devices(text: str, described: bool) -> None:
+    assert is_qualified(text) is described
+
+
+def test_described_devices_are_requested() -> None:
+    host = body("--device", "a.b/c=d", "--device", "/dev/null", "--gpus", "all", "bb")["HostConfig"]
+    assert [device["PathOnHost"] for device in host["Devices"]] == ["/dev/null"]
+    assert host["DeviceRequests"][-1] == {"Driver": "cdi", "DeviceIDs": ["a.b/c=d"]}
+    assert len(host["DeviceRequests"]) == 2
