@@ -214,3 +214,31 @@ def test_trap_21_a_folder_that_v_makes_is_roots_and_that_is_said(pier: Client, t
     assert f"cannot write to /data: {tmp_path}/made belongs to 0:0" in done.err
     assert pier("create", "-v", f"{tmp_path}/made:/data", "busybox", "true").err == ""
     assert pier("create", "--user", "1000", "-v", f"{tmp_path}/made:/data:ro", "busybox", "true").err == ""
+
+
+# --- 28: data in the container's own layer
+
+
+def test_trap_28_data_that_would_go_with_its_container(
+    pier: Client, starter_images: list[Path], daemon: Daemon
+) -> None:
+    change = ("--change", "VOLUME /data /empty", "--change", 'CMD ["sh"]')
+    pier.ok("import", *change, str(starter_images[0]), "declares")
+    write = "mkdir -p /data /empty; head -c 3000000 /dev/zero > /data/big; echo x > /empty/small"
+    try:
+        pier("run", "--name", "keeps", "declares", "sh", "-c", write)
+        refused = pier("rm", "keeps")
+        assert refused.status == 1
+        assert "3.0 MB in /data would be lost" in refused.err
+        assert "/empty" not in refused.err
+        assert "pier commit keeps IMAGE" in refused.err
+        pier.ok("rm", "--force", "keeps")
+
+        pier("run", "--name", "little", "declares", "sh", "-c", "mkdir /data; echo x > /data/small")
+        pier.ok("rm", "little")
+        pier("run", "--name", "mounted", "--tmpfs", "/data", "declares", "sh", "-c", write)
+        pier.ok("rm", "mounted")
+        pier("run", "--name", "old", "declares", "sh", "-c", write)
+        assert daemon.docker("rm", "old").status == 0, "other clients remove as they always did"
+    finally:
+        pier("rmi", "--force", "declares")

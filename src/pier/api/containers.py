@@ -130,7 +130,11 @@ async def resize(call: Call) -> web.StreamResponse:
 async def delete(call: Call) -> web.StreamResponse:
     query = call.query
     await call.engine.containers.remove(
-        call.id, force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link")
+        call.id,
+        force=query.flag("force"),
+        volumes=query.flag("v"),
+        link=query.flag("link"),
+        keep_data=query.flag("keep-data"),  # Pier's own
     )
     return empty()
 

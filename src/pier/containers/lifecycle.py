@@ -1,4 +1,4 @@
-"""The life of a container after it was made: start, end, restart by policy, stop, kill, rename, remove.
+"""The life of a container after it was made: start, end, restart by policy, stop, kill, rename.
 
 Whoever changes a container's state holds its lock, and holds it no longer than the change takes: nobody waits for a
 program to end while holding it. The end is settled in one place, by the task that watches the run (`watch`).
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pier.containers import links, names, restart, signals
+from pier.containers import names, restart, signals
 from pier.containers.discard import discard
 from pier.containers.freezer import thaw
 from pier.containers.record import mark_ended, mark_started
@@ -38,18 +38,6 @@ class CannotKillMissing(NotFound):
 
 class CannotKillWith(InvalidParameter):
     """cannot kill container: {ref}: {reason}"""
-
-
-class CannotRemove(Conflict):
-    """cannot remove container "{ref}": container is running: stop the container before removing or force remove"""
-
-
-class CannotRemovePaused(Conflict):
-    """cannot remove container "{ref}": container is paused and must be unpaused first"""
-
-
-class RemovalInProgress(Conflict):
-    """removal of container {id} is already in progress"""
 
 
 class SameName(InvalidParameter):
@@ -212,10 +200,10 @@ async def stop(world: World, container: Container, *, signal_text: str = "", tim
     record = container.record
     number = signals.stop_signal(record.config, signal_text)
     patience_s = signals.stop_timeout_s(record.config, timeout_s)
-    await _change_over(container)
+    await change_over(container)
     if not container.running:
         return False
-    await _forget_restart(world, container)
+    await forget_restart(world, container)
     if container.monitor is not None:
         await send_signal(world, container, number)
         if await thaw(world, container):
@@ -226,13 +214,13 @@ async def stop(world: World, container: Container, *, signal_text: str = "", tim
     return True
 
 
-async def _change_over(container: Container) -> None:
+async def change_over(container: Container) -> None:
     """Wait until a change that is going on, such as a start, is done."""
     async with container.lock:
         pass
 
 
-async def _forget_restart(world: World, container: Container) -> None:
+async def forget_restart(world: World, container: Container) -> None:
     """The user wants it stopped: no policy starts it again, and one that waits to be started is not."""
     container.record.stopped_by_user = container.called_off = True
     if container.record.state.status == "restarting":
@@ -283,7 +271,7 @@ async def kill(world: World, ref: str, signal_text: str) -> None:
     except InvalidParameter as error:
         raise CannotKillWith(ref=ref, reason=error.message) from error
     if container.record.state.status == "restarting":
-        await _forget_restart(world, container)
+        await forget_restart(world, container)
         return
     if container.monitor is None:
         raise CannotKill(ref=ref, id=container.id)
@@ -310,7 +298,7 @@ async def restart_container(
     container.restart_by_policy = False
     try:
         await stop(world, container, signal_text=signal_text, timeout_s=timeout_s)
-        await _change_over(container)
+        await change_over(container)
     finally:
         container.restart_by_policy = True
     await start(world, container)
@@ -325,7 +313,7 @@ HEALTH_ACTIONS: dict[str, Callable[[World, Container], Coroutine[Any, Any, objec
 """What `--health-on-failure` may ask for. A kill is not the user's: the restart policy goes on from there."""
 
 
-# --- rename, remove --------------------------------------------------------------------------------------------------
+# --- rename --------------------------------------------------------------------------------------------------
 
 
 async def rename(world: World, container: Container, name: str) -> None:
@@ -350,33 +338,6 @@ async def rename(world: World, container: Container, name: str) -> None:
             raise
         del world.names[old]
     world.publish(container, "rename", oldName=f"/{old}")
-
-
-async def remove(world: World, ref: str, *, force: bool, link: bool = False) -> None:
-    """Remove a container and everything it has. Raises CannotRemove, RemovalInProgress, NotFound, OSError."""
-    if link:
-        await links.remove(world, ref)
-        return
-    container = world.find(ref)
-    await _change_over(container)
-    if container.running:
-        if not force:
-            if container.record.state.status == "paused":
-                raise CannotRemovePaused(ref=ref)
-            raise CannotRemove(ref=ref)
-        await _forget_restart(world, container)
-        if container.monitor is not None:
-            await end_now(world, container)
-    async with container.lock:
-        if container.id not in world.containers:  # it removed itself meanwhile
-            return
-        if container.record.state.status == "removing":
-            raise RemovalInProgress(id=container.id)
-        if container.running:
-            raise CannotRemove(ref=ref)
-        container.record.state.status = "removing"
-        await world.save(container)
-        await discard(world, container)
 
 
 def mark_reconnected(container: Container, monitor: Monitor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pier.containers import lifecycle
+from pier.containers import removal
 from pier.containers.world import Container, World
 from pier.errors import Conflict, NotFound
 from pier.model.container import ContainersPruneResponse
@@ -29,7 +29,7 @@ async def prune(world: World, filters: Filters) -> ContainersPruneResponse:
         try:
             layers = [Digest(layer) for layer in container.record.layers]
             written = await asyncio.to_thread(world.snapshots.usage, container.id, layers)
-            await lifecycle.remove(world, container.id, force=False)
+            await removal.remove(world, container.id, force=False)
         except (Conflict, NotFound):
             continue
         gone.append(container.id)

@@ -20,6 +20,7 @@ from pier.containers import (
     listing,
     prune,
     recovery,
+    removal,
     shutdown,
     stats,
     top,
@@ -201,9 +202,9 @@ class ContainerService:
     async def rename(self, ref: str, name: str) -> None:
         await lifecycle.rename(self._world, self._find(ref), name)
 
-    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool, keep_data: bool = False) -> None:
         """`volumes` has nothing to do yet: no container has volumes of its own."""
-        await lifecycle.remove(self._world, ref, force=force, link=link)
+        await removal.remove(self._world, ref, force=force, link=link, keep_data=keep_data)
 
     async def prune(self, filters: Filters) -> ContainersPruneResponse:
         return await prune.prune(self._world, filters)

@@ -165,6 +165,8 @@ class FakeSnapshots:
         self.made: set[str] = set()
         self.id_maps: dict[str, IdMap | None] = {}
         self.fault = ""
+        self.trees = (Path("/"), Path("/"))
+        """What a container and its image show."""
         self.mounted: list[tuple[list[Digest], str]] = []
 
     def idmap_fault(self) -> str:
@@ -190,7 +192,10 @@ class FakeSnapshots:
         return 100
 
     def view(self, container_id: str, layers: list[Digest]) -> contextlib.AbstractContextManager[int]:
-        return closing(os.open("/", os.O_PATH))
+        return closing(os.open(self.trees[0], os.O_PATH))
+
+    def layer_view(self, layers: list[Digest]) -> contextlib.AbstractContextManager[int]:
+        return closing(os.open(self.trees[1], os.O_PATH))
 
     def layer_mount(self, layers: list[Digest], subpath: str = "") -> int:
         self.mounted.append((layers, subpath))

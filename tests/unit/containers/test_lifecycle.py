@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
 from pier.kernel.cgroups import Cgroup
+from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import RestartPolicy
 from pier.runtime.client import StartFailed
 
@@ -304,3 +306,19 @@ async def test_what_waits_for_its_restart_takes_no_pause(house: Any) -> None:
     assert await house.status() == "restarting"
     with pytest.raises(Conflict, match="is restarting, wait until the container is running"):
         await house.service.pause("web")
+
+
+async def test_trap_28_declared_data_is_not_removed_unasked(house: Any, tmp_path: Path) -> None:
+    own, image = tmp_path / "own", tmp_path / "image"
+    for tree, size in ((own, 3_000_000), (image, 500_000)):
+        (tree / "data").mkdir(parents=True)
+        (tree / "data/file").write_bytes(b"x" * size)
+    house.snapshots.trees = (own, image)
+    body = ContainerCreateRequest(image="bb", volumes={"/data/": {}, "/none": {}})
+    await house.service.create(body, name="web", platform="")
+    with pytest.raises(Conflict, match=r"2\.5 MB in /data would be lost"):
+        await house.service.remove("web", force=False, volumes=False, link=False, keep_data=True)
+    assert await house.status() == "created"
+    (own / "data/file").write_bytes(b"")
+    await house.service.remove("web", force=False, volumes=False, link=False, keep_data=True)
+    assert house.store.records == {}

@@ -20,11 +20,12 @@ COMMAND = Command(
         Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
     ),
     arity=(1, None),
+    notes="One that holds more than 1 MB in a place declared as data, in its own layer, takes --force.",
 )
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
-    query = {"force": opts["force"], "link": opts["link"], "v": opts["volumes"]}
+    query = {"force": opts["force"], "link": opts["link"], "v": opts["volumes"], "keep-data": not opts["force"]}
 
     def remove(name: str) -> str | None:
         try:
