@@ -15,16 +15,17 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
 
-from lab import TOP, Lab, config, docker_archive, tar
+from lab import TOP, Lab, docker_archive, tar
 
 from fixtures.registry import FakeRegistry
 from pier.distribution import Registries, RegistryConfig
 from pier.distribution.download import Backoff
 from pier.images import ImageService
+from pier.images.commit import Commit
 from pier.kernel.mounts import mount_overlay
 from pier.kernel.paths import closing
-from pier.oci import Digest, Manifest, chain_ids, decode_manifest, encode
-from pier.oci.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from pier.oci import Digest
+from pier.oci.reference import Reference
 from pier.runtime.request import OverlayRoot
 from pier.storage.verify import leftovers, verify
 
@@ -53,7 +54,6 @@ async def pull(lab: Lab) -> None:
 
 
 async def commit(lab: Lab) -> None:
-    """What a commit does, by the interfaces of this room."""
     if not lab.content.tags():
         await load(lab)
     image = await lab.images.get("loaded:1")
@@ -63,24 +63,9 @@ async def commit(lab: Lab) -> None:
     with closing(mount_overlay(root.lower, root.upper, root.work)) as fd:
         Path(f"/proc/self/fd/{fd}/etc/new").write_bytes(b"new" * 9000)
         Path(f"/proc/self/fd/{fd}/etc/1").unlink()
-    with lab.content.keep():
-        with lab.content.ingest() as writer:
-            lab.snapshots.diff(CONTAINER, image.layers, writer)
-            layer = writer.commit(OCI_LAYER)
-        diff_ids = [*image.config.rootfs.diff_ids, layer.digest]
-        with lab.content.open(layer.digest) as blob:
-            lab.snapshots.unpack(chain_ids(diff_ids)[-1], image.layers[-1], blob)
-        document = config([BIG, TOP, lab.content.read(layer.digest, limit_bytes=1 << 20)])
-        raw = lab.content.read(image.manifest.digest, limit_bytes=1 << 20)
-        old = decode_manifest(raw, media_type=OCI_MANIFEST, what="the loaded image")
-        assert isinstance(old, Manifest)
-        manifest = Manifest(
-            schema_version=2,
-            media_type=OCI_MANIFEST,
-            config=lab.content.put(document, OCI_CONFIG),
-            layers=[*old.layers, layer],
-        )
-        lab.content.set_tag("docker.io/library/committed:1", lab.content.put(encode(manifest), OCI_MANIFEST))
+    asked = Commit(CONTAINER, image.id, image.config.config, {}, "a test")
+    await lab.images.commit(asked, Reference.parse("committed:1"))
+    assert (await lab.images.get("committed:1")).layers[:-1] == image.layers
     lab.snapshots.remove(CONTAINER)
 
 

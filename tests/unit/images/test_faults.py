@@ -82,7 +82,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("scenario", ["load", "commit"])
+@pytest.mark.parametrize("scenario", ["load", "pull", "commit", "compact"])
 @pytest.mark.parametrize("size_kib", [200, 300, 500, 700, 900, 1200, 1600])
 def test_attack_26_a_disk_that_really_is_full(scenario: str, size_kib: int, tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL, str(CHILD), str(tmp_path), scenario, f"{size_kib}k"]

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from fixtures.image_spec import LAYOUT, document_faults, faults
+from pier.images.changes import apply_changes
+from pier.images.commit import Commit
 from pier.oci.manifest import OCI_CONFIG, OCI_LAYER
 
 from .lab import BASE, TOP, Lab, docker_archive, layout_files, tar
@@ -52,8 +54,14 @@ async def test_every_document_is_as_specified(lab: Lab) -> None:
     await lab.import_(TOP, repo="imported", tag="1", message="from a test", changes=CHANGES, platform="linux/arm/v6")
     await lab.import_(BASE)
     await lab.images.tag("saved:1", "other/name", "2")
+    image = await lab.images.get("saved:1")
+    lab.snapshots.prepare("c" * 64, image.layers)
+    Path(lab.snapshots.root_dir, "containers", "c" * 64, "diff/new").write_bytes(b"new")
+    changed = apply_changes(image.config.config, CHANGES)
+    made = await lab.images.commit(Commit("c" * 64, image.id, changed, {"Hostname": "x"}, "sh", "me", "why"), None)
     found = documents(lab)
-    assert len(found) == 1 + 2 + 2 + 2 * 2 - 1, "one configuration is that of two manifests"
+    assert len(found) == 1 + 2 + 2 + 2 * 2 + 2 - 1, "one configuration is that of two manifests"
+    assert (await lab.images.get(str(made))).config.history[-1].comment == "why"
     assert [fault for document in found for fault in document_faults(document)] == []
     assert list(faults(json.loads((Path(lab.root) / "content/oci-layout").read_bytes()), LAYOUT)) == []
     written = next(document for document in found if document.get("os") and document["architecture"] == "arm")

@@ -11,8 +11,10 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -309,7 +311,7 @@ def test_damage_is_found_and_the_sweep_takes_both(rooms: tuple[ContentStore, Sna
     with pytest.raises(ContentNotFound):
         content.open(digest)
     with content.exclusive():
-        assert content.sweep([]) == {digest}
+        assert content.sweep([]) == {digest: 0}
     assert content.recipes.all() == set()
 
 
@@ -328,6 +330,34 @@ def test_a_blob_that_comes_again_is_a_file_again(rooms: tuple[ContentStore, Snap
         content.put(LAYER, "layer")
     assert content.drop(digest, Digest.of(LAYER))
     assert not os.path.exists(content.path(digest))
+
+
+def test_readers_do_not_notice_that_a_blob_goes_and_comes(rooms: tuple[ContentStore, Snapshotter]) -> None:
+    content, snapshots = rooms
+    plain = archive([member("a", data=text(40_000))])
+    digest = admitted(content, snapshots, plain, plain)
+    ended = threading.Event()
+
+    def read() -> int:
+        count = 0
+        while not ended.is_set():
+            assert content.has(digest)
+            assert content.read(digest, limit_bytes=1 << 20) == plain
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        try:
+            for _ in range(60):
+                with content.keep():
+                    assert content.drop(digest, Digest.of(plain))
+                with content.exclusive():
+                    assert content.sweep([digest]) == {}
+                content.put(plain, "layer")
+        finally:
+            ended.set()
+        assert all(reader.result() for reader in readers)
 
 
 @pytest.mark.parametrize(
