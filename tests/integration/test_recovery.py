@@ -54,6 +54,24 @@ def test_an_end_that_no_daemon_saw_is_known_afterwards(busy_daemon: Daemon) -> N
     assert busy_daemon.pier("wait", "brief").out == "7\n"
 
 
+@pytest.mark.parametrize("ends", ["while no daemon runs", "after the restart"])
+def test_removal_on_exit_survives_the_daemon(busy_daemon: Daemon, ends: str) -> None:
+    script = "while [ ! -e /host/end ]; do sleep 0.05; done"
+    shared = ["-v", f"{busy_daemon.root}:/host:ro"]
+    assert busy_daemon.pier("run", "-d", "--rm", "--name", "brief", *shared, "busybox", "sh", "-c", script).status == 0
+    host_pid = pid(busy_daemon, "brief")
+    busy_daemon.kill()
+    if ends == "after the restart":
+        busy_daemon.start()
+        assert state(busy_daemon, "brief") == "running 0"
+    (busy_daemon.root / "end").touch()
+    poll(lambda: not Path(f"/proc/{host_pid}").exists(), "the container to end")
+    if busy_daemon.has_ended():
+        busy_daemon.start()
+    poll(lambda: busy_daemon.pier("ps", "-aq").out == "", "the removal")
+    assert list((busy_daemon.data_root / "containers").iterdir()) == []
+
+
 def test_a_published_port_outlives_an_orderly_stop(busy_daemon: Daemon) -> None:
     page = "echo served >/var/www/index.html; exec httpd -f -p 80 -h /var/www"
     arguments = ["-p", "127.0.0.1:18099:80", "busybox", "sh", "-c", page]

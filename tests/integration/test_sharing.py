@@ -98,3 +98,12 @@ def test_a_device_that_its_vendor_describes(own_daemon: Daemon, starter_images: 
         assert done.status == 125
         assert "CDI device injection failed: unresolvable CDI devices a.test/dev=two" in done.err
     assert str(folder) in own_daemon.docker("info").out
+
+
+def test_the_daemons_own_socket(daemon: Daemon) -> None:
+    done = daemon.pier(
+        "run", "--rm", "--use-api-socket", "busybox", "sh", "-c", "[ -S /var/run/docker.sock ] && echo yes"
+    )
+    assert done.out == "yes\n", done
+    refused = daemon.pier("-H", "tcp://127.0.0.1:9", "create", "--use-api-socket", "busybox")
+    assert "is no unix socket" in refused.err

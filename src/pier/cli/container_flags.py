@@ -102,7 +102,7 @@ CONTAINER_FLAGS: tuple[Flag, ...] = (
     Flag("tmpfs", "", "list", "Memory file system: PATH[:options]"),
     Flag("tty", "t", "bool", "Give it a terminal"),
     Flag("ulimit", "", "ulimit", "Resource limit: name=soft[:hard]"),
-    Flag("use-api-socket", "", "bool", "Give it the daemon's socket"),
+    Flag("use-api-socket", "", "bool", "Give it the daemon's socket, at /var/run/docker.sock"),
     Flag("user", "u", "string", "User and group: name|uid[:group|gid]"),
     Flag("userns", "", "string", "User namespace: host, or auto[:size=N] for ids of its own"),
     Flag("uts", "", "string", "UTS namespace: host"),

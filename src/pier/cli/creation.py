@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pier.cli.flags import Options
     from pier.cli.main import Context
 
+SOCKET_INSIDE = "/var/run/docker.sock"
 _PULL = ("always", "missing", "never", "")
 
 
@@ -30,6 +31,8 @@ def prepare(cx: Context, opts: Options, args: list[str], *, detach: bool) -> dic
     try:
         body = build(opts, args, detach=detach, console=size() if opts["tty"] else None)
         _check_platform(opts["platform"])
+        if opts["use-api-socket"]:
+            _give_socket(body, cx.client.endpoint.path)
     except ValueError as error:
         raise Conflict(str(error), cx.path) from None
     if opts["cidfile"] and os.path.exists(opts["cidfile"]):
@@ -37,6 +40,13 @@ def prepare(cx: Context, opts: Options, args: list[str], *, detach: bool) -> dic
             f"container ID file found, make sure the other container isn't running or delete {opts['cidfile']}", cx.path
         )
     return body
+
+
+def _give_socket(body: dict[str, Any], path: str) -> None:
+    if not path:
+        raise ValueError("--use-api-socket: the daemon's address is no unix socket")
+    mount = {"Type": "bind", "Source": path, "Target": SOCKET_INSIDE}
+    body["HostConfig"]["Mounts"] = [*body["HostConfig"].get("Mounts", []), mount]
 
 
 def _check_platform(text: str) -> None:

@@ -59,6 +59,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         userns.check_without(mounts)
     warnings += lost_limits(world, host)
     mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
+    warnings += rules.endpoint_warnings(body.networking_config)
     check_joined(world, host)
     linked = links.resolve(world, host)
     warnings += volume_warnings(config, host, mounts)

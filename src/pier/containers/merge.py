@@ -108,7 +108,7 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
         given,
         runtime=daemon.oci_runtimes.name_for(given.runtime),
         network_mode="bridge" if mode in ("", "default") else mode,
-        ipc_mode=given.ipc_mode or "private",
+        ipc_mode=given.ipc_mode or daemon.default_ipc_mode,
         userns_mode=given.userns_mode or options.userns,
         cgroupns_mode=given.cgroupns_mode or default_cgroupns,
         shm_size=given.shm_size or daemon.default_shm_size,
@@ -159,6 +159,15 @@ def check_networking(networking: NetworkingConfig, mode: str) -> str:
         if endpoint.links:
             raise InvalidParameter("links are supported only for containers in user defined networks")
     return next((endpoint.mac_address for endpoint in endpoints.values() if endpoint.mac_address), "")
+
+
+def endpoint_warnings(networking: NetworkingConfig) -> list[str]:
+    """What is asked of an endpoint and has no effect."""
+    return [
+        f"Pier does not know the endpoint option {option[:80]} (--network driver-opt). It has no effect."
+        for endpoint in (networking.endpoints_config or {}).values()
+        for option in sorted(endpoint.driver_opts or {})
+    ]
 
 
 def wanted_name(name: str) -> str:

@@ -130,6 +130,7 @@ class ContainersConfig:
     """Above every container that names none: a path, or a slice of systemd's."""
     systemd_cgroups: bool = False
     """A container's cgroup is a scope of systemd's."""
+    default_ipc_mode: str = "private"
     default_cgroupns_mode: str = ""
     """Empty: `private`, for a privileged container `host`."""
     default_shm_size: int = 64 << 20

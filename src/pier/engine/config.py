@@ -131,6 +131,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
 
     cgroup_parent: Annotated[str, Flag("Set parent cgroup for all containers")] = ""
     exec_opts: Annotated[list[str], Flag("Runtime execution options", name="exec-opt")] = []
+    default_ipc_mode: Annotated[str, Flag('Default mode for containers ipc ("shareable" | "private")')] = "private"
     default_cgroupns_mode: Annotated[str, Flag('Default cgroup namespace mode ("host" | "private")')] = ""
     default_shm_size: Annotated[int, Flag("Default shm size for containers")] = 64 << 20
     default_ulimits: Annotated[dict[str, Ulimit], Flag("Default ulimits for containers", name="default-ulimit")] = {}
@@ -284,6 +285,10 @@ def find_problem(config: DaemonConfig) -> str:
         (
             config.default_cgroupns_mode not in ("", "host", "private"),
             f'invalid default cgroup namespace ({config.default_cgroupns_mode}): use "host" or "private"',
+        ),
+        (
+            config.default_ipc_mode not in ("private", "shareable"),
+            f'IPC can only be "private" or "shareable", not "{config.default_ipc_mode}"',
         ),
         (
             not (os.path.isabs(config.data_root) and os.path.isabs(config.exec_root)),

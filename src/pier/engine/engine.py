@@ -287,6 +287,7 @@ def containers_config(
         cgroup_parent=driver.parent,
         systemd_cgroups=driver.is_systemd,
         default_cgroupns_mode=config.default_cgroupns_mode,
+        default_ipc_mode=config.default_ipc_mode,
         default_shm_size=config.default_shm_size,
         default_ulimits=list(config.default_ulimits.values()),
         init=config.init,

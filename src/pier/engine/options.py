@@ -47,7 +47,6 @@ INERT: dict[str, Inert] = {
     "cri-containerd": Inert("bool", NO_CONTAINERD),
     "default-gateway": Inert("str", "containers are routed through the bridge's own address"),
     "default-gateway-v6": Inert("str", NO_IPV6),
-    "default-ipc-mode": Inert("str", "containers get a private IPC namespace", harmless=("private",)),
     "default-network-opts": Inert("map", "only the default bridge exists for now", flag="default-network-opt"),
     "features": Inert("map", "the image store is Pier's own", flag="feature"),
     "firewall-backend": Inert("str", "Pier's rules live in an nftables table of their own", harmless=("nftables", "")),

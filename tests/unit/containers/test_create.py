@@ -8,6 +8,7 @@ import pytest
 from pier.errors import InvalidParameter, NotFound, NotImplementedYet, PierError
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig, Mount
+from pier.model.network import EndpointSettings, NetworkingConfig
 from pier.oci.image_config import RunConfig
 from pier.state import Delete
 
@@ -118,3 +119,18 @@ async def test_default_host_config_is_not_shared(house: Any) -> None:
     body = ContainerCreateRequest(image="bb", host_config=HostConfig())
     await house.service.create(body, name="one", platform="")
     assert body.host_config.network_mode == ""
+
+
+async def test_an_endpoint_option_without_effect_is_warned_about(house: Any) -> None:
+    endpoints = {"bridge": EndpointSettings(driver_opts={"com.docker.network.endpoint.ifname": "lan0"})}
+    body = ContainerCreateRequest(image="bb", networking_config=NetworkingConfig(endpoints_config=endpoints))
+    (warning,) = (await house.service.create(body, name="web", platform="")).warnings
+    assert "com.docker.network.endpoint.ifname" in warning
+
+
+async def test_the_daemons_ipc_mode_is_the_default(house: Any) -> None:
+    object.__setattr__(house.config, "default_ipc_mode", "shareable")
+    await house.create("web")
+    await house.create("own", ipc_mode="private")
+    modes = [(await house.service.inspect(name, size=False)).host_config.ipc_mode for name in ("web", "own")]
+    assert modes == ["shareable", "private"]
