@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterable
+from typing import Any
 
 from pier.kernel.syscalls import SYS, libc, prototype, raise_errno
 
@@ -102,11 +103,9 @@ def fork(flags: int = 0, *, cgroup_fd: int | None = None) -> int:
     args = clone_args(
         flags=flags | into, exit_signal=0 if flags & CLONE_PARENT else signal.SIGCHLD, cgroup=cgroup_fd or 0
     )
-    pid = int(_pysyscall(ctypes.c_long(SYS.clone3), ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))))
+    pid = _forked(SYS.clone3, ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args)))
     if pid < 0:
         raise_errno("clone3", hex(flags | into))
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
     return pid
 
 
@@ -115,12 +114,20 @@ def fork_sibling() -> int:
 
     As `fork`, only for a process of one thread.
     """
-    words = [ctypes.c_long(word) for word in (SYS.clone, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)]
-    pid = int(_pysyscall(*words))
+    pid = _forked(SYS.clone, *(ctypes.c_long(word) for word in (CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)))
     if pid < 0:
         raise_errno("clone", hex(CLONE_PARENT))
+    return pid
+
+
+def _forked(number: int, *words: Any) -> int:
+    """A system call that returns twice. The interpreter is told before it, too: from 3.13 on it aborts otherwise."""
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = int(_pysyscall(ctypes.c_long(number), *words))
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
+    else:
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
     return pid
 
 
