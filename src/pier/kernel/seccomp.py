@@ -34,6 +34,10 @@ FLAGS = {
 class BadProfile(InvalidParameter):
     """seccomp profile: {reason}"""
 
+    def __init__(self, *, reason: str, field: str = "") -> None:
+        """`field` is the path below the profile of what is wrong: `syscalls[3].action`."""
+        super().__init__(reason=reason, field=field)
+
 
 class _SockFprog(ctypes.Structure):
     """struct sock_fprog"""
@@ -44,9 +48,9 @@ class _SockFprog(ctypes.Structure):
 def flags_of(profile: Mapping[str, Any]) -> int:
     """The SECCOMP_FILTER_FLAG_* bits of an OCI profile's `flags`; without any, DEFAULT_FLAGS. Raises BadProfile."""
     names = profile.get("flags") or ()
-    for name in names:
+    for index, name in enumerate(names):
         if name not in FLAGS:
-            raise BadProfile(reason=f"unknown flag {name!r}")
+            raise BadProfile(reason=f"unknown flag {name!r}", field=f"flags[{index}]")
     return sum({FLAGS[name] for name in names}) if names else DEFAULT_FLAGS
 
 

@@ -68,7 +68,8 @@ def compile_profile(profile: Mapping[str, Any], machine: str | None = None) -> b
     Raises BadProfile.
     """
     default = answer_of(profile, "defaultAction", "defaultErrnoRet")
-    rules = [rule for entry in profile.get("syscalls") or () for rule in parse_rule(entry)]
+    entries = enumerate(profile.get("syscalls") or ())
+    rules = [rule for index, entry in entries for rule in parse_rule(entry, f"syscalls[{index}].")]
     blocks: dict[int, list[tuple[int, Decision]]] = {}
     abis = abis_of(profile.get("architectures") or (), machine or os.uname().machine)
     for abi in abis:

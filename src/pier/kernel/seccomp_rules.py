@@ -127,19 +127,20 @@ def abis_of(architectures: Sequence[str], machine: str) -> list[Abi]:
     if machine not in _NATIVE:
         raise BadProfile(reason=f"no table of system calls for {machine}")
     chosen = {_NATIVE[machine]}
-    for architecture in architectures:
+    for index, architecture in enumerate(architectures):
         name = architecture.removeprefix("SCMP_ARCH_")
         if name in ABIS:
             chosen.add(name)
         elif name not in _FOREIGN:
-            raise BadProfile(reason=f"unknown architecture {architecture!r}")
+            raise BadProfile(reason=f"unknown architecture {architecture!r}", field=f"architectures[{index}]")
     return sorted((ABIS[name] for name in chosen), key=lambda abi: abi.offset)
 
 
-def answer_of(entry: Mapping[str, Any], key: str, errno_key: str) -> int:
+def answer_of(entry: Mapping[str, Any], key: str, errno_key: str, path: str = "") -> int:
+    """SECCOMP_RET_* with its data. Raises BadProfile, with `path` before the fields' names."""
     action = entry.get(key)
     if not isinstance(action, str) or action not in ACTIONS:
-        raise BadProfile(reason=f"unknown {key} {action!r}")
+        raise BadProfile(reason=f"unknown {key} {action!r}", field=path + key)
     code = ACTIONS[action]
     if code not in {SECCOMP_RET_ERRNO, SECCOMP_RET_TRACE}:
         return code
@@ -147,17 +148,21 @@ def answer_of(entry: Mapping[str, Any], key: str, errno_key: str) -> int:
     if number is None:
         number = EPERM
     if not isinstance(number, int) or not 0 <= number <= MAX_ERRNO:
-        raise BadProfile(reason=f"{errno_key} {number!r} is no errno")
+        raise BadProfile(reason=f"{errno_key} {number!r} is no errno", field=path + errno_key)
     return code | number
 
 
-def parse_rule(entry: Mapping[str, Any]) -> Iterator[Rule]:
-    """One entry of `syscalls`; more than one rule where an argument has several conditions. Raises BadProfile."""
+def parse_rule(entry: Mapping[str, Any], path: str = "") -> Iterator[Rule]:
+    """One entry of `syscalls`; more than one rule where an argument has several conditions.
+
+    Raises BadProfile, with `path` before the fields' names.
+    """
     names = tuple(entry.get("names") or ())
     if not names:
-        raise BadProfile(reason="a rule without names")
-    answer = answer_of(entry, "action", "errnoRet")
-    conditions = tuple(_condition(argument) for argument in entry.get("args") or ())
+        raise BadProfile(reason="a rule without names", field=f"{path}names")
+    answer = answer_of(entry, "action", "errnoRet", path)
+    arguments = enumerate(entry.get("args") or ())
+    conditions = tuple(_condition(argument, f"{path}args[{index}]") for index, argument in arguments)
     if len({condition.argument for condition in conditions}) == len(conditions):
         yield Rule(names, answer, conditions)
     else:
@@ -165,15 +170,15 @@ def parse_rule(entry: Mapping[str, Any]) -> Iterator[Rule]:
             yield Rule(names, answer, (condition,))
 
 
-def _condition(argument: Mapping[str, Any]) -> Condition:
+def _condition(argument: Mapping[str, Any], path: str) -> Condition:
     index, op = argument.get("index", 0), argument.get("op")
     values = [argument.get(key) or 0 for key in ("value", "valueTwo")]
     if not isinstance(op, str) or op not in OPERATORS:
-        raise BadProfile(reason=f"unknown operator {op!r}")
+        raise BadProfile(reason=f"unknown operator {op!r}", field=f"{path}.op")
     if not isinstance(index, int) or not 0 <= index <= 5:
-        raise BadProfile(reason=f"argument index {index!r} is not 0 to 5")
+        raise BadProfile(reason=f"argument index {index!r} is not 0 to 5", field=f"{path}.index")
     if not all(isinstance(value, int) and 0 <= value < 1 << 64 for value in values):
-        raise BadProfile(reason=f"argument values {values!r} are not unsigned 64-bit numbers")
+        raise BadProfile(reason=f"argument values {values!r} are not unsigned 64-bit numbers", field=f"{path}.value")
     return Condition(index, op, *values)
 
 

@@ -23,7 +23,7 @@ from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
 from pier.runtime import idmap, network, program, remap, rootfs, wire
-from pier.runtime.blame import FieldError
+from pier.runtime.blame import FieldError, asked_by
 from pier.runtime.failure import OTHER, ProgramError
 from pier.runtime.reaper import run_reaper, show_as_reaper
 from pier.runtime.request import BindRoot, DetachedRoot, StartRequest
@@ -208,11 +208,12 @@ def become_container(
     own = {item["type"] for item in linux.get("namespaces", [])}
     bpf = stage.read_filter(request)
     program.check_labels(spec["process"])
+    program.check_mount_label(linux)
     labels = program.open_labels(spec["process"])
     steps = rootfs.plan(spec, _v1_hierarchies(detect()), own, stage.prepared_sources(spec))
     stage.confine(request, report)
     host_link = NetlinkSocket() if request.interfaces and prepared.host_link is None else prepared.host_link
-    enter_namespaces([item for item in linux.get("namespaces", []) if item["type"] not in prepared.namespaces])
+    enter_namespaces(linux.get("namespaces", []), prepared.namespaces)
     if is_new(linux, "network"):
         network.configure(host_link, request.interfaces, loopback="network" not in prepared.namespaces)
     if host_link is not None:
@@ -226,7 +227,8 @@ def become_container(
     with contextlib.ExitStack() as stack:
         leave_host_mounts(linux)
         steps = [step._replace(operation=rootfs.with_host_root(step.operation)) for step in steps]
-        root_fd = stack.enter_context(closing(_mount_root(request)))
+        with asked_by("root.path"):
+            root_fd = stack.enter_context(closing(_mount_root(request)))
         stage.rooted()
         null_fd = stack.enter_context(closing(rootfs.open_null()))
         tree = rootfs.Tree(root_fd, null_fd, prepared.furniture)
@@ -280,20 +282,23 @@ def become_root() -> None:
     process.prctl(process.PR_SET_DUMPABLE, 0)
 
 
-def enter_namespaces(wanted: list[dict[str, str]]) -> None:
-    """Join the namespaces given by path, then make the new ones; pid and user are the monitor's business."""
+def enter_namespaces(wanted: list[dict[str, str]], there: frozenset[str]) -> None:
+    """Join the namespaces given by path, then make the new ones, but for the types that are `there`.
+
+    pid and user are the monitor's business. Raises FieldError.
+    """
     new = 0
-    for item in wanted:
+    for index, item in enumerate(wanted):
         kind = item["type"]
-        if kind in ("pid", "user"):
+        if kind in ("pid", "user") or kind in there:
             continue
         if item.get("path"):
             try:
                 with closing(os.open(item["path"], os.O_RDONLY | os.O_CLOEXEC)) as fd:
                     namespaces.setns(fd, namespaces.OCI_TYPES[kind])
             except OSError as error:
-                text = f"linux.namespaces: {kind} namespace {item['path']}: {error.strerror}"
-                raise OSError(error.errno, text) from error
+                text = f"{kind} namespace {item['path']}: {error.strerror}"
+                raise FieldError(error.errno, text, f"linux.namespaces[{index}].path") from error
         else:
             new |= namespaces.OCI_TYPES[kind]
     namespaces.unshare(new)
@@ -431,7 +436,8 @@ def start_program(
 def become_user(ready: program.Program, *, make_cwd: bool = False) -> None:
     """All that takes privileges, and then their loss."""
     reset_signals()
-    program.enter_cwd(ready.process.get("cwd") or "/", make=make_cwd)
+    with asked_by("process.cwd"):
+        program.enter_cwd(ready.process.get("cwd") or "/", make=make_cwd)
     program.own_stdio(ready.identity.uid)
     program.become(ready)
 

@@ -18,6 +18,7 @@ from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup, CgroupError
 from pier.kernel.paths import closing
 from pier.runtime import hooks, idmap, wire
+from pier.runtime.blame import FieldError, asked_by
 from pier.runtime.bundle import Bundle, namespace_types
 from pier.runtime.first import Circumstances, Inheritance
 from pier.runtime.first import run as run_first
@@ -144,10 +145,9 @@ class _Birth:
         try:
             warnings = self._cgroup.apply(self._linux.get("resources", {}))
         except PierError as error:
-            field = error.fields.get("field")
-            if field is None and not isinstance(error, InvalidParameter):
+            if "field" not in error.fields and not isinstance(error, InvalidParameter):
                 raise
-            raise StateError(f"linux.resources{'.' if field else ''}{field or ''}: {error.wire}") from None
+            raise StateError(f"{_below('linux.resources', error)}: {error.wire}") from None
         for text in warnings:
             self._warn(text)
 
@@ -159,7 +159,7 @@ class _Birth:
             try:
                 bpf = filter_of(os.path.dirname(self._container.path), profile)
             except InvalidParameter as error:
-                raise StateError(f"linux.seccomp: {error.wire}") from None
+                raise StateError(f"{_below('linux.seccomp', error)}: {error.wire}") from None
             self._container.save_filter(bpf)
 
     def _request(self) -> StartRequest:
@@ -205,7 +205,8 @@ class _Birth:
         cgroup_fd = None if self._cgroup.made_around_a_process else self._cgroup.open_unified()
         try:
             if joined:
-                pid = fork_joined([item["path"] for item in joined], flags, cgroup_fd)
+                with asked_by("linux.namespaces"):
+                    pid = fork_joined([item["path"] for item in joined], flags, cgroup_fd)
             else:
                 pid = namespaces.fork(flags, cgroup_fd=cgroup_fd)
         finally:
@@ -227,13 +228,12 @@ class _Birth:
     def _become_first(self, theirs: socket.socket, inherited: Inheritance, joined: list[dict[str, str]]) -> None:
         request = self._request()
         done = [item for item in joined if item["type"] not in ("pid", "user")]
-        kept = [item for item in self._linux.get("namespaces", []) if item not in done]
         # What was joined already is as if it had been there from the start.
-        own = {**self._spec, "linux": {**self._linux, "namespaces": kept}}
-        if done:
-            own["linux"]["namespaces"] = kept + [
-                {"type": item["type"], "path": f"/proc/self/ns/{_file_of(item['type'])}"} for item in done
-            ]
+        listed = [
+            {"type": item["type"], "path": f"/proc/self/ns/{_file_of(item['type'])}"} if item in done else item
+            for item in self._linux.get("namespaces", [])
+        ]
+        own = {**self._spec, "linux": {**self._linux, "namespaces": listed}}
         keyring = keyring_name("/" + self._container.id) if self._wishes.new_keyring else ""
         user = "user" in namespace_types(self._spec)
         run_first(
@@ -340,6 +340,12 @@ def _say(sock: socket.socket, message: dict[str, Any]) -> None:
         wire.send(sock, message)
 
 
+def _below(path: str, error: PierError) -> str:
+    """The path of the field below `path` that an error names, or `path` itself."""
+    field = error.fields.get("field")
+    return f"{path}.{field}" if field else path
+
+
 def fork_joined(paths: list[str], flags: int, cgroup_fd: int | None) -> int:
     """Fork a child into the namespaces at `paths` and new ones of `flags`; this process stays where it is.
 
@@ -349,11 +355,14 @@ def fork_joined(paths: list[str], flags: int, cgroup_fd: int | None) -> int:
     between = os.fork()
     if between == 0:
         try:
-            for fd in [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]:
-                namespaces.setns(fd)
+            for path, fd in [(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC)) for path in paths]:
+                with asked_by(path):
+                    namespaces.setns(fd)
             pid = namespaces.fork(flags | namespaces.CLONE_PARENT, cgroup_fd=cgroup_fd)
         except OSError as error:
-            os.write(writer, f"{error.errno} {error.strerror}".encode())
+            place = error.field if isinstance(error, FieldError) else error.filename
+            text = f"{place}: {error.strerror}" if place else error.strerror
+            os.write(writer, f"{error.errno} {text}".encode())
             os._exit(1)
         if pid == 0:
             os.close(writer)
@@ -366,7 +375,7 @@ def fork_joined(paths: list[str], flags: int, cgroup_fd: int | None) -> int:
     _, status = os.waitpid(between, 0)
     number, _, text = answer.partition(" ")
     if status:
-        raise OSError(int(number or 0), f"linux.namespaces: {text}")
+        raise OSError(int(number or 0), text)
     return int(number)
 
 

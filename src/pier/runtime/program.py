@@ -33,6 +33,7 @@ from pier.kernel.process import (
 )
 from pier.kernel.schedule import set_affinity, set_io_priority, set_scheduler
 from pier.runtime import failure
+from pier.runtime.blame import FieldError, asked_by
 from pier.runtime.users import Identity, identify
 
 NULL_DEVICE = os.makedev(1, 3)
@@ -95,9 +96,19 @@ def check_labels(process: dict[str, Any]) -> None:
     """Raise OSError where the kernel lacks the security module of a label: to run without it would be a lie."""
     profile, label = process.get("apparmorProfile"), process.get("selinuxLabel")
     if profile and profile != "unconfined" and not os.path.exists(APPARMOR_ENABLED):
-        raise OSError(errno.ENOTSUP, f"process.apparmorProfile: {profile!r} is asked for, this kernel has no AppArmor")
+        text = f"the AppArmor profile {profile!r} is asked for, this kernel has no AppArmor"
+        raise FieldError(errno.ENOTSUP, text, "process.apparmorProfile")
     if label and not os.path.exists(SELINUX_ROOT):
-        raise OSError(errno.ENOTSUP, f"process.selinuxLabel: {label!r} is asked for, this kernel has no SELinux")
+        text = f"the SELinux label {label!r} is asked for, this kernel has no SELinux"
+        raise FieldError(errno.ENOTSUP, text, "process.selinuxLabel")
+
+
+def check_mount_label(linux: dict[str, Any]) -> None:
+    """The same for the files of the container's own file systems. Raises FieldError."""
+    label = linux.get("mountLabel")
+    if label and not os.path.exists(SELINUX_ROOT):
+        text = f"the SELinux label {label!r} is asked for, this kernel has no SELinux"
+        raise FieldError(errno.ENOTSUP, text, "linux.mountLabel")
 
 
 def open_labels(process: dict[str, Any]) -> Labels:
@@ -184,15 +195,18 @@ def become(program: Program) -> None:
         # Without no_new_privs a filter takes CAP_SYS_ADMIN, which is about to go.
         program.seccomp.install()
     os.umask(process.get("user", {}).get("umask", 0o022))
-    capabilities.drop_bounding(sets.bounding)
+    with asked_by("process.capabilities.bounding"):
+        capabilities.drop_bounding(sets.bounding)
     capabilities.keep_across_setuid(True)
-    os.setgroups(identity.additional_gids)
-    os.setresgid(identity.gid, identity.gid, identity.gid)
-    os.setresuid(identity.uid, identity.uid, identity.uid)
+    with asked_by("process.user"):
+        os.setgroups(identity.additional_gids)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
     # A change of identity makes the process as dumpable as fs.suid_dumpable says; its full capabilities still keep the
     # container's other processes out of its memory, what `apply` leaves of them would not.
     prctl(PR_SET_DUMPABLE, 0)
-    capabilities.apply(sets)
+    with asked_by("process.capabilities"):
+        capabilities.apply(sets)
     if no_new_privileges:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         if program.seccomp is not None:
@@ -202,24 +216,27 @@ def become(program: Program) -> None:
 def schedule(process: dict[str, Any]) -> None:
     """CPU scheduling, I/O priority and affinity (config.md, "Linux Process"). Raises OSError, ValueError."""
     if process.get("scheduler"):
-        set_scheduler(process["scheduler"])
+        with asked_by("process.scheduler"):
+            set_scheduler(process["scheduler"])
     if process.get("ioPriority"):
-        set_io_priority(process["ioPriority"])
+        with asked_by("process.ioPriority"):
+            set_io_priority(process["ioPriority"])
     affinity = process.get("execCPUAffinity", {})
     if affinity.get("final") or affinity.get("initial"):
-        set_affinity(affinity.get("final") or affinity["initial"])
+        with asked_by(f"process.execCPUAffinity.{'final' if affinity.get('final') else 'initial'}"):
+            set_affinity(affinity.get("final") or affinity["initial"])
 
 
 def set_limits(rlimits: list[dict[str, Any]], requested: set[str], warn: Callable[[str], None]) -> None:
     """Set rlimits. What the user did not ask for and this host does not grant is a warning. Raises OSError."""
-    for limit in rlimits:
+    for index, limit in enumerate(rlimits):
         name = limit["type"]
         try:
             set_rlimit(name, limit["soft"], limit["hard"])
         except OSError as error:
             text = f"error setting rlimit type {name} to {limit['soft']}:{limit['hard']}: {error.strerror}"
             if f"process.rlimits.{name}" in requested:
-                raise OSError(errno.EPERM, text) from error
+                raise FieldError(errno.EPERM, text, f"process.rlimits[{index}]") from error
             warn(text)
 
 

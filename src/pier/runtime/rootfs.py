@@ -50,6 +50,9 @@ BIND_WORDS = frozenset({"bind", "rbind", "idmap", "ridmap", "tmpcopyup", "detach
 REAL_DIRECTORIES = frozenset({"/proc", "/sys", "/dev"})
 """Where a symbolic link in the image would make the kernel's own files appear elsewhere; refused."""
 
+UNLABELLED = frozenset({"mqueue", "proc", "sysfs"})
+"""Whose files the kernel itself gives SELinux labels, whatever `linux.mountLabel` says."""
+
 DEVPTS_SUPER_MAGIC = 0x1CD1
 NULL_DEVICE = os.makedev(1, 3)
 
@@ -560,6 +563,8 @@ def plan(
         elif fstype in ("cgroup", "cgroup2"):
             operation = MountCgroups(destination, options, hierarchies, "cgroup" in own_namespaces)
         else:
+            if linux.get("mountLabel") and fstype not in UNLABELLED:
+                options = options._replace(filesystem=[*options.filesystem, ("context", linux["mountLabel"])])
             operation = MountFilesystem(fstype, destination, options, mount.get("source"))
         steps.append(Step(operation, f"mounts[{index}]"))
         if destination == "/dev":

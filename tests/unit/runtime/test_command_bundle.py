@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pier.runtime.bundle import SPEC, BundleError, judge, load, parse_json
+from pier.runtime.program import SELINUX_ROOT
 from pier.runtime.schema import BadField, without_nulls
 
 from .bundles import Bench, a_bench
@@ -167,6 +168,12 @@ def bench(tmp_path: Path, busybox_root: Path) -> Iterator[Bench]:
     yield from a_bench(tmp_path, busybox_root)
 
 
+def seccomp_with(**rule: Any) -> dict[str, Any]:
+    """A profile whose second rule is changed."""
+    good = {"names": ["kill"], "action": "SCMP_ACT_ERRNO"}
+    return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [good, {**good, **rule}]}
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("key", "value", "words"),
@@ -180,8 +187,15 @@ def bench(tmp_path: Path, busybox_root: Path) -> Iterator[Bench]:
         ("sysctl", {"net.ipv4.ip_forward": "x"}, "linux.sysctl.net.ipv4.ip_forward: sysctl net.ipv4.ip_forward=x: "),
         ("devices", [{"type": "c", "path": "/proc/x", "major": 1, "minor": 3}], "linux.devices[0]: make devices "),
         ("cgroupsPath", "/../../etc", "linux.cgroupsPath: name cgroup "),
-        ("seccomp", {"defaultAction": "SCMP_ACT_NOPE"}, "linux.seccomp: "),
+        ("seccomp", {"defaultAction": "SCMP_ACT_NOPE"}, "linux.seccomp.defaultAction: "),
         ("seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["NOPE"]}, "NOPE"),
+        ("seccomp", seccomp_with(action="SCMP_ACT_NOPE"), "linux.seccomp.syscalls[1].action: seccomp profile: unknown"),
+        ("seccomp", seccomp_with(errnoRet=99_999), "linux.seccomp.syscalls[1].errnoRet: seccomp profile: "),
+        (
+            "seccomp",
+            seccomp_with(args=[{"index": 0, "value": 0, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 0, "op": "X"}]),
+            "linux.seccomp.syscalls[1].args[1].op: seccomp profile: ",
+        ),
         ("resources", {"unified": {"../../x": "1"}}, "linux.resources.unified"),
         ("resources", {"memory": {"limit": 1 << 30, "swap": 1}}, "linux.resources.memory.swap: Minimum memoryswap"),
         ("resources", {"cpu": {"cpus": "9999"}}, "linux.resources.cpu.cpus: failed to write '9999' to cpuset.cpus"),
@@ -196,7 +210,20 @@ def bench(tmp_path: Path, busybox_root: Path) -> Iterator[Bench]:
         (
             "namespaces",
             [{"type": "mount"}, {"type": "network", "path": "/etc/passwd"}],
-            "linux.namespaces: network namespace /etc/passwd: ",
+            "linux.namespaces[1].path: network namespace /etc/passwd: ",
+        ),
+        (
+            "namespaces",
+            [{"type": "mount"}, {"type": "pid", "path": "/etc/passwd"}],
+            "linux.namespaces: /etc/passwd: setns",
+        ),
+        ("namespaces", [{"type": "mount"}, {"type": "pid", "path": "/nosuch"}], "linux.namespaces: /nosuch: No such"),
+        ("rootfsPropagation", "unbindable", "root.path: open_tree "),
+        pytest.param(
+            "mountLabel",
+            "x",
+            "linux.mountLabel: the SELinux label 'x' is asked for, this kernel has no SELinux",
+            marks=pytest.mark.skipif(os.path.exists(SELINUX_ROOT), reason="it has"),
         ),
     ],
 )
@@ -247,6 +274,31 @@ def test_a_mount_that_fails_is_named(bench: Bench, mount: dict[str, Any], words:
     assert f"mounts[{index}].{words}" in result.message
     assert result.err.count("\n") == 1
     assert not (bench.root / "bad").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("cwd", "/bin/busybox", "process.cwd: openat2 "),
+        (
+            "rlimits",
+            [
+                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+                {"type": "RLIMIT_NOFILE", "soft": 2**40, "hard": 2**40},
+            ],
+            "process.rlimits[1]: error setting rlimit type RLIMIT_NOFILE",
+        ),
+        ("execCPUAffinity", {"initial": "900"}, "process.execCPUAffinity.initial: sched_setaffinity"),
+        ("capabilities", {"ambient": ["CAP_KILL"]}, "process.capabilities: prctl(PR_CAP_AMBIENT_RAISE) CAP_KILL"),
+    ],
+)
+def test_what_a_process_cannot_have_is_named(bench: Bench, key: str, value: Any, words: str) -> None:
+    bench.spec["process"][key] = value
+    result = bench.make("run", "bad")
+    assert result.code == 1
+    assert words in result.message
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.root

@@ -83,7 +83,7 @@ def test_a_label_this_kernel_has_not_is_an_error(bench: Bench) -> None:
     bench.spec["process"]["apparmorProfile"] = "docker-default"
     result = bench.run()
     assert result.code == 1
-    assert "process.apparmorProfile: 'docker-default' is asked for, this kernel has no AppArmor" in result.message
+    assert "process.apparmorProfile: the AppArmor profile 'docker-default' is asked for" in result.message
 
 
 def test_the_last_of_a_name_in_the_environment_wins(bench: Bench) -> None:

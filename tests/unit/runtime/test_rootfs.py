@@ -86,6 +86,17 @@ def test_order_devices_after_dev_covers_last() -> None:
     ]
 
 
+def test_a_mount_label_is_an_option_of_file_systems_of_the_containers_own() -> None:
+    steps = plan(spec(mountLabel="system_u:object_r:container_file_t:s0:c1,c2"), [("cpu", "cpu")], OWN)
+    labelled = {
+        step.operation.destination: ("context", "system_u:object_r:container_file_t:s0:c1,c2")
+        in step.operation.options.filesystem
+        for step in steps
+        if isinstance(step.operation, (MountFilesystem, BindMount))
+    }
+    assert labelled == {"/proc": False, "/dev": True, "/data": False}
+
+
 def test_devices_are_made_even_without_a_dev_of_its_own() -> None:
     assert [type(step.operation) for step in plan({"linux": {}}, [], OWN)] == [MakeDevices]
 
