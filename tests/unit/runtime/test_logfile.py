@@ -94,11 +94,13 @@ def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "log"
     log = Log(LogFile(str(path)))
     log.write("stdout", b"before\n")
-    real = os.write
+    real, left = os.write, [10]
 
     def full(fd: int, data: bytes) -> int:
-        real(fd, bytes(data)[:10])
-        raise OSError(28, "No space left on device")
+        """As write(2): what there is room for is taken and counted, and the next call refused."""
+        if not left:
+            raise OSError(28, "No space left on device")
+        return real(fd, bytes(data)[: left.pop()])
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space"):
