@@ -18,6 +18,7 @@ import bench_daemon
 import bench_disk
 import bench_exec
 import bench_growth
+import bench_images
 import bench_log
 import bench_memory
 import bench_parallel
@@ -57,6 +58,7 @@ def main() -> None:
         }
         benches["pull"] = lambda: bench_pull.measure(compared, folder / "pull", rounds)
         benches["disk"] = lambda: bench_disk.measure(compared, folder / "disk")
+        benches["images"] = lambda: bench_images.measure(compared, rounds, archive, folder)
         wanted = sys.argv[1:] or list(benches)
         rows = []
         for name in wanted:

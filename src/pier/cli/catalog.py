@@ -46,6 +46,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "container inspect": ("inspect", "Show everything about containers"),
     "container ls": ("ps", "List containers"),
     "container prune": ("prune", "Remove all stopped containers"),
+    "image dockerfile": ("dockerfile", "Rebuild a Dockerfile from an image, and say what is guessed"),
     "image inspect": ("inspect", "Show everything about images"),
     "image ls": ("images", "List images"),
     "image prune": ("prune", "Remove images that nothing uses"),

@@ -70,6 +70,14 @@ def rfc3339_nano(nanoseconds: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{fraction:09d}{zone}"
 
 
+def go_duration(nanoseconds: int) -> str:
+    """As the flags take it, in the largest unit that is whole: 5000000000 -> "5s", 90000000000 -> "90s"."""
+    for unit in ("h", "m", "s", "ms", "us"):
+        if nanoseconds % _DURATION_UNITS_NS[unit] == 0:
+            return f"{nanoseconds // _DURATION_UNITS_NS[unit]}{unit}"
+    return f"{nanoseconds}ns"
+
+
 _DURATION_UNITS_NS = {
     "h": 3_600_000_000_000,
     "m": 60_000_000_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from pier.errors import NotFound, PierError
@@ -87,6 +88,7 @@ class Image:
         return self.config.config.labels
 
 
+@lru_cache(maxsize=4096)
 def familiar(name: str) -> str:
     """The short form of a full name: `docker.io/library/busybox:latest` -> `busybox:latest`."""
     return Reference.parse(name, default_tag=None).familiar

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final
 
-from pier.images.image import Image
+from pier.errors import InvalidParameter
+from pier.images.image import Image, familiar
 from pier.model.filters import Filters
 from pier.model.image import ImageSummary
 from pier.model.time import SECOND_NS, BadTime, parse_moment, parse_rfc3339
@@ -33,8 +36,13 @@ class Listed:
 
 def created_ns(image: Image) -> int:
     """When the image was made; 0 where it does not say, or says nonsense."""
+    return _moment_ns(image.config.created)
+
+
+@lru_cache(maxsize=4096)
+def _moment_ns(text: str) -> int:
     try:
-        return parse_rfc3339(image.config.created) if image.config.created else 0
+        return parse_rfc3339(text) if text else 0
     except BadTime:
         return 0
 
@@ -48,6 +56,8 @@ def summaries(
     Raises UnknownFilter, InvalidFilterValue, NoSuchImage, BadTime.
     """
     filters.validate(FILTERS)
+    for pattern in filters.get("reference"):
+        check_pattern(pattern)
     chosen = Selection.of(filters, find)
     rows = [(item, summary(item, filters)) for item in listed if chosen.takes(item.image)]
     wanted = [row for item, row in rows if _is_shown(row, filters) and not _is_step(item, row, filters, all=all)]
@@ -96,14 +106,26 @@ def summary(item: Listed, filters: Filters) -> ImageSummary:
 
 
 def _matching(names: Iterable[str], filters: Filters) -> list[str]:
-    references = [Reference.parse(name, default_tag=None) for name in names]
     patterns = filters.get("reference")
-    return [ref.familiar for ref in references if not patterns or any(reference_matches(ref, p) for p in patterns)]
+    if not patterns:
+        return list(map(familiar, names))
+    references = [Reference.parse(name, default_tag=None) for name in names]
+    return [ref.familiar for ref in references if any(reference_matches(ref, p) for p in patterns)]
 
 
 def reference_matches(reference: Reference, pattern: str) -> bool:
     """Whether a shell pattern matches the short name, with or without its tag; `*` does not cross a `/`."""
     return any(_glob(text, pattern) for text in (reference.familiar, reference.familiar_name))
+
+
+class BadPattern(InvalidParameter):
+    """syntax error in pattern"""
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise BadPattern for a set that is not closed."""
+    if re.search(r"\[[^\]]*$", pattern.replace("\\[", "").replace("\\]", "")):
+        raise BadPattern
 
 
 def _glob(text: str, pattern: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pier.images.image import Image
-from pier.images.listing import Listed, reference_matches, summaries
+from pier.images.listing import BadPattern, Listed, reference_matches, summaries
 from pier.images.progress import advance, bar
 from pier.model.filters import Filters, UnknownFilter
 from pier.oci import Descriptor, Digest, ImageConfig, Reference, RunConfig
@@ -59,6 +59,11 @@ def rows(**terms: tuple[str, ...]) -> list[list[str]]:
 )
 def test_filters(terms: dict[str, tuple[str, ...]], expected: list[list[str]]) -> None:
     assert rows(**terms) == expected
+
+
+def test_a_pattern_that_is_none_is_refused() -> None:
+    with pytest.raises(BadPattern, match="syntax error in pattern"):
+        rows(reference=("[",))
 
 
 def test_unknown_filters_are_refused() -> None:

@@ -22,10 +22,12 @@ COMMAND = Command(
     flags=(
         Flag("all", "a", "bool", "Show intermediate images too"),
         Flag("digests", "", "bool", "Show digests"),
+        Flag("dot", "", "bool", "Show images and the layers they share as a graph for Graphviz"),
         Flag("filter", "f", "filter", "Show only images that fit: dangling=, label=, before=, since=, reference="),
         Flag("format", "", "string", "table, 'table TEMPLATE', json, or a Go template"),
         Flag("no-trunc", "", "bool", "Show IDs in full"),
         Flag("quiet", "q", "bool", "Show only IDs"),
+        Flag("tree", "", "bool", "Show images below the layers they share"),
     ),
     arity=(0, 1),
 )
@@ -37,6 +39,8 @@ WITH_DIGEST = ("Repository", "Tag", "Digest", "ID", "CreatedSince", "Size")
 def run(cx: Context, opts: Options, args: list[str]) -> int:
     filters = opts["filter"] + [("reference", name) for name in args]
     images = cx.client.get("/images/json", all=opts["all"], filters=filters_query(filters))
+    if opts["tree"] or opts["dot"]:
+        return _picture(cx, images, as_graph=opts["dot"])
     layout, trunc = opts["format"], not opts["no-trunc"]
     show_digest = opts["digests"] or ".Digest" in layout
     rows = [row for image in images for row in split_names(image, by_digest=show_digest)]
@@ -45,6 +49,23 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
         return 0
     columns = WITH_DIGEST if opts["digests"] else COLUMNS
     out(render(view(time.time(), trunc=trunc), columns, layout, rows, "*formatter.imageContext"))
+    return 0
+
+
+def _picture(cx: Context, images: list[dict[str, Any]], *, as_graph: bool) -> int:
+    """The layers are in no list: each image is asked for its own."""
+    from pier.cli import image_tree  # noqa: PLC0415 - only here
+    from pier.cli.each import path  # noqa: PLC0415
+
+    whole, sizes = [], {}
+    for image in images:
+        found = cx.client.get(path("images", image["Id"], "json"))
+        layers = (found.get("RootFS") or {}).get("Layers") or []
+        steps = cx.client.get(path("images", image["Id"], "history")) or []
+        sizes[found["Id"]] = image_tree.layer_sizes(steps, len(layers))
+        whole.append(found)
+    root = image_tree.grow(whole, sizes)
+    out(image_tree.dot(root) if as_graph else image_tree.tree(root))
     return 0
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "[OPTIONS] NAME|ID [NAME|ID...]",
     flags=(
+        Flag("as-run", "", "bool", "Show the run command that makes a container like this one"),
         Flag("format", "f", "string", "json, or a Go template"),
         Flag("size", "s", "bool", "Show a container's sizes"),
         Flag("type", "", "string", "Kind of object: container, image, network or volume"),
@@ -30,6 +31,8 @@ _ABSENT = (404, 501, 503)
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
+    if opts["as-run"]:
+        return _as_run(cx, args)
     kind = _kind(cx.path, opts)
     template = _template(opts["format"])
     found: list[Any] = []
@@ -37,9 +40,48 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     for name in args:
         try:
             found.append(_object(cx, kind, name, size=opts["size"]))
+            if cx.path == "image inspect":
+                _add_argv(found[-1], name)
         except Failure as failure:
             problems.append(failure.text)
     return _print(found, template, opts["format"], "\n".join(problems))
+
+
+def _add_argv(image: dict[str, Any], name: str) -> None:
+    """What containers of the image execute, as a member of its own; what is odd about it goes to stderr."""
+    from pier.cli.argv import effective, notes  # noqa: PLC0415 - only here
+
+    config = image.get("Config") or {}
+    image["EffectiveArgv"] = effective(config)
+    for sentence in notes(config):
+        complain(f"Note: {name}: {sentence}.")
+
+
+def _as_run(cx: Context, names: list[str]) -> int:
+    """One command line a container, ready for a shell; what it cannot say goes to stderr."""
+    from shlex import join  # noqa: PLC0415 - only here
+
+    from pier.cli import as_run  # noqa: PLC0415
+
+    daemon = cx.client.get("/info")
+    problems: list[str] = []
+    for name in names:
+        try:
+            container = cx.client.get(path("containers", name, "json"))
+        except ApiError as failure:
+            problems.append(failure.text)
+            continue
+        try:
+            image = cx.client.get(path("images", container["Image"], "json"))
+        except ApiError:
+            image = None
+            complain(f"{name}: its image is gone, so what came from it is given as flags")
+        out(f"pier {join(as_run.words(container, image, daemon))}\n")
+        for sentence in as_run.unsaid(container):
+            complain(f"{name}: {sentence}")
+    if problems:
+        complain("\n".join(problems))
+    return 1 if problems else 0
 
 
 def _kind(command_path: str, opts: Options) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pier.cli.ancestor import ANCESTOR, targets
 from pier.cli.each import each, path
 from pier.cli.flags import Command, Flag
 
@@ -12,10 +13,16 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
-    flags=(Flag("signal", "s", "string", "Signal to send (default: SIGKILL)"),),
-    arity=(1, None),
+    flags=(
+        ANCESTOR,
+        Flag("signal", "s", "string", "Signal to send (default: SIGKILL)"),
+    ),
+    arity=(0, None),
 )
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
-    return each(args, lambda name: cx.client.post(path("containers", name, "kill"), signal=opts["signal"]))
+    return each(
+        targets(cx, COMMAND, opts, args, running=True),
+        lambda name: cx.client.post(path("containers", name, "kill"), signal=opts["signal"]),
+    )

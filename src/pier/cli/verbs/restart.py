@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pier.cli.ancestor import targets
 from pier.cli.each import each, path
 from pier.cli.flags import Command
 from pier.cli.verbs.stop import FLAGS
@@ -11,9 +12,12 @@ if TYPE_CHECKING:
     from pier.cli.flags import Options
     from pier.cli.main import Context
 
-COMMAND = Command("[OPTIONS] CONTAINER [CONTAINER...]", flags=FLAGS, arity=(1, None))
+COMMAND = Command("[OPTIONS] CONTAINER [CONTAINER...]", flags=FLAGS, arity=(0, None))
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
     query = {"signal": opts["signal"], "t": opts["timeout"] if opts.given("timeout") else None}
-    return each(args, lambda name: cx.client.post(path("containers", name, "restart"), **query))
+    return each(
+        targets(cx, COMMAND, opts, args, running=True),
+        lambda name: cx.client.post(path("containers", name, "restart"), **query),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pier.cli.ancestor import ANCESTOR, targets
 from pier.cli.each import each, path
 from pier.cli.errors import ApiError
 from pier.cli.flags import Command, Flag
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     flags=(
+        ANCESTOR,
         Flag("force", "f", "bool", "Kill and remove a running container; one that is not there is no failure"),
         Flag("link", "l", "bool", "Remove the link of that name"),
         Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
     ),
-    arity=(1, None),
+    arity=(0, None),
     notes="One that holds more than 1 MB in a place declared as data, in its own layer, takes --force.",
 )
 
@@ -37,4 +39,4 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
             return ""
         return None
 
-    return each(args, remove)
+    return each(targets(cx, COMMAND, opts, args, running=False), remove)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pier.cli.ancestor import ANCESTOR, targets
 from pier.cli.each import each, path
 from pier.cli.flags import Command, Flag
 
@@ -11,13 +12,17 @@ if TYPE_CHECKING:
     from pier.cli.main import Context
 
 FLAGS = (
+    ANCESTOR,
     Flag("signal", "s", "string", "Signal to send"),
     Flag("timeout", "t", "int", "Seconds until SIGKILL; -1 waits for ever"),
     Flag("time", "", "int", "Old name of --timeout", replaced_by="timeout"),
 )
-COMMAND = Command("[OPTIONS] CONTAINER [CONTAINER...]", flags=FLAGS, arity=(1, None))
+COMMAND = Command("[OPTIONS] CONTAINER [CONTAINER...]", flags=FLAGS, arity=(0, None))
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
     query = {"signal": opts["signal"], "t": opts["timeout"] if opts.given("timeout") else None}
-    return each(args, lambda name: cx.client.post(path("containers", name, "stop"), **query))
+    return each(
+        targets(cx, COMMAND, opts, args, running=True),
+        lambda name: cx.client.post(path("containers", name, "stop"), **query),
+    )
