@@ -21,7 +21,7 @@ FILES, FILE_KB = 10_000, 100
 """Of the large image: 1 GB."""
 CHANGED = 10
 LARGE = f"pier-bench-large-{OWN}"
-MANY = 1000
+MANY, AT_ONCE = 1000, 100
 
 
 def measure(engines: list[Engine], rounds: int, archive: Path, folder: Path) -> list[Row]:
@@ -79,8 +79,9 @@ def _commit(engine: Engine, large: Path) -> Iterator[Callable[[], float]]:
 
 def _list(engine: Engine, rounds: int, folder: Path) -> Row:
     archive = folder / "many.tar"
-    archive.write_bytes(_many_images())
-    engine.command("docker", "load", "-q", "-i", str(archive))
+    for start in range(0, MANY, AT_ONCE):
+        archive.write_bytes(_images(range(start, start + AT_ONCE)))
+        engine.docker("load", "-q", "-i", str(archive))
     archive.unlink()
     assert engine.socket is not None
     connection = Connection(engine.socket)
@@ -88,8 +89,8 @@ def _list(engine: Engine, rounds: int, folder: Path) -> Row:
         columns = in_turn({engine.name: lambda: _void(connection.call("GET", "/images/json"))}, rounds)
     finally:
         connection.close()
-        for start in range(0, MANY, 100):
-            engine.docker("rmi", *(_name(number) for number in range(start, start + 100)))
+        for start in range(0, MANY, AT_ONCE):
+            engine.docker("rmi", *(_name(number) for number in range(start, start + AT_ONCE)))
     return Row(f"list of {MANY:,} images", "ms", columns, Target("at most 50 ms", 50))
 
 
@@ -101,11 +102,11 @@ def _name(number: int) -> str:
     return f"pier-bench-many-{OWN}:{number}"
 
 
-def _many_images() -> bytes:
+def _images(numbers: range) -> bytes:
     """An archive as `docker save` writes it: images of two layers, the lower one shared."""
     base = _tar({"base": b"x" * 1000})
     files, contents = {"base.tar": base}, []
-    for number in range(MANY):
+    for number in numbers:
         top = _tar({f"file{number}": b"y"})
         diff_ids = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in (base, top)]
         config = json.dumps(

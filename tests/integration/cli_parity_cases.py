@@ -304,7 +304,7 @@ inspect -f '{{not .State.Running}} {{and 1 0}} {{or 0 "x"}} {{gt 2 1}} {{ne "a" 
 inspect -f json {e}
 inspect {e}
 inspect {i}
-image inspect {i}
+inspect --type image {i}
 image inspect -f '{{.RepoTags}} {{.Os}}/{{.Architecture}} {{.RootFS.Type}} {{.Config.Cmd}}' {i}
 inspect --type image -f '{{.Id}}' {i}
 exec {r} sh -c 'exit 9'
