@@ -25,6 +25,11 @@ def json_line(value: Any) -> bytes:
     return msgspec.json.encode(value) + b"\n"
 
 
+def progress_line(message: Mapping[str, Any]) -> bytes:
+    """As Docker ends the lines of its progress."""
+    return msgspec.json.encode(message) + b"\r\n"
+
+
 def json_seq(value: Any) -> bytes:
     """RFC 7464: a record separator before each document."""
     return b"\x1e" + json_line(value)
@@ -52,13 +57,13 @@ async def send_progress(
             async for message in messages:
                 if response is None:
                     response = await open_stream(request, JSON)
-                await response.write(json_line(message))
+                await response.write(progress_line(message))
         except ConnectionError:
             raise
         except Exception as error:
             if response is None:
                 raise
-            await response.write(json_line(error_trailer(error)))
+            await response.write(progress_line(error_trailer(error)))
     if response is None:
         response = await open_stream(request, JSON)
     await response.write_eof()

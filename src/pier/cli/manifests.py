@@ -7,7 +7,7 @@ import os
 from pier.cli.auth import registry_auth_header
 from pier.cli.config_file import config_path
 from pier.cli.each import path
-from pier.cli.errors import Failure, reason
+from pier.cli.errors import ApiError, Failure, reason
 from pier.cli.jsontext import loads, pretty
 from pier.cli.reference import split, with_tag
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LIST_TYPE = "application/vnd.docker.distribution.manifest.list.v2+json"
 OCI_LIST_TYPE = "application/vnd.oci.image.index.v1+json"
+_NOT_FOUND = 404
 
 
 def full(name: str) -> str:
@@ -109,9 +110,14 @@ def fetch(cx: Context, name: str) -> dict[str, Any]:
 
 
 def raw(cx: Context, name: str) -> tuple[bytes, str, str]:
-    """(bytes, media type, digest) of what a name points at in its registry."""
+    """(bytes, media type, digest) of what a name points at in its registry. Failure where that is nothing."""
     headers = registry_auth_header(cx.options, name)
-    response = cx.client.request("GET", path("distribution", name, "manifest"), headers=headers)
+    try:
+        response = cx.client.request("GET", path("distribution", name, "manifest"), headers=headers)
+    except ApiError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        raise Failure(f"no such manifest: {name}") from None
     return response.read(), response.headers.get("content-type", ""), response.headers.get("docker-content-digest", "")
 
 

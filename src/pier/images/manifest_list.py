@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from pier.distribution import Credentials, Registries, Repository
 from pier.distribution.upload import Blob
 from pier.errors import InvalidParameter
-from pier.oci import Descriptor, Digest, Index, Manifest, Platform, Reference, decode_manifest, encode
+from pier.oci import Descriptor, Digest, Manifest, Platform, Reference, decode_manifest
 from pier.oci.manifest import DOCKER_MANIFEST_LIST, INDEX_TYPES, OCI_INDEX, media_type_of
 
 MAX_ENTRIES: Final = 1000
@@ -63,7 +64,7 @@ class ListPush:
             raise EmptyList
         into = self._registries.repository(self._target, self._credentials, push=True)
         manifests = [await self._bring(into, entry) for entry in entries[:MAX_ENTRIES]]
-        data = encode(Index(schema_version=2, media_type=media_type, manifests=manifests))
+        data = list_bytes(media_type, manifests)
         pushed = Descriptor(media_type, Digest.of(data), len(data))
         await into.put_manifest(pushed, data, self._target.identifier)
         return pushed
@@ -88,6 +89,24 @@ class ListPush:
                     group.create_task(into.upload(_Elsewhere(blob), _Unwatched(), mount_from=(source.path,)))
             await into.put_manifest(described, data, described.digest)
         return described
+
+
+def list_bytes(media_type: str, manifests: list[Descriptor]) -> bytes:
+    """The list as Docker's client writes it, so that its digest is the same whichever client pushes it."""
+    entries = [
+        {"mediaType": one.media_type, "size": one.size, "digest": one.digest, "platform": _platform(one.platform)}
+        for one in manifests
+    ]
+    document = {"schemaVersion": 2, "mediaType": media_type, "manifests": entries}
+    return json.dumps(document, indent=3, ensure_ascii=False).encode()
+
+
+def _platform(platform: Platform | None) -> dict[str, object]:
+    if platform is None:
+        return {"architecture": "", "os": ""}
+    more = {"os.version": platform.os_version, "os.features": list(platform.os_features), "variant": platform.variant}
+    given = {key: value for key, value in more.items() if value}
+    return {"architecture": platform.architecture, "os": platform.os, **given}
 
 
 class MountRefused(InvalidParameter):

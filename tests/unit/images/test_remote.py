@@ -9,10 +9,18 @@ import pytest
 from fixtures.registry import FakeRegistry, tar
 from pier.distribution import Backoff, Registries, RegistryConfig
 from pier.distribution.errors import AccessDenied, LoginFailed, ManifestUnknown, RegistryError, RequestRefused
-from pier.images.manifest_list import EmptyList, ListEntry, ListInList, MountRefused, NotAListType, OtherRegistry
+from pier.images.manifest_list import (
+    EmptyList,
+    ListEntry,
+    ListInList,
+    MountRefused,
+    NotAListType,
+    OtherRegistry,
+    list_bytes,
+)
 from pier.images.remote import BadStars, Remote, SearchLimit
 from pier.model.filters import Filters, InvalidFilterValue, UnknownFilter
-from pier.oci import Platform, Reference, host_platform
+from pier.oci import Descriptor, Digest, Platform, Reference, host_platform
 from pier.oci.manifest import DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_INDEX, OCI_MANIFEST
 
 HOST = str(host_platform())
@@ -190,6 +198,24 @@ async def test_a_list_is_made_of_manifests_of_other_repositories(registry: FakeR
     registry.uploads.mounts = False
     with pytest.raises(MountRefused):
         await remote.push_list(f"{registry.host}/more:1", DOCKER_MANIFEST_LIST, entries, None)
+
+
+def test_a_list_has_the_digest_that_docker_s_client_gives_it() -> None:
+    """`docker manifest push` of the same two manifests printed this digest."""
+    v8 = Platform("arm64", "linux", variant="v8")
+    entries = [
+        ("de87eb18742773b049ac3a7086f3740912ac82e0387d4522d7e24d4853acdea3", 581, Platform("amd64", "linux")),
+        (
+            "53c75efe145ba3d268c39f31e67c318b8693b9d5735f3f1ab91b384755659d1e",
+            418,
+            Platform("arm64", "linux", variant="v8"),
+        ),
+    ]
+    manifests = [
+        Descriptor(OCI_MANIFEST, Digest(f"sha256:{hex}"), size, platform=platform) for hex, size, platform in entries
+    ]
+    wanted = "sha256:3f5a8ff116f9472c9a78f23b50af90a9a84b96c73cc4138120ba2a6152db0321"
+    assert Digest.of(list_bytes(OCI_INDEX, manifests)) == wanted
 
 
 async def test_lists_that_cannot_be(registry: FakeRegistry, remote: Remote) -> None:

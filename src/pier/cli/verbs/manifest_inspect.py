@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pier.cli.errors import ApiError, Failure
+from pier.cli.errors import Failure
 from pier.cli.flags import Command, Flag
 from pier.cli.jsontext import loads, pretty
 from pier.cli.manifests import Lists, as_list, fetch, full, raw
@@ -25,8 +25,6 @@ COMMAND = Command(
     arity=(1, 2),
 )
 
-_NOT_FOUND = 404
-
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
     lists, names = Lists(cx.options), [full(name) for name in args]
@@ -36,18 +34,13 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     if made:
         line(pretty(made, "\t") if opts["verbose"] else pretty(as_list(made), "   "))
         return 0
-    try:
-        return _remote(cx, opts, names[0])
-    except ApiError as error:
-        if error.code != _NOT_FOUND:
-            raise
-        raise Failure(f"no such manifest: {names[0]}") from None
+    return _remote(cx, opts, names[0])
 
 
 def _remote(cx: Context, opts: Options, name: str) -> int:
     if not opts["verbose"]:
-        data, _, _ = raw(cx, name)
-        line(pretty(loads(data), "   "))
+        document = loads(raw(cx, name)[0])
+        line(pretty(document, "   " if "manifests" in document else "\t"))
         return 0
     found = fetch(cx, name)
     if "platform" in found["Descriptor"]:
@@ -58,7 +51,8 @@ def _remote(cx: Context, opts: Options, name: str) -> int:
     for one in below:
         entry = fetch(cx, f"{repository}@{one['digest']}")
         platform = one.get("platform") or entry["Descriptor"].get("platform")
-        entries.append({**entry, "Ref": name, "Descriptor": {**entry["Descriptor"], "platform": platform}})
+        reference = f"{name}@{one['digest']}"
+        entries.append({**entry, "Ref": reference, "Descriptor": {**entry["Descriptor"], "platform": platform}})
     line(pretty(entries, "\t"))
     return 0
 
