@@ -205,11 +205,7 @@ def test_a_list_has_the_digest_that_docker_s_client_gives_it() -> None:
     v8 = Platform("arm64", "linux", variant="v8")
     entries = [
         ("de87eb18742773b049ac3a7086f3740912ac82e0387d4522d7e24d4853acdea3", 581, Platform("amd64", "linux")),
-        (
-            "53c75efe145ba3d268c39f31e67c318b8693b9d5735f3f1ab91b384755659d1e",
-            418,
-            Platform("arm64", "linux", variant="v8"),
-        ),
+        ("53c75efe145ba3d268c39f31e67c318b8693b9d5735f3f1ab91b384755659d1e", 418, v8),
     ]
     manifests = [
         Descriptor(OCI_MANIFEST, Digest(f"sha256:{hex}"), size, platform=platform) for hex, size, platform in entries
