@@ -29,7 +29,7 @@ DAEMON_PACKAGES = tuple(
 """What `pierd` imports besides."""
 SITE = "/site-packages"
 CODE = "/pier"
-"""Where the guest has the checkout's `src` and `tests`."""
+"""Where the guest has the checkout's `src`, `tests` and `tools`."""
 MODULES = "/modules"
 
 UNWANTED = frozenset(
@@ -99,7 +99,7 @@ def build(
         add_python(archive)
         if systemd:
             add_systemd(archive, checkout)
-        for folder in ("src", "tests"):
+        for folder in ("src", "tests", "tools"):
             add_tree(archive, checkout / folder, f"{CODE}/{folder}")
         archive.copy(checkout / "pyproject.toml", f"{CODE}/pyproject.toml")
         archive.file(f"{CODE}/arguments.json", arguments.encode())
