@@ -20,6 +20,8 @@ import bench_exec
 import bench_growth
 import bench_images
 import bench_log
+import bench_logs
+import bench_many
 import bench_memory
 import bench_parallel
 import bench_pull
@@ -56,6 +58,8 @@ def main() -> None:
             "runtime": lambda: bench_runtime.measure(compared, rounds, archive),
             "cold": lambda: bench_cold.measure(compared, rounds, archive),
         }
+        benches["logs"] = lambda: bench_logs.measure(compared, rounds)
+        benches["many"] = lambda: bench_many.measure(compared, folder / "many", archive, rounds)
         benches["pull"] = lambda: bench_pull.measure(compared, folder / "pull", rounds)
         benches["disk"] = lambda: bench_disk.measure(compared, folder / "disk")
         benches["images"] = lambda: bench_images.measure(compared, rounds, archive, folder)

@@ -20,6 +20,11 @@ class Connection:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded answer. Raises OSError for a status that is no success."""
+        text = self.fetch(method, path, body)
+        return json.loads(text) if text.strip() else None
+
+    def fetch(self, method: str, path: str, body: Any = None) -> bytes:
+        """The answer's body as it is. Raises as `call` does."""
         content = b"" if body is None else json.dumps(body).encode()
         head = (
             f"{method} {API}{path} HTTP/1.1\r\nHost: engine\r\n"
@@ -34,7 +39,7 @@ class Connection:
         text = self._body(headers)
         if status >= 300 and status != 304:
             raise OSError(f"{method} {path}: {status} {text.decode(errors='replace')}")
-        return json.loads(text) if text.strip() else None
+        return text
 
     def _body(self, headers: dict[str, str]) -> bytes:
         if headers.get("transfer-encoding") != "chunked":

@@ -56,3 +56,9 @@ def peak_mb(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise ValueError(f"process {pid} has no peak")
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has used, its threads together (proc_pid_stat(5))."""
+    fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -76,19 +76,22 @@ _HEALTH_WORDS = {"starting": "health: starting"}
 
 def status_text(state: State, now_ns: int) -> str:
     """`Up 2 minutes`, `Exited (0) 3 seconds ago`, …"""
-    up = human_duration((now_ns - state.started_at_ns) / NS)
-    ended = human_duration((now_ns - state.finished_at_ns) / NS)
-    health = f" ({_HEALTH_WORDS.get(state.health.status, state.health.status)})" if state.health else ""
-    texts = {
-        "running": f"Up {up}{health}",
-        "paused": f"Up {up} (Paused)",
-        "restarting": f"Restarting ({state.exit_code}) {ended} ago",
-        "removing": "Removal In Progress",
-        "dead": "Dead",
-        "created": "Created",
-        "exited": f"Exited ({state.exit_code}) {ended} ago" if state.finished_at_ns else "",
-    }
-    return texts[state.status]
+    match state.status:
+        case "running" | "paused":
+            up = human_duration((now_ns - state.started_at_ns) / NS)
+            if state.status == "paused":
+                return f"Up {up} (Paused)"
+            health = f" ({_HEALTH_WORDS.get(state.health.status, state.health.status)})" if state.health else ""
+            return f"Up {up}{health}"
+        case "restarting" | "exited":
+            if state.status == "exited" and not state.finished_at_ns:
+                return ""
+            ended = human_duration((now_ns - state.finished_at_ns) / NS)
+            return f"{state.status.capitalize()} ({state.exit_code}) {ended} ago"
+        case "removing":
+            return "Removal In Progress"
+        case _:
+            return state.status.capitalize()
 
 
 def command_text(path: str, args: Sequence[str]) -> str:
@@ -166,6 +169,8 @@ def _health_summary(state: State) -> HealthSummary:
 
 async def build_matcher(world: World, filters: Filters) -> Callable[[Container], bool]:
     """One predicate for all filters: values that have to be looked up are looked up once."""
+    if not any(name in filters for name in ACCEPTED):
+        return lambda container: True
     _check_states(filters, "status", "state", STATUSES)
     _check_states(filters, "health", "health", ("none", "starting", "healthy", "unhealthy"))
     task = filters.boolean("is-task")

@@ -48,6 +48,8 @@ class Shape:
     """Of a map."""
     plain_write: bool = True
     """Nothing below is ever omitted."""
+    looked_at: tuple[tuple[str, Shape], ...] = ()
+    """Of a struct: the fields that may be omitted, or something below them."""
 
 
 _SHAPES: dict[Any, Shape] = {}
@@ -75,8 +77,9 @@ def _shape(info: inspect.Type) -> Shape:  # noqa: PLR0911 - one branch a kind of
             return shape
         case inspect.StructType():
             fields = {item.encode_name: _shape(item.type) for item in info.fields}
-            plain = all(shape.plain_write and not shape.omit for shape in fields.values())
-            return Shape(zero={}, fields=fields, folded={key.lower(): key for key in fields}, plain_write=plain)
+            looked_at = tuple((key, below) for key, below in fields.items() if below.omit or not below.plain_write)
+            folded = {key.lower(): key for key in fields}
+            return Shape(zero={}, fields=fields, folded=folded, plain_write=not looked_at, looked_at=looked_at)
         case inspect.ListType() | inspect.VarTupleType():
             item = _shape(info.item_type)
             return Shape(zero=[], item=item, plain_write=item.plain_write)
@@ -168,11 +171,11 @@ def _omit(raw: Any, shape: Shape) -> Any:
         for item in raw.values():
             _omit(item, shape.value)
     elif shape.fields is not None:
-        for key, below in shape.fields.items():
+        for key, below in shape.looked_at:
             value = raw[key]
             if below.omit and _is_empty(value, below):
                 del raw[key]
-            else:
+            elif value and not below.plain_write:
                 _omit(value, below)
     return raw
 

@@ -1,0 +1,132 @@
+"""Five hundred running containers: listing them, looking at one, reading what all of them use, and a daemon that is
+started again among them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import processes
+from api import Connection
+from engines import IMAGE, OWN, Engine, forget_bridge, image, start_pierd
+from samples import Row, Samples, Target, in_turn
+
+CONTAINERS = int(os.environ.get("BENCH_MANY", "500"))
+NUMBER = 4
+"""Of the daemon that is started here: its network holds so many."""
+SETTLE_S = 3.0
+RESTARTS = 3
+PATIENCE_S = 60.0
+
+
+def measure(engines: list[Engine], folder: Path, archive: Path, rounds: int) -> list[Row]:
+    with contextlib.ExitStack() as stack:
+        pier = stack.enter_context(_Restartable(folder))
+        own = Engine("pier", f"unix://{folder}/run/pier.sock")
+        stack.enter_context(image(own, archive))
+        compared = [own, *(engine for engine in engines if engine.name != "pier" and engine.socket)]
+        ids = {engine.name: stack.enter_context(_running(engine)) for engine in compared}
+        time.sleep(SETTLE_S)
+        lists = {engine.name: _asks(engine, "/containers/json") for engine in compared}
+        looks = {
+            engine.name: _asks(engine, f"/containers/{ids[engine.name][CONTAINERS // 2]}/json") for engine in compared
+        }
+        rows = [
+            Row(f"list of {CONTAINERS} running, by the API", "ms", in_turn(lists, rounds), Target("at most 30 ms", 30)),
+            Row("inspect of one of them", "ms", in_turn(looks, rounds), Target("at most 2 ms", 2)),
+            _stats(own, ids["pier"]),
+        ]
+        restarts = Samples([pier.restart() for _ in range(RESTARTS)])
+        name = f"daemon restart with {CONTAINERS} running, to the first list"
+        return [*rows, Row(name, "ms", {"pier": restarts}, Target("at most 2 s", 2000))]
+
+
+class _Restartable:
+    """A daemon with room for so many containers, killed and started again while they run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._more = ("--bip", f"10.{150 + OWN % 50}.0.1/16")
+
+    def __enter__(self) -> _Restartable:
+        self._process = start_pierd(self._folder, NUMBER, more=self._more)
+        return self
+
+    def restart(self) -> float:
+        """Milliseconds from the start of a new daemon until it has listed the containers."""
+        self._process.kill()
+        self._process.wait()
+        began = time.perf_counter()
+        self._process = start_pierd(self._folder, NUMBER, more=self._more)
+        connection = Connection(f"{self._folder}/run/pier.sock")
+        found = connection.call("GET", "/containers/json")
+        took = (time.perf_counter() - began) * 1000
+        connection.close()
+        if len(found) != CONTAINERS:
+            raise RuntimeError(f"{len(found)} of {CONTAINERS} containers run after a restart")
+        return took
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(PATIENCE_S)
+        forget_bridge(NUMBER)
+
+
+@contextlib.contextmanager
+def _running(engine: Engine) -> Iterator[list[str]]:
+    """So many containers, each with a published port."""
+    assert engine.socket is not None
+    connection = Connection(engine.socket)
+    made: list[str] = []
+    body = {
+        "Image": IMAGE,
+        "Cmd": ["sleep", "100000"],
+        "ExposedPorts": {"80/tcp": {}},
+        "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}},
+    }
+    try:
+        for _ in range(CONTAINERS):
+            made.append(connection.call("POST", "/containers/create", body)["Id"])
+            connection.call("POST", f"/containers/{made[-1]}/start")
+        connection.close()
+        yield made
+    finally:
+        connection = Connection(engine.socket)
+        for id in made:
+            connection.call("DELETE", f"/containers/{id}?force=1")
+        connection.close()
+
+
+def _asks(engine: Engine, path: str) -> Callable[[], float]:
+    assert engine.socket is not None
+    return functools.partial(_ask, Connection(engine.socket), path)
+
+
+def _ask(connection: Connection, path: str) -> float:
+    """Milliseconds until the answer is here; its JSON is not taken apart."""
+    began = time.perf_counter()
+    connection.fetch("GET", path)
+    return (time.perf_counter() - began) * 1000
+
+
+def _stats(engine: Engine, ids: list[str]) -> Row:
+    """The share of a core that one reading of all containers a second takes, as `docker stats` asks for it."""
+    assert engine.socket is not None
+    assert engine.pid is not None
+    connection = Connection(engine.socket)
+    before = processes.cpu_s(engine.pid)
+    for id in ids:
+        json.loads(connection.fetch("GET", f"/containers/{id}/stats?stream=0&one-shot=1"))
+    used = processes.cpu_s(engine.pid) - before
+    connection.close()
+    return Row(
+        "CPU time of the daemon for one reading of all of them",
+        "ms",
+        {"pier": Samples([used * 1000])},
+        Target("at most 5 % of a core: 50 ms", 50),
+    )
