@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
+import tarfile
 import threading
 from collections.abc import Iterator
 
@@ -174,3 +176,20 @@ def test_no_output_of_a_quick_exec_is_lost(sdk: docker.DockerClient) -> None:
     container = sdk.containers.run(IMAGE, ["sleep", "1000"], detach=True)
     ended = [container.exec_run(["sh", "-c", "echo out; exit 5"]) for _ in range(20)]
     assert ended == [(5, b"out\n")] * 20
+
+
+def test_archives(sdk: docker.DockerClient) -> None:
+    container = sdk.containers.run(IMAGE, ["sleep", "1000"], detach=True)
+    assert container.put_archive("/tmp", tar_of({"folder/file": b"text"}))
+    chunks, stat = container.get_archive("/tmp/folder/file")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+        file = tar.extractfile("file")
+        assert file is not None
+        assert file.read() == b"text"
+    assert (stat["name"], stat["size"], stat["mode"] & 0o777, stat["linkTarget"]) == ("file", 4, 0o755, "")
+    with pytest.raises(NotFound):
+        container.get_archive("/nothing")
+    with pytest.raises(NotFound):
+        container.put_archive("/nothing", tar_of({"file": b""}))
+    container.stop(timeout=0)
+    assert next(iter(container.get_archive("/tmp")[0]))

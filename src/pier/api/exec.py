@@ -60,7 +60,8 @@ async def start(call: Call) -> web.StreamResponse:
     upgrade = wants_upgrade(request)
     kind = content_type(tty=tty, upgrade=upgrade, version=call.version)
     answer = head(upgrade=upgrade, content_type=kind, headers=call.standard_headers)
-    await hijack(request, streams, answer, detach.parse_keys(exec_.detach_keys) if tty else None)
+    if await hijack(request, streams, answer, detach.parse_keys(exec_.detach_keys) if tty else None):
+        containers.exec_detached(call.id)
     return Hijacked()
 
 

@@ -257,6 +257,10 @@ class Execs:
             raise NotRunning(id=exec_.container.id)
         await exec_.container.monitor.resize(height=height, width=width, exec_id=id)
 
+    def detached(self, id: str) -> None:
+        """A client left by its detach keys; the exec goes on. Raises NoSuchExec."""
+        self._publish(self.get(id), "exec_detach")
+
     def _publish(self, exec_: Exec, action: str, **more: str) -> None:
         self._world.publish(exec_.container, action, execID=exec_.id, **more)
 

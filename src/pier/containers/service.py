@@ -337,6 +337,10 @@ class ContainerService:
     async def exec_inspect(self, id: str) -> ExecInspectResponse:
         return self._execs.inspect(id)
 
+    def exec_detached(self, id: str) -> None:
+        """A client left an exec by its detach keys."""
+        self._execs.detached(id)
+
     async def exec_resize(self, id: str, height: int, width: int) -> None:
         await self._execs.resize(id, height, width)
 
