@@ -106,12 +106,13 @@ async def test_exec(house: Any) -> None:
     assert (answer.running, answer.pid, answer.exit_code) == (True, 4300, None)
     with pytest.raises(PierError, match="already running"):
         await house.service.exec_start(id, detach=True, tty=False, console_size=None)
+    house.service.exec_detached(id)
     monitor.execs[id].set_result(ExitRecord(3, 1))
     await asyncio.sleep(0.01)
     answer = await house.service.exec_inspect(id)
     assert (answer.running, answer.exit_code) == (False, 3)
     assert (await house.service.inspect("web", size=False)).exec_ids is None
-    assert house.actions()[-3:] == ["exec_create: id -u", "exec_start: id -u", "exec_die"]
+    assert house.actions()[-4:] == ["exec_create: id -u", "exec_start: id -u", "exec_detach", "exec_die"]
     with pytest.raises(PierError, match="already run"):
         await house.service.exec_start(id, detach=True, tty=False, console_size=None)
 
