@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pier.kernel.paths import closing, mkdir_in_root, open_in_root
+from pier.storage import acl
 from pier.storage.errors import HostileEntry, LayerTooLarge
 from pier.storage.faults import point
 from pier.storage.stream import CHUNK, Reader
@@ -138,6 +139,8 @@ class Extractor:
         self._limits = limits
         self._open_dirs: dict[tuple[bytes, ...], int] = {}
         self._dir_times: dict[tuple[bytes, ...], int] = {}
+        self._inherits = False
+        """Whether a directory may have given what is made in it an access control list."""
         self.size_bytes = 0
         self.top_names: set[bytes] = set()
 
@@ -247,6 +250,7 @@ class Extractor:
                 self._regular(entry, dir_fd, base)
             case kind if kind == DIRECTORY:
                 os.mkdir(base, 0o700, dir_fd=dir_fd)
+                self._disinherit(dir_fd, base)
                 self._set_directory(entry, dir_fd, base)
             case kind if kind == HARD_LINK:
                 self._hard_link(entry, dir_fd, base)
@@ -261,12 +265,14 @@ class Extractor:
                 os.mknod(
                     base, _NODE_TYPES[entry.type] | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=dir_fd
                 )
+                self._disinherit(dir_fd, base)
                 self._set_attributes_by_name(entry, dir_fd, base)
 
     def _regular(self, entry: Entry, dir_fd: int, base: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(base, flags, 0o600, dir_fd=dir_fd)
         try:
+            self._disinherit(dir_fd, base)
             self._count(entry, entry.size if entry.sparse is None else entry.sparse.size)
             if entry.sparse is None:
                 while data := self._archive.read(CHUNK):
@@ -335,11 +341,19 @@ class Extractor:
 
     def _set_attributes(self, entry: Entry, fd: int) -> None:
         """Owner, then mode (chown clears set-id bits), then xattrs (chown clears capabilities)."""
+        self._inherits |= acl.DEFAULT in entry.xattrs
         os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, entry.mode)
         for key, value in entry.xattrs.items():
             if not key.startswith(REFUSED_XATTRS):
                 _set_xattr(fd, key, value)
+
+    def _disinherit(self, dir_fd: int, base: bytes) -> None:
+        """Take away what a directory's default access control list (acl(5)) gives to whatever is made in it."""
+        if self._inherits:
+            for key in (acl.ACCESS, acl.DEFAULT):
+                with contextlib.suppress(OSError):
+                    os.removexattr(b"/proc/self/fd/%d/%s" % (dir_fd, base), key, follow_symlinks=False)
 
     def _set_directory(self, entry: Entry, dir_fd: int, base: bytes) -> None:
         fd = os.open(base, DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=dir_fd)
@@ -370,6 +384,7 @@ class _Applier(Extractor):
 
     def __init__(self, root_fd: int, archive: TarReader, limits: LayerLimits) -> None:
         super().__init__(root_fd, archive, limits)
+        self._inherits = True  # from what the layers below have
         self._made: set[bytes] = set()
 
     def extract(self, entry: Entry) -> None:

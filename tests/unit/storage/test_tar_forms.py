@@ -15,6 +15,7 @@ import pytest
 
 from pier.kernel.paths import closing
 from pier.storage import acl, layer
+from pier.storage.copy_tree import copy_tree
 from pier.storage.errors import BadArchive, TooLarge
 from pier.storage.tar import TarReader
 from pier.storage.tar_header import Sparse
@@ -26,10 +27,10 @@ pytestmark = pytest.mark.root
 MIB = 1 << 20
 
 
-def unpack(data: bytes, root: Path) -> None:
-    root.mkdir(exist_ok=True)
+def unpack(data: bytes, root: Path, whiteouts: layer.Whiteouts = layer.Whiteouts.OVERLAY) -> None:
+    root.mkdir(exist_ok=True, parents=True)
     with closing(os.open(root, os.O_RDONLY)) as fd:
-        layer.unpack(io.BytesIO(data), fd)
+        layer.unpack(io.BytesIO(data), fd, whiteouts=whiteouts)
 
 
 def pax(records: dict[str, str], data: bytes = b"", name: str = "GNUSparseFile.0/f") -> bytes:
@@ -156,3 +157,59 @@ def test_ustar_prefix_and_gnu_long_names(tmp_path: Path) -> None:
         assert (tmp_path / str(form) / long).read_bytes() == b"x"
     unpack(archive([member("n" * 200, kind=tarfile.SYMTYPE, link="t" * 300)], tarfile.GNU_FORMAT), tmp_path / "gnu")
     assert os.readlink(tmp_path / "gnu" / ("n" * 200)) == "t" * 300
+
+
+ACCESS = struct.pack(
+    "<I" + 5 * "HHI", 2, 1, 7, 2**32 - 1, 2, 4, 70_000, 4, 5, 2**32 - 1, 16, 7, 2**32 - 1, 32, 1, 2**32 - 1
+)
+"""POSIX ACL of version 2: owner rwx, user 70000 r, group r-x, mask rwx, others x (linux/posix_acl_xattr.h)."""
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")
+
+
+def seen(path: Path) -> tuple[object, ...]:
+    info = path.lstat()
+    content: object = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else b""
+    xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)}
+    return (info.st_mode, info.st_uid, info.st_gid, info.st_mtime_ns, info.st_nlink, info.st_rdev, content, xattrs)
+
+
+@pytest.mark.parametrize("form", ["v7", "ustar", "oldgnu", "gnu", "pax"])
+def test_what_gnu_tar_writes_in_each_of_its_forms(form: str, tmp_path: Path) -> None:
+    if shutil.which("tar") is None:
+        pytest.skip("no tar")
+    source = tmp_path / "source"
+    largest = {"v7": 2**21 - 1, "ustar": 2**21 - 1}.get(form, 2**32 - 2)
+    longest = {"v7": 90, "ustar": 150}.get(form, 250)
+    names = ["plain", "set-id", f"deep/{'n' * (longest - 60)}/{'m' * 40}", "ä ö\n"]
+    for number, name in enumerate(names):
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode() * number * 300)
+        os.chown(path, largest - number, number)
+        path.chmod(0o6755 if name == "set-id" else 0o640)
+    os.link(source / "plain", source / "second")
+    (source / "link").symlink_to("t" * (200 if largest == 2**32 - 2 else 99))
+    if form != "v7":
+        os.mkfifo(source / "deep/pipe", 0o600)
+        os.mknod(source / "node", 0o020644, os.makedev(4, 200))
+    options = [f"--format={form}", "--numeric-owner"]
+    if form == "pax":
+        options += ["--xattrs", "--xattrs-include=*", "--acls"]
+        os.setxattr(source / "plain", "user.note", bytes(range(256)))
+        os.setxattr(source / "set-id", "security.capability", CAPABILITY)
+        os.setxattr(source / "deep", "system.posix_acl_access", ACCESS)
+        os.setxattr(source / "deep", "system.posix_acl_default", ACCESS)
+    whole = 0 if form == "pax" else 999_999_999  # the others have no parts of a second
+    for path in source.rglob("*"):
+        os.utime(path, ns=(0, 1_700_000_000_123_456_789 - 123_456_789 * bool(whole)), follow_symlinks=False)
+    command = ["tar", "-C", str(source), *options, "-cf", "-", *sorted(os.listdir(source))]
+    data = subprocess.run(command, check=True, capture_output=True).stdout
+    expected = {str(path.relative_to(source)): seen(path) for path in source.rglob("*")}
+    for whiteouts in layer.Whiteouts:
+        root, copy = tmp_path / whiteouts.value, tmp_path / f"copy-{whiteouts.value}"
+        copy.mkdir()
+        unpack(data, root, whiteouts)
+        assert {str(path.relative_to(root)): seen(path) for path in root.rglob("*")} == expected
+        with closing(os.open(root, os.O_RDONLY)) as old, closing(os.open(copy, os.O_RDONLY)) as new:
+            copy_tree(old, new)
+        assert {str(path.relative_to(copy)): seen(path) for path in copy.rglob("*")} == expected
