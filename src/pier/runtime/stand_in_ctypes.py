@@ -102,10 +102,10 @@ class PyDLL(CDLL):
 pythonapi = PyDLL(None)
 
 
-def create_string_buffer(init: int | bytes) -> Any:
-    """An array of characters: of a size, or bytes with a NUL after them."""
+def create_string_buffer(init: int | bytes, size: int | None = None) -> Any:
+    """An array of characters: of a size, or bytes with a NUL after them, or bytes in a `size` of their own."""
     if isinstance(init, int):
         return (c_char * init)()
-    made = (c_char * (len(init) + 1))()
+    made = (c_char * (len(init) + 1 if size is None else size))()
     made.value = init
     return made

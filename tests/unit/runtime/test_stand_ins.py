@@ -181,6 +181,8 @@ def test_libraries_are_called_as_by_the_real_ones() -> None:
     with pytest.raises(AttributeError):
         _ = libc.nosuchfunction
     assert (light.create_string_buffer(3).raw, light.create_string_buffer(b"ab").raw) == (b"\0\0\0", b"ab\0")
+    for init, size in ((b"ab", 2), (b"a\0b", 3), (b"a", 4)):
+        assert light.create_string_buffer(init, size).raw == ctypes.create_string_buffer(init, size).raw
 
 
 def test_a_late_stand_in_is_made_when_it_is_looked_at() -> None:
