@@ -174,6 +174,24 @@ run --ipc=x {i} true
 ps -f status=bogus
 ps -f bogus=x
 logs nosuch
+commit nosuch
+commit nosuch UPPER
+commit {e} 'a b'
+commit {e} a@sha256:0000000000000000000000000000000000000000000000000000000000000000
+commit -c 'RUN x' {e}
+commit -c 'ENV' {e}
+commit -c '' {e}
+diff nosuch
+history nosuch
+history --platform linux/arm64 nosuch
+container prune -f --filter bogus=1
+image prune -f --filter bogus=1
+image prune -f --filter dangling=x
+image prune -f --filter until=x
+image prune -f --filter until=1h --filter until=2h
+system prune -f --filter bogus=1
+images --filter reference=[
+images --filter before=nosuch
 inspect nosuch
 inspect --type container nosuch
 inspect --type image nosuch
@@ -328,6 +346,21 @@ images --format '{{.ID}} {{.Repository}}:{{.Tag}} {{.Size}} {{.Containers}} {{.S
 images --format '{{.VirtualSize}} {{.Digest}}' {i}
 images --format 'table {{.Repository}}\\t{{.Tag}}' {i}
 images --format json {i}
+images -a --filter dangling=false {i}
+history {i}
+history -q {i}
+history --no-trunc {i}
+history -H=false {i}
+history --format json {i}
+history --format '{{.ID}} {{.CreatedBy}} {{.Size}} {{.Comment}}' {i}
+history --format 'table {{.CreatedAt}}\\t{{.CreatedSince}}' {i}
+diff {e}
+diff {r}
+container prune -f --filter label=parity=none
+image prune -f --filter label=parity=none
+image prune -a -f --filter label=parity=none --filter until=24h
+system prune -f --filter label=parity=none
+system prune -f --volumes --filter until=24h
 tag {i} {p}t:1
 rmi {p}t:1
 import -m msg {tar} {p}i:1

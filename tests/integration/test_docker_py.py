@@ -193,3 +193,31 @@ def test_archives(sdk: docker.DockerClient) -> None:
         container.put_archive("/nothing", tar_of({"file": b""}))
     container.stop(timeout=0)
     assert next(iter(container.get_archive("/tmp")[0]))
+
+
+def test_commit_history_and_changes(sdk: docker.DockerClient) -> None:
+    container = sdk.containers.run(IMAGE, ["sh", "-c", "echo hi >/new"], detach=True)
+    container.wait()
+    assert container.diff() == [{"Path": "/new", "Kind": 1}]
+    image = container.commit("t-sdk", "1", message="why", author="Me", changes='CMD ["cat", "/new"]')
+    try:
+        assert image.tags == ["t-sdk:1"]
+        assert (image.attrs["Comment"], image.attrs["Author"]) == ("why", "Me")
+        assert image.history()[0]["Id"] == image.id
+        assert sdk.containers.run("t-sdk:1", remove=True) == b"hi\n"
+    finally:
+        sdk.images.remove("t-sdk:1")
+
+
+def test_prune_and_disk_usage(sdk: docker.DockerClient) -> None:
+    container = sdk.containers.create(IMAGE, "true", labels={"t": "sdk-prune"})
+    usage = sdk.df()
+    assert usage["LayersSize"] > 0
+    assert container.id in {one["Id"] for one in usage["Containers"]}
+    assert all(image["SharedSize"] >= 0 and image["Containers"] >= 0 for image in usage["Images"])
+    only = {"label": "t=sdk-prune"}
+    assert sdk.containers.prune(only)["ContainersDeleted"] == [container.id]
+    assert sdk.containers.prune(only)["ContainersDeleted"] is None
+    assert sdk.images.prune({**only, "dangling": False})["ImagesDeleted"] is None
+    assert sdk.volumes.prune({"label": ["t=sdk-prune"]})["SpaceReclaimed"] == 0
+    assert sdk.networks.prune({"label": "t=sdk-prune"})["NetworksDeleted"] is None

@@ -88,8 +88,8 @@ def ellipsis(text: str, length: int) -> str:
 
 
 def filters_query(pairs: list[tuple[str, str]]) -> dict[str, dict[str, bool]] | None:
-    """`--filter` values as the API takes them: {name: {value: true}}; None when there are none."""
+    """`--filter` values as the API takes them: {name: {value: true}}, sorted as Go does; None when there are none."""
     grouped: dict[str, dict[str, bool]] = {}
-    for name, value in pairs:
+    for name, value in sorted(pairs):
         grouped.setdefault(name, {})[value] = True
     return grouped or None

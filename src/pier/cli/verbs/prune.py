@@ -44,7 +44,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
         return 0
     filters = list(opts["filter"])
     if kind == "image":
-        filters.append(("dangling", "0" if everything else "1"))
+        filters.append(("dangling", "false" if everything else "true"))
     answer = cx.client.post(f"/{kind}s/prune", filters=filters_query(filters))
     for text in removed(kind, answer):
         line(text)

@@ -42,7 +42,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
 def _steps(opts: Options) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """(kind, path, filters), in Docker's order: containers first, for they hold the rest."""
     filters = list(opts["filter"])
-    dangling = ("dangling", "0" if opts["all"] else "1")
+    dangling = ("dangling", "false" if opts["all"] else "true")
     by_age = [pair for pair in filters if pair[0] == "until"]  # build caches have no labels
     steps = [("container", "/containers/prune", filters), ("network", "/networks/prune", filters)]
     if opts["volumes"]:
