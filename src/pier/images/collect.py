@@ -44,6 +44,6 @@ def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> Col
 
 def _size(snapshots: Snapshotter, chain_id: Digest) -> int:
     try:
-        return snapshots.layer_size(chain_id)
+        return snapshots.layer_sizes(chain_id)[1]
     except NotFound:  # removed meanwhile
         return 0

@@ -21,18 +21,25 @@ class LayerSizes:
 
     def __init__(self, snapshots: Snapshotter) -> None:
         self._snapshots = snapshots
-        self._known: dict[Digest, int] = {}
+        self._known: dict[Digest, tuple[int, int]] = {}
 
     def of(self, chain_id: Digest) -> int:
-        """One that is missing counts nothing."""
-        size = self._known.get(chain_id)
-        if size is None:
+        """Their lengths, as Docker counts; a layer that is missing counts nothing."""
+        return self._both(chain_id)[0]
+
+    def on_disk(self, chain_id: Digest) -> int:
+        """The same without holes."""
+        return self._both(chain_id)[1]
+
+    def _both(self, chain_id: Digest) -> tuple[int, int]:
+        sizes = self._known.get(chain_id)
+        if sizes is None:
             try:
-                size = self._snapshots.layer_size(chain_id)
+                sizes = self._snapshots.layer_sizes(chain_id)
             except NotFound:
-                return 0
-            self._known[chain_id] = size
-        return size
+                return 0, 0
+            self._known[chain_id] = sizes
+        return sizes
 
     def image(self, image: Image) -> int:
         """All layers of an image."""
@@ -79,6 +86,6 @@ def disk_usage(images: Iterable[Image], used: Iterable[Digest], sizes: LayerSize
     kept_layers = {layer for image in kept for layer in image.all_layers}
     kept_blobs = {blob for image in kept for blob in image.content}
     blobs = {blob: content.taken(blob) for blob in content.blobs()}
-    free_layers = sum(map(sizes.of, layers - kept_layers))
+    free_layers = sum(map(sizes.on_disk, layers - kept_layers))
     free_blobs = sum(size for blob, size in blobs.items() if blob not in kept_blobs)
-    return Usage(sum(map(sizes.of, layers)), sum(blobs.values()), free_layers + free_blobs)
+    return Usage(sum(map(sizes.on_disk, layers)), sum(blobs.values()), free_layers + free_blobs)

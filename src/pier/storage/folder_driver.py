@@ -72,6 +72,8 @@ class LayerRecord(msgspec.Struct):
 
     diff_id: str
     size_bytes: int
+    hole_bytes: int = 0
+    """Of these, what holes in sparse files are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,10 @@ class FolderDriver:
     def layer_size(self, chain_id: Digest) -> int:
         return self.layer_record(chain_id).size_bytes
 
+    def layer_sizes(self, chain_id: Digest) -> tuple[int, int]:
+        record = self.layer_record(chain_id)
+        return record.size_bytes, record.size_bytes - record.hole_bytes
+
     def open_layer(self, chain_id: Digest) -> int:
         try:
             return os.open(self._layer(chain_id, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -179,7 +185,7 @@ class FolderDriver:
             _check_chain(chain_id, parent, diff_id)
             point("layer-unpacked")
             self._end_layer(tree)
-            self._settle(chain_id, partial, LayerRecord(diff_id=str(diff_id), size_bytes=unpacked.size_bytes))
+            self._settle(chain_id, partial, LayerRecord(str(diff_id), unpacked.size_bytes, unpacked.hole_bytes))
             return diff_id
         finally:
             self._throw_away("partial", os.path.basename(partial))

@@ -85,6 +85,8 @@ class Unpacked:
     entries: int
     top_names: frozenset[bytes]
     """First components of all names, a thousand at most."""
+    hole_bytes: int = 0
+    """Of `size_bytes`, what holes in sparse files are: it takes nothing on the disk (T13)."""
 
 
 def unpack(
@@ -109,7 +111,8 @@ def unpack(
                     raise
                 raise HostileEntry(name=entry.shown, reason=(error.strerror or str(error)).lower()) from error
         extractor.finish()
-        return Unpacked(extractor.size_bytes, archive.entries, frozenset(extractor.top_names))
+        top_names = frozenset(extractor.top_names)
+        return Unpacked(extractor.size_bytes, archive.entries, top_names, extractor.hole_bytes)
 
 
 def components(entry: Entry, name: bytes) -> list[bytes]:
@@ -142,6 +145,7 @@ class Extractor:
         self._inherits = False
         """Whether a directory may have given what is made in it an access control list."""
         self.size_bytes = 0
+        self.hole_bytes = 0
         self.top_names: set[bytes] = set()
 
     def __enter__(self) -> Extractor:
@@ -287,6 +291,7 @@ class Extractor:
     def _fragments(self, sparse: Sparse, fd: int) -> None:
         """A sparse file: data where there is some, holes between."""
         os.ftruncate(fd, sparse.size)
+        self.hole_bytes += sparse.size - sum(length for _, length in sparse.fragments)
         for offset, length in sparse.fragments:
             os.lseek(fd, offset, os.SEEK_SET)
             left = length

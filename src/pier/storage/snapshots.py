@@ -45,6 +45,10 @@ class Snapshotter(Protocol):
         """Bytes of the files in one layer; raises LayerNotFound."""
         ...
 
+    def layer_sizes(self, chain_id: Digest) -> tuple[int, int]:
+        """The same, and without what holes in sparse files are (T13)."""
+        ...
+
     def layer_data(self, layers: list[Digest]) -> dict[str, str]:
         """What `docker inspect` shows as GraphDriver.Data of an image with these layers, the base first."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -214,3 +215,16 @@ async def test_shared_sizes_and_disk_usage(lab: Lab) -> None:
     assert usage.reclaimable == usage.total > usage.layers + len(BASE) + len(TOP)
     lab.images.users = lambda: {str(IMAGE_ID): [("e" * 64, True)]}
     assert 0 < (await lab.images.disk_usage()).reclaimable < usage.total
+
+
+async def test_trap_13_holes_of_a_layer_take_no_disk(lab: Lab, tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(50_000_000)
+        file.seek(1_000_000)
+        file.write(b"x" * 4096)
+    made = subprocess.run(
+        ["tar", "-C", str(tmp_path), "--sparse", "-cf", "-", "sparse"], capture_output=True, check=True, timeout=20
+    )
+    await lab.load(docker_archive("sparse:1", layers=[made.stdout]))
+    assert (await lab.images.inspect("sparse:1")).size == 50_000_000
+    assert (await lab.images.disk_usage()).total < 200_000
