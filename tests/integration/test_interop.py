@@ -212,8 +212,18 @@ def test_an_index_of_docker_manifest_goes_round_whole(docker: Client, registry: 
     tree = docker.ok("images", "--tree", name)
     assert f"├─ {host}" in tree
     assert f"└─ {other}" in tree
-    docker.ok("push", "--platform", other, f"{registry.host}/list-copy:1")
+    docker.ok("push", "--platform", other, copy)
     assert "manifests" not in json.loads(registry.raw("list-copy:1"))
+    pier = Client(docker.environment, docker.image, "pier")
+    template = "{{.Os}}/{{.Architecture}}"
+    assert pier.ok("image", "inspect", "--platform", other, "-f", template, name) == other
+    assert pier.ok("history", "-q", "--platform", other, name).count("\n") == docker.ok("history", "-q", name).count(
+        "\n"
+    )
+    pier.ok("rmi", "--platform", other, name)
+    assert docker("rmi", "--platform", other, name).status == 1
+    assert docker("image", "inspect", "--platform", other, name).status == 1
+    assert docker.ok("run", "--rm", name) == "by umoci"
 
 
 def index_of_two(docker: Client, registry: Registry, layout: Path) -> tuple[str, str]:
@@ -243,7 +253,7 @@ def test_all_tags(docker: Client, registry: Registry, layout: Path) -> None:
 
 
 def test_wish_07_both_clients_are_told_what_changed(docker: Client, registry: Registry, layout: Path) -> None:
-    pier = Client({**docker.environment}, docker.image, "pier")
+    pier = Client(docker.environment, docker.image, "pier")
     name = f"{registry.host}/moves:1"
 
     def put(source: str) -> str:

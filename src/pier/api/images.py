@@ -56,7 +56,12 @@ async def history(call: Call) -> web.StreamResponse:
 
 async def delete(call: Call) -> web.StreamResponse:
     query = call.query
-    deeds = await call.engine.images.delete(call.id, force=query.flag("force"), noprune=query.flag("noprune"))
+    deeds = await call.engine.images.delete(
+        call.id,
+        force=query.flag("force"),
+        noprune=query.flag("noprune"),
+        platforms=[json_platform(text) for text in query.texts("platforms")],
+    )
     return call.answer(deeds)
 
 

@@ -92,7 +92,7 @@ def read_catalog(store: ContentStore, before: Catalog) -> Catalog:
             continue
         try:
             known = before.read.get(key)
-            if known is None or any(map(store.has, known.absent)):
+            if known is None or not known.holds(store):
                 known = read_entry(store, root)
             read[key] = known
         except (PierError, OSError) as error:

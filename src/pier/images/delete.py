@@ -84,6 +84,19 @@ def _conflict(image: Image, names: Sequence[str], users: Sequence[User], *, forc
     return None
 
 
+def check_platform_delete(image: Image, users: Sequence[User], *, is_root: bool, is_shared: bool, force: bool) -> None:
+    """May this platform's image go alone? It may be named by itself (a root), or be in another index too.
+
+    Raises ImageInUse.
+    """
+    conflict = _conflict(image, (), users, force=force)
+    if conflict is not None:
+        raise conflict
+    if is_root or (is_shared and not force):
+        how = "cannot be forced" if is_root else "must be forced"
+        raise ImageInUse(id=image.id.short, how=how, reason="image is referenced in multiple repositories")
+
+
 def is_id(image: Image, text: str) -> bool:
     """Whether `text` names the image by its id or the beginning of it."""
     return image.id.startswith(text) or image.id.hex.startswith(text)

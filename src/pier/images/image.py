@@ -107,6 +107,11 @@ class Entry:
     absent: frozenset[Digest] = frozenset()
     """Manifests of an index that are not here: with one of them the entry is another."""
 
+    def holds(self, store: ContentStore) -> bool:
+        """Is it still so? One platform more or less makes it another."""
+        here = (one.manifest.digest for one in (self.image, *self.image.others))
+        return all(map(store.has, here)) and not any(map(store.has, self.absent))
+
 
 def read_entry(store: ContentStore, root: Descriptor) -> Entry:
     """The image behind an entry of the store's index: a manifest, or those of an index that are here.

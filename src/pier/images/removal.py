@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from pier.images.attestations import attestations_of
 from pier.images.catalog import Catalog
 from pier.images.collect import Collected
-from pier.images.delete import User, is_id, named, plan_delete
+from pier.images.delete import User, check_platform_delete, is_id, named, plan_delete
 from pier.images.family import Family
 from pier.images.image import Image, NoSuchImage, familiar
 from pier.images.notes import Notes
 from pier.images.prune import Selection, chosen
+from pier.images.push_plan import NoSuchPlatform
 from pier.model.filters import Filters
 from pier.model.image import ImageDeleteResponseItem, ImagePruneResponse
-from pier.oci import Digest
+from pier.oci import Descriptor, Digest, Index, Platform, decode_manifest
+from pier.oci.manifest import MAX_MANIFEST_BYTES
 from pier.storage import ContentStore
 
 
@@ -53,6 +57,57 @@ async def delete(keeper: Keeper, ref: str, *, force: bool, noprune: bool) -> lis
         orphans = [] if noprune else family.orphans(image.id, lambda one: bool(users(one)))
         deeds, _ = await _remove(keeper, [(image, plan.untag), *((orphan, ()) for orphan in orphans)])
         return deeds
+
+
+async def delete_platforms(
+    keeper: Keeper, ref: str, platforms: Sequence[Platform], *, force: bool
+) -> list[ImageDeleteResponseItem]:
+    """Take an image away for these platforms; its names stay with what is left, and go where nothing is.
+
+    Raises NoSuchImage, NoSuchPlatform, ReferenceInUse, ImageInUse.
+    """
+    async with keeper.naming:
+        catalog = await keeper.current()
+        image = catalog.get(ref)
+        if not is_id(image, ref) and named(image, ref) not in image.names:
+            raise NoSuchImage(reference=ref)
+        family = {one.id: replace(one, others=()) for one in (image, *image.others)}
+        victims = {found.id: family[found.id] for found in (_exactly(image, ref, one) for one in platforms)}
+        if len(victims) < len(family):
+            return await _remove_variants(keeper, catalog, image, list(victims.values()), force=force)
+    return await delete(keeper, ref, force=force, noprune=False)
+
+
+def _exactly(image: Image, ref: str, platform: Platform) -> Image:
+    """The image for that platform and no better one."""
+    for one in (image, *image.others):
+        if one.config.platform.key() == platform.key():
+            return one
+    raise NoSuchPlatform(name=ref, wanted=platform)
+
+
+async def _remove_variants(
+    keeper: Keeper, catalog: Catalog, image: Image, victims: list[Image], *, force: bool
+) -> list[ImageDeleteResponseItem]:
+    users, roots = keeper.users(), {root for one in catalog.images.values() for root in one.roots}
+    elsewhere = {digest for one in catalog.images.values() if one.id != image.id for digest in one.content}
+    for victim in victims:
+        digest = victim.manifest.digest
+        shared, root = digest in elsewhere, digest in roots
+        check_platform_delete(victim, users.get(str(victim.id), ()), is_root=root, is_shared=shared, force=force)
+    await asyncio.to_thread(_discard, keeper.content, image.root, [victim.manifest.digest for victim in victims])
+    for victim in victims:
+        keeper.publish("delete", str(victim.id), {"name": str(victim.id)})
+    await keeper.notes.forget([victim.id for victim in victims])
+    return [deed for deeds in _deleted(victims, await keeper.collect()) for deed in deeds]
+
+
+def _discard(content: ContentStore, root: Descriptor, manifests: Sequence[Digest]) -> None:
+    """Delete manifests below an index, with what attests them."""
+    raw = content.read(root.digest, limit_bytes=MAX_MANIFEST_BYTES)
+    index = decode_manifest(raw, media_type=root.media_type, what=f"index {root.digest}")
+    attesting = [entry.digest for one in manifests if isinstance(index, Index) for entry in attestations_of(index, one)]
+    content.discard([*manifests, *attesting])
 
 
 async def prune(keeper: Keeper, filters: Filters, *, now_ns: int) -> ImagePruneResponse:

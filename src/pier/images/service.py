@@ -315,9 +315,14 @@ class ImageService:
     # --- taking away
 
     async def delete(
-        self, ref: str, *, force: bool = False, noprune: bool = False
+        self, ref: str, *, force: bool = False, noprune: bool = False, platforms: Sequence[str] = ()
     ) -> builtins.list[ImageDeleteResponseItem]:
-        """Take a name or the image away, as `docker rmi`. Raises NoSuchImage, ReferenceInUse, ImageInUse."""
+        """Take a name or the image away, as `docker rmi`; with platforms the image for these alone.
+
+        Raises NoSuchImage, NoSuchPlatform, ReferenceInUse, ImageInUse, InvalidPlatform.
+        """
+        if platforms:
+            return await removal.delete_platforms(self, ref, [Platform.parse(one) for one in platforms], force=force)
         return await removal.delete(self, ref, force=force, noprune=noprune)
 
     async def prune(self, filters: Filters) -> ImagePruneResponse:

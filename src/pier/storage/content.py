@@ -412,6 +412,13 @@ class ContentStore:
                 point("blob-swept")
         return gone
 
+    def discard(self, manifests: Iterable[Digest]) -> None:
+        """Delete manifests of an index that goes on without them; those that leases protect stay."""
+        with self._lock:
+            for digest in manifests:
+                self.leases.sweep(digest, partial(self._delete, digest))
+            self.generation += 1
+
     def taken(self, digest: Digest) -> int:
         """Bytes of a blob on disk; nothing where it is gone or kept as a recipe."""
         try:

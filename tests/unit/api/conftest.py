@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,7 +198,9 @@ class FakeImages:
     async def inspect(self, ref: str, *, platform: str, manifests: bool) -> ImageInspect:
         return ImageInspect(id=ref)
 
-    async def delete(self, ref: str, *, force: bool, noprune: bool) -> list[ImageDeleteResponseItem]:
+    async def delete(
+        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[str]
+    ) -> list[ImageDeleteResponseItem]:
         return [ImageDeleteResponseItem(untagged=ref)]
 
     async def pull(self, reference: str, **_: Any) -> AsyncIterator[dict[str, Any]]:

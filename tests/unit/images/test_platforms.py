@@ -10,6 +10,8 @@ import pytest
 from fixtures.registry import FakeRegistry, Pushed, tar
 from pier.images import NoSuchImage
 from pier.images.attestations import ATTESTATION, REFERENCE_DIGEST, REFERENCE_TYPE
+from pier.images.delete import ImageInUse
+from pier.images.push_plan import NoSuchPlatform
 from pier.images.service import BothAsked, NotThatPlatform
 from pier.oci import host_platform
 from pier.oci.manifest import OCI_INDEX
@@ -92,6 +94,41 @@ async def test_a_sweep_spares_every_platform_and_removal_takes_all(registry: Fak
     assert not any(lab.content.has(digest) for one in made.values() for digest in (one.digest, one.config))
     with pytest.raises(NoSuchImage):
         await lab.images.get(made[OTHER].config)
+
+
+async def test_one_platform_goes_and_the_others_stay(registry: FakeRegistry, lab: Lab) -> None:
+    images, proofs = attested(registry, HOST, OTHER)
+    name = f"{registry.host}/app:1"
+    for platform in (HOST, OTHER):
+        await pull(lab, name, platform)
+    gone = await lab.images.get(name, OTHER)
+    deeds = await lab.images.delete(name, platforms=[OTHER])
+    assert [deed.deleted for deed in deeds] == [str(gone.id), *map(str, gone.layers)]
+    assert not any(map(lab.content.has, (images[OTHER].digest, images[OTHER].config, proofs[OTHER].digest)))
+    image = await lab.images.get(name)
+    assert (image.id, image.others) == (images[HOST].config, ())
+    with pytest.raises(NoSuchPlatform):
+        await lab.images.delete(name, platforms=[OTHER])
+    await pull(lab, name, OTHER)
+    await lab.images.delete(name, platforms=[HOST])
+    assert (await lab.images.get(name)).id == images[OTHER].config
+    assert [deed.untagged for deed in await lab.images.delete(name, platforms=[OTHER]) if deed.untagged][:1] == [name]
+    with pytest.raises(NoSuchImage):
+        await lab.images.get(name)
+
+
+async def test_a_platform_that_something_else_needs_stays(registry: FakeRegistry, lab: Lab) -> None:
+    made, name = index(registry, OTHER, HOST), f"{registry.host}/app:1"
+    for platform in (OTHER, HOST):
+        await pull(lab, name, platform)
+    lab.images.users = lambda: {str(made[OTHER].config): [("c" * 64, True)]}
+    with pytest.raises(ImageInUse, match="running container"):
+        await lab.images.delete(name, platforms=[OTHER], force=True)
+    lab.images.users = dict
+    await pull(lab, f"{registry.host}/app@{made[OTHER].digest}")
+    with pytest.raises(ImageInUse, match="cannot be forced"):
+        await lab.images.delete(name, platforms=[OTHER], force=True)
+    assert lab.content.has(made[OTHER].digest)
 
 
 async def test_a_container_of_any_platform_holds_the_image(registry: FakeRegistry, lab: Lab) -> None:

@@ -9,6 +9,7 @@ from pier.cli.flags import Command, Flag
 from pier.cli.format import ellipsis, render, short_id
 from pier.cli.out import out
 from pier.cli.units import ago, human_size
+from pier.cli.verbs.push import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _CREATED_BY_WIDTH = 45
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
-    steps = cx.client.get(path("images", args[0], "history")) or []
+    steps = cx.client.get(path("images", args[0], "history"), platform=platform(opts["platform"])) or []
     human = opts["human"] if opts.given("human") else True
     fields = view(time.time(), trunc=not opts["no-trunc"], human=human)
     if opts["quiet"]:

@@ -6,6 +6,7 @@ from pier.cli.each import path
 from pier.cli.errors import ApiError, Failure
 from pier.cli.flags import Command, Flag
 from pier.cli.out import complain, out
+from pier.cli.verbs.push import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ COMMAND = Command(
     flags=(
         Flag("as-run", "", "bool", "Show the run command that makes a container like this one"),
         Flag("format", "f", "string", "json, or a Go template"),
+        Flag("platform", "", "string", "Show an image's variant for this platform: os/arch[/variant]"),
         Flag("size", "s", "bool", "Show a container's sizes"),
         Flag("type", "", "string", "Kind of object: container, image, network or volume"),
     ),
@@ -34,12 +36,14 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     if opts["as-run"]:
         return _as_run(cx, args)
     kind = _kind(cx.path, opts)
+    if opts["platform"] and kind != "image":
+        raise Failure("--platform chooses among the variants of images: `pier image inspect --platform …`")
     template = _template(opts["format"])
     found: list[Any] = []
     problems: list[str] = []
     for name in args:
         try:
-            found.append(_object(cx, kind, name, size=opts["size"]))
+            found.append(_object(cx, kind, name, size=opts["size"], wanted=opts["platform"]))
             if cx.path == "image inspect":
                 _add_argv(found[-1], name)
         except Failure as failure:
@@ -103,8 +107,10 @@ def _template(layout: str) -> Any:
     return compile_template(layout, EXIT_TEMPLATE, "template parsing error")
 
 
-def _object(cx: Context, kind: str, name: str, *, size: bool) -> Any:
+def _object(cx: Context, kind: str, name: str, *, size: bool, wanted: str) -> Any:
     """The first object of that name, looked for in every kind when none is given."""
+    if wanted:
+        return cx.client.get(path("images", name, "json"), platform=platform(wanted))
     if kind:
         return _get(cx, kind, name, size=size)
     for candidate in _PATHS:

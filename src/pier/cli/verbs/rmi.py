@@ -6,6 +6,7 @@ from pier.cli.each import path
 from pier.cli.errors import ApiError
 from pier.cli.flags import Command, Flag
 from pier.cli.out import complain, line
+from pier.cli.verbs.push import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,11 +25,14 @@ COMMAND = Command(
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
+    platforms = [platform(text) for one in opts["platform"] for text in one.split(",")]
     problems: list[str] = []
     only_missing = True
     for name in args:
         try:
-            items = cx.client.delete(path("images", name), force=opts["force"], noprune=opts["no-prune"])
+            items = cx.client.delete(
+                path("images", name), force=opts["force"], noprune=opts["no-prune"], platforms=platforms
+            )
         except ApiError as error:
             problems.append(error.text)
             only_missing &= error.code == 404
