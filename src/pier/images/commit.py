@@ -27,6 +27,7 @@ from pier.oci.manifest import (
     OCI_MANIFEST,
 )
 from pier.storage import ContentStore, Snapshotter
+from pier.storage.errors import ContentNotFound
 
 _NONDISTRIBUTABLE: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 OCI_FORMS: Final[Mapping[str, str]] = {
@@ -66,6 +67,9 @@ def commit(asked: Commit, base: Image, store: ContentStore, snapshots: Snapshott
     raw = store.read(base.manifest.digest, limit_bytes=MAX_MANIFEST_BYTES)
     below = decode_manifest(raw, media_type=base.manifest.media_type, what=f"manifest {base.manifest.digest}")
     assert isinstance(below, Manifest)
+    for part in below.layers:
+        if not store.has(part.digest):  # and from here on nobody sweeps it, should the base be removed meanwhile
+            raise ContentNotFound(digest=part.digest)
     layer = _layer(asked, base, store, snapshots)
     config = store.put(encode(document(asked, base.config, layer, now_ns=now_ns)), OCI_CONFIG)
     layers = [*map(_oci_form, below.layers), *([layer] if layer else [])]

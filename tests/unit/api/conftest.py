@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +27,13 @@ from pier.model.container import (
     ContainerSummary,
     ContainerWaitResponse,
 )
+from pier.model.disk_usage import DiskUsage, ImagesUsage, LogFileUsage, LogsUsage, ObjectsUsage
 from pier.model.event import EventActor, EventMessage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
 from pier.model.image import ImageDeleteResponseItem, ImageInspect, ImageSummary
 from pier.model.system import SystemInfo, SystemVersion
+from pier.oci import Digest
 
 
 class NoSuchContainer(NotFound):
@@ -118,6 +120,11 @@ class FakeContainers:
         self._known(ref)
         self.calls.append(("attach", streams))
         return self._attachment()
+
+    async def commit(self, ref: str, **options: Any) -> Digest:
+        self._known(ref)
+        self.calls.append(("commit", options))
+        return Digest("sha256:" + "7" * 64)
 
     def _attachment(self) -> Attachment:
         client, self.container_end = socket.socketpair()
@@ -216,11 +223,18 @@ class FakeImages:
         yield {"status": f"Pushing {reference} {platform} as {(auth or {}).get('username')}"}
 
 
+@dataclass
 class FakeEvents:
+    image_too: bool = False
+
     @asynccontextmanager
     async def subscribe(self, **_: Any) -> AsyncIterator[AsyncIterator[EventMessage]]:
         async def one() -> AsyncIterator[EventMessage]:
             actor = EventActor(id="abc", attributes={"image": "busybox", "name": "web"})
+            if self.image_too:
+                yield EventMessage(
+                    type="image", action="create", actor=EventActor(id="sha256:1", attributes={}), time=1
+                )
             yield EventMessage(type="container", action="start", actor=actor, time=1, time_nano=1_000_000_000)
 
         yield one()
@@ -232,6 +246,17 @@ class FakeSystem:
 
     async def version(self) -> SystemVersion:
         return SystemVersion(version="1")
+
+    async def disk_usage(self, kinds: Collection[str]) -> DiskUsage:
+        image = ImageSummary(id="sha256:1", size=5, shared_size=2, containers=1)
+        found = DiskUsage()
+        if "image" in kinds:
+            found.image_usage = ImagesUsage(1, 1, 3, 9, [image])
+        if "volume" in kinds:
+            found.volume_usage = ObjectsUsage(items=[])
+        if "log" in kinds:
+            found.log_usage = LogsUsage(1, 1, 0, 7, [LogFileUsage("f" * 64, "web", "json-file", 1, 7)])
+        return found
 
 
 @dataclass

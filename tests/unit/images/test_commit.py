@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -228,3 +230,18 @@ async def test_trap_13_holes_of_a_layer_take_no_disk(lab: Lab, tmp_path: Path) -
     await lab.load(docker_archive("sparse:1", layers=[made.stdout]))
     assert (await lab.images.inspect("sparse:1")).size == 50_000_000
     assert (await lab.images.disk_usage()).total < 200_000
+
+
+async def test_the_base_may_be_removed_while_it_is_committed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await container(lab, files={"one": b"1"})
+    diff = lab.snapshots.diff
+    loop = asyncio.get_running_loop()
+
+    def slow(*arguments: Any) -> Any:
+        asyncio.run_coroutine_threadsafe(lab.images.delete("a:1", force=True), loop).result(10)
+        return diff(*arguments)
+
+    monkeypatch.setattr(lab.snapshots, "diff", slow)
+    await lab.images.commit(asked(), NAME)
+    assert [row.repo_tags for row in await lab.images.list()] == [["made:1"]]
+    assert verify(lab.content, lab.snapshots) == []
