@@ -107,6 +107,13 @@ def _add_virtual_size(answer: dict[str, Any]) -> None:
     answer["VirtualSize"] = answer.get("Size", 0)
 
 
+def _add_container_fields(answer: dict[str, Any]) -> None:
+    """What an image's configuration had in common with a container's, and never had a value."""
+    texts = dict.fromkeys(("Hostname", "Domainname", "Image"), "")
+    switches = ("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce")
+    answer["Config"] = {**texts, **dict.fromkeys(switches, False), **(answer.get("Config") or {})}
+
+
 def _containers_not_counted(answer: dict[str, Any]) -> None:
     answer["Containers"] = -1
 
@@ -220,6 +227,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         drop_empty("Config", _IMAGE_CONFIG),
         since=(1, 52),
     ),
+    Difference("ImageInspect", "a container's fields went with 1.50", _add_container_fields, until=(1, 50)),
     Difference("SystemInfo", "DiscoveredDevices came with 1.50", drop("DiscoveredDevices"), until=(1, 50)),
     Difference("SystemInfo", "FirewallBackend came with 1.49", drop("FirewallBackend"), until=(1, 49)),
     Difference("ContainerList", "the manifest came with 1.48", drop("ImageManifestDescriptor"), until=(1, 48)),

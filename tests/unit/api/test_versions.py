@@ -19,7 +19,7 @@ from pier.api.versions import (
 from pier.model import wire
 from pier.model.container import ContainerCreateRequest, ContainerInspectResponse, ContainerState
 from pier.model.host_config import HostConfig
-from pier.model.image import ImageInspect
+from pier.model.image import ImageConfig, ImageInspect
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,16 @@ def test_images_have_a_virtual_size_before_1_44() -> None:
     image = ImageInspect(id="a", size=7)
     assert adapt_answer("ImageInspect", (1, 43), wire.to_builtins(image))["VirtualSize"] == 7
     assert "VirtualSize" not in adapt_answer("ImageInspect", (1, 44), wire.to_builtins(image))
+
+
+def test_an_image_s_configuration_has_a_container_s_fields_for_old_clients() -> None:
+    image = ImageInspect(id="a", container="c", container_config={"Cmd": ["x"]}, config=ImageConfig(user="5"))
+    old = adapt_answer("ImageInspect", (1, 44), wire.to_builtins(image))
+    assert (old["Container"], old["ContainerConfig"]) == ("c", {"Cmd": ["x"]})
+    assert (old["Config"]["User"], old["Config"]["Hostname"], old["Config"]["Tty"]) == ("5", "", False)
+    new = adapt_answer("ImageInspect", (1, 50), wire.to_builtins(image))
+    assert {"Container", "ContainerConfig"}.isdisjoint(new)
+    assert "Hostname" not in new["Config"]
 
 
 def test_lists_are_changed_item_by_item() -> None:
