@@ -1,7 +1,7 @@
 """The runtimes from a shell: `run` and the verbs of a container's life on one bundle, a fresh process for each.
 
-The bundle is `bench_runtime`'s, Docker's default seccomp profile included. Nothing of Pier runs before or after:
-each verb pays the start of an interpreter.
+The bundle is `bench_runtime`'s, with Docker's default seccomp profile, and for one `run` without any: runc compiles it
+each time. Nothing of Pier runs before or after: each verb pays the start of an interpreter.
 """
 
 from __future__ import annotations
@@ -21,24 +21,34 @@ from samples import Row, Samples, Target
 
 from pier.oci import seccomp_default
 
-VERBS = ("run", "create", "start", "state", "delete")
+UNFILTERED = "run without a filter"
+VERBS = ("run", UNFILTERED, "create", "start", "state", "list", "kill", "delete")
+TARGETED = ("run", UNFILTERED, "create")
 WARM_UP = 2
 LIFE = """
 import json, subprocess, sys, time
 runtime, bundle, name = sys.argv[1:]
 took = {}
-def call(verb, *words, stdout=subprocess.DEVNULL):
+def call(verb, *words, title="", stdout=subprocess.DEVNULL):
     began = time.perf_counter()
-    done = subprocess.run([runtime, verb, *words, name], check=True, stdin=subprocess.DEVNULL, stdout=stdout)
-    took.setdefault(verb, (time.perf_counter() - began) * 1000)
+    done = subprocess.run([runtime, verb, *words], check=True, stdin=subprocess.DEVNULL, stdout=stdout)
+    took.setdefault(title or verb, (time.perf_counter() - began) * 1000)
     return done.stdout
-call("run", "--bundle", bundle)
-call("create", "--bundle", bundle)
-call("state")
-call("start")
-while json.loads(call("state", stdout=subprocess.PIPE))["status"] != "stopped":
-    time.sleep(0.005)
-call("delete")
+def wait():
+    while json.loads(call("state", name, stdout=subprocess.PIPE))["status"] != "stopped":
+        time.sleep(0.005)
+call("run", "--bundle", bundle, name)
+call("run", "--bundle", bundle + "/unfiltered", name, title="run without a filter")
+call("create", "--bundle", bundle, name)
+call("state", name)
+call("list")
+call("start", name)
+wait()
+call("delete", name)
+call("create", "--bundle", bundle, name)
+call("kill", name, "KILL")
+wait()
+call("delete", name)
 print(json.dumps(took))
 """
 """One life; prints the milliseconds of each verb. Run in the box too, so that the way into it is not counted."""
@@ -60,7 +70,7 @@ def measure(engines: list[Engine], rounds: int, archive: Path) -> list[Row]:
     target = Target("no slower than runc", 1.0, of="runc")
     return [
         # The other verbs do less than it takes to start an interpreter.
-        Row(f"runtime from the shell: {verb}", "ms", columns[verb], target if verb in ("run", "create") else None)
+        Row(f"runtime from the shell: {verb}", "ms", columns[verb], target if verb in TARGETED else None)
         for verb in VERBS
     ]
 
@@ -83,6 +93,10 @@ def _bundle(folder: Path, archive: Path) -> Iterator[Path]:
     config = spec(f"/{folder.name}", ["true"])
     config["linux"]["seccomp"] = seccomp_default.resolve(seccomp_default.default_profile(), CAPABILITIES)
     (folder / "config.json").write_text(json.dumps(config))
+    del config["linux"]["seccomp"]
+    config["root"]["path"] = "../rootfs"
+    (folder / "unfiltered").mkdir()
+    (folder / "unfiltered" / "config.json").write_text(json.dumps(config))
     try:
         yield folder
     finally:

@@ -53,13 +53,13 @@ def detect(root: str = "/sys/fs/cgroup", mountinfo: str = "/proc/self/mountinfo"
 
     Raises NoCgroups, OSError.
     """
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        text = file.read()
+    with open(mountinfo, "rb") as file:
+        text = os.fsdecode(file.read())
     unified = _unified_mount(text, root)
     available = ""
     if unified is not None:
-        with open(os.path.join(unified, "cgroup.controllers"), encoding="ascii") as file:
-            available = file.read()
+        with open(os.path.join(unified, "cgroup.controllers"), "rb") as file:
+            available = file.read().decode()
     return parse(text, root, available)
 
 

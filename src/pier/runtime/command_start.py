@@ -121,6 +121,6 @@ def write_pid_file(path: str, pid: int) -> None:
     """So that a reader sees the number or no file."""
     folder, name = os.path.split(path)
     fresh = os.path.join(folder, f".{name}")
-    with open(fresh, "w", encoding="ascii") as file:
-        file.write(str(pid))
+    with open(fresh, "wb") as file:
+        file.write(str(pid).encode())
     os.replace(fresh, path)

@@ -119,13 +119,11 @@ class _Birth:
         self._terminal = -1
 
     def run(self) -> Started:
-        self._container.save_spec(self._spec)
         self._save_filter()
         if self._wishes.wait_at_fifo:
             self._container.make_fifo()
         if not self._cgroup.made_around_a_process:
             self._cgroup.create()
-            self._limit()
         ours, theirs = wire.pair()
         inherited = self._open_inheritance()
         try:
@@ -249,9 +247,11 @@ class _Birth:
     def _accompany(self, sock: socket.socket) -> None:
         """Do the host's part of the start until the first process waits at the fifo, or is the program."""
         sock.settimeout(START_TIMEOUT_S)
+        # Meanwhile the first process reads its orders; it waits for `go` before it does anything.
         if self._cgroup.made_around_a_process:
             self._cgroup.create_around(self._pid)
-            self._limit()
+        self._limit()
+        self._container.save_spec(self._spec)
         self._give_host_attributes()
         _say(sock, {"go": True, "pid": self._pid})
         furnished = False
