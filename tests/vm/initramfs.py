@@ -152,7 +152,7 @@ def add_tree(archive: Archive, source: Path, destination: str) -> None:
         folders[:] = sorted(name for name in folders if not (name in UNWANTED or (top and name.startswith("config-"))))
         for name in sorted(names):
             path = Path(folder, name)
-            if path.is_file() and not name.endswith((".opt-1.pyc", ".opt-2.pyc", ".a")):
+            if path.is_file() and not name.endswith((".opt-1.pyc", ".opt-2.pyc", ".a", ".pack")):
                 archive.copy(path, f"{here}/{name}")
 
 
