@@ -80,3 +80,15 @@ async def test_what_is_no_websocket_is_refused(docker: Client, daemon: Daemon) -
         assert (answer.status, (await answer.json())["message"]) == (400, "this operation takes a websocket")
         answer = await session.get("http://engine/containers/nothing/attach/ws?stream=1")
         assert answer.status in (400, 404)
+
+
+async def test_the_log_ends_where_the_stream_begins(docker: Client) -> None:
+    """What is printed while the log is read comes once, and in order."""
+    if os.environ.get("PIER_SCENARIO_HOST"):
+        pytest.skip("elsewhere what is printed meanwhile may be lost")
+    script = "n=0; while [ $n -lt 20000 ]; do n=$((n+1)); echo $n; done; echo end; read line"
+    id = docker.run("-i", docker.image, "sh", "-c", script)
+    for _ in range(4):
+        async with attached(docker, id, "logs=1&stdout=1&stderr=1") as ws:
+            text = await read_until(ws, b"end\n")
+        assert text.split() == [str(number).encode() for number in range(1, 20001)] + [b"end"]

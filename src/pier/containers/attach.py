@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -45,10 +46,10 @@ def make_ends(*, stdin: bool, stdout: bool, stderr: bool) -> tuple[socket.socket
 
 async def attach(
     world: World, container: Container, *, stdin: bool, stdout: bool, stderr: bool, stream: bool
-) -> socket.socket:
-    """The client's end of the container's streams. Raises AttachToPaused, NotRunning.
+) -> tuple[socket.socket, int]:
+    """The client's end of the container's streams, and up to when the log has what does not come through it (ns).
 
-    Without `stream` it is at its end already, for a caller that only wants the log.
+    Without `stream` it is at its end already, for a caller that only wants the log. Raises AttachToPaused, NotRunning.
     """
     if container.record.state.status == "paused":
         raise AttachToPaused(id=container.id)
@@ -56,26 +57,26 @@ async def attach(
     sock, end = make_ends(stdin=wants_stdin, stdout=stdout, stderr=stderr)
     if not stream:
         os.close(end.fd)
-        return sock
+        return sock, time.time_ns()
     try:
-        await _hand_over(container, end)
+        at_ns = await _hand_over(container, end)
     except BaseException:
         sock.close()
         raise
     world.publish(container, "attach")
-    return sock
+    return sock, at_ns
 
 
-async def _hand_over(container: Container, end: AttachEnd) -> None:
+async def _hand_over(container: Container, end: AttachEnd) -> int:
     """Give the end to the monitor, or keep it for the start."""
     if container.monitor is None:
         if len(container.pending) >= PENDING_MAX:
             os.close(end.fd)
             raise TooManyPending(id=container.id, count=PENDING_MAX)
         container.pending.append(end)
-        return
+        return time.time_ns()
     try:
-        await container.monitor.attach(end)
+        return await container.monitor.attach(end)
     except (MonitorLost, MonitorError) as error:
         raise NotRunning(id=container.id) from error
     finally:

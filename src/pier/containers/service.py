@@ -242,8 +242,10 @@ class ContainerService:
         self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
     ) -> Attachment:
         container = self._find(ref)
-        sock = await attach.attach(self._world, container, stdin=stdin, stdout=stdout, stderr=stderr, stream=stream)
-        query = Query(stdout=stdout, stderr=stderr, raw=container.record.config.tty)
+        sock, at_ns = await attach.attach(
+            self._world, container, stdin=stdin, stdout=stdout, stderr=stderr, stream=stream
+        )
+        query = Query(stdout=stdout, stderr=stderr, until_ns=at_ns, raw=container.record.config.tty)
         prefix = self._read_log(container, query, follow=False) if logs else None
         return Attachment(sock, container.record.config.tty, prefix)
 

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -222,14 +223,22 @@ class Monitor:
             self._replies.pop(number, None)
         return reply
 
-    async def _order(self, operation: str, *, fds: Sequence[int] = (), **fields: Any) -> None:
+    async def _order(self, operation: str, *, fds: Sequence[int] = (), **fields: Any) -> dict[str, Any]:
         reply = await self._ask(operation, fds=fds, **fields)
         if "error" in reply:
             raise MonitorError(reason=reply["error"])
+        return reply
 
-    async def attach(self, end: AttachEnd) -> None:
-        """Join a client to the container's streams; `end.fd` is duplicated, the caller closes its own."""
-        await self._order("attach", fds=[end.fd], stdin=end.stdin, stdout=end.stdout, stderr=end.stderr)
+    async def attach(self, end: AttachEnd) -> int:
+        """Join a client to the container's streams; `end.fd` is duplicated, the caller closes its own.
+
+        Returns when that was, in nanoseconds: what the log says was printed until then, the client does not get.
+        Raises MonitorError, MonitorLost.
+        """
+        wants = {"stdin": end.stdin, "stdout": end.stdout, "stderr": end.stderr}
+        reply = await self._order("attach", fds=[end.fd], **wants)
+        at_ns: int = reply.get("at_ns") or time.time_ns()  # a monitor of an earlier version does not say
+        return at_ns
 
     async def resize(self, *, height: int, width: int, exec_id: str | None = None) -> None:
         """Set the size of the container's, or an exec's, terminal in characters. Raises MonitorError, MonitorLost."""

@@ -332,7 +332,7 @@ class Monitor:
         client = socket.socket(fileno=os.dup(fds[0]))
         wants = {name: bool(message.get(name)) for name in ("stdin", "stdout", "stderr")}
         self._child(message).streams.attach(client, **wants)
-        return {"ok": True}
+        return {"ok": True, "at_ns": time.time_ns()}
 
     def _op_resize(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         child = self._child(message)

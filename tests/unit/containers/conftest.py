@@ -72,10 +72,11 @@ class FakeMonitor:
         if number in (9, 15) and number not in self.deaf:
             self.end(128 + number)
 
-    async def attach(self, end: AttachEnd) -> None:
+    async def attach(self, end: AttachEnd) -> int:
         if self.ended.done():
             raise MonitorLost
         os.write(end.fd, b"attached")
+        return 1
 
     async def pause(self) -> None:
         self.asked.append("pause")
