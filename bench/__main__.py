@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_archives
 import bench_cold
 import bench_daemon
 import bench_disk
@@ -60,6 +61,7 @@ def main() -> None:
         }
         benches["logs"] = lambda: bench_logs.measure(compared, rounds)
         benches["many"] = lambda: bench_many.measure(compared, folder / "many", archive, rounds)
+        benches["archives"] = lambda: bench_archives.measure(compared, folder / "archives", rounds)
         benches["pull"] = lambda: bench_pull.measure(compared, folder / "pull", rounds)
         benches["disk"] = lambda: bench_disk.measure(compared, folder / "disk")
         benches["images"] = lambda: bench_images.measure(compared, rounds, archive, folder)
