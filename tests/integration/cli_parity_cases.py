@@ -114,6 +114,12 @@ info foo
 images a b
 load x
 import
+save
+save --bogus
+save -o
+export
+export a b
+export --bogus
 pull
 pull a b
 pull UPPER
@@ -234,6 +240,23 @@ load -i /etc/passwd
 import /nope
 import /etc/passwd
 import -c BOGUS {tar}
+import {tar} UPPER
+import --platform windows/amd64 {tar}
+import --platform a/b/c/d {tar}
+import http://127.0.0.1:1/x
+load -i {tar}
+load --platform linux/s390x -i {tar}
+load --platform a/b/c/d -i {tar}
+load --platform a,b -i {tar}
+save --platform linux/a,linux/b {i}
+save nosuch
+save -o /nope/x {i}
+save -o / {i}
+save --platform linux/s390x {i}
+save --platform a/b/c/d {i}
+export nosuch
+export -o /nope/x {e}
+export -o / {e}
 port {r} 99
 port nosuch
 diff nosuch

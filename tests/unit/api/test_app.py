@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pier.api.call import MAX_JSON_BYTES
-from pier.errors import InvalidParameter
+from pier.errors import InvalidParameter, NotFound
 
 
 async def test_ping_has_the_headers_clients_negotiate_by(client: Any) -> None:
@@ -336,3 +336,46 @@ async def test_logs_name_their_framing(client: Any, version: str, tty: bool, kin
     answer = await client.request("GET", f"/v{version}/containers/web/logs?stdout=1")
     assert answer.headers["content-type"] == f"application/vnd.docker.{kind}-stream"
     assert answer.body == b"ab"
+
+
+# --- archives
+
+
+@pytest.mark.parametrize(
+    ("path", "refs", "platform"),
+    [
+        ("/images/get?names=a&names=b%3A1", ["a", "b:1"], ""),
+        ("/images/r.example%3A5000/x/a%3A1/get", ["r.example:5000/x/a:1"], ""),
+        ("/images/r.example:5000/x/a:1/get", ["r.example:5000/x/a:1"], ""),
+        ('/images/a/get?platform={"os":"linux","architecture":"arm64"}', ["a"], "linux/arm64"),
+        ("/images/get", [], ""),
+    ],
+)
+async def test_what_save_is_asked_for(client: Any, path: str, refs: list[str], platform: str) -> None:
+    answer = await client.request("GET", path.replace('"', "%22").replace("{", "%7B").replace("}", "%7D"))
+    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "application/x-tar", b"of the archive")
+    assert client.engine.images.archives.asked == {"refs": refs, "platform": platform}
+
+
+async def test_a_save_that_fails_before_its_first_byte_is_an_error(client: Any) -> None:
+    client.engine.images.archives.failure = NotFound(message="No such image: a:latest")
+    answer = await client.request("GET", "/images/a/get")
+    assert (answer.status, answer.json) == (404, {"message": "No such image: a:latest"})
+    assert (await client.request("GET", "/images/a/get?platform=linux/amd64")).status == 400
+
+
+async def test_what_load_and_import_are_asked_for(client: Any) -> None:
+    platform = "%7B%22os%22:%22linux%22,%22architecture%22:%22arm%22,%22variant%22:%22v7%22%7D"
+    await client.request("POST", f"/images/load?quiet=0&platform={platform}&tag=a&tag=b:1", body=b"x")
+    archives = client.engine.images.archives
+    assert archives.asked == {"quiet": False, "platform": "linux/arm/v7", "tags": ["a", "b:1"]}
+    query = "fromSrc=http://h/x.tar&repo=a&tag=1&message=m&changes=CMD%20a&changes=ENV%20b&platform=linux/arm64"
+    await client.request("POST", f"/images/create?{query}")
+    assert archives.asked == {
+        "origin": "http://h/x.tar",
+        "repo": "a",
+        "tag": "1",
+        "message": "m",
+        "changes": ["CMD a", "ENV b"],
+        "platform": "linux/arm64",
+    }

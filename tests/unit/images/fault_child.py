@@ -37,6 +37,10 @@ async def load(lab: Lab) -> None:
     await lab.load(docker_archive("loaded:1", layers=[BIG, TOP]))
 
 
+async def import_(lab: Lab) -> None:
+    await lab.import_(BIG, repo="imported", tag="1")
+
+
 async def pull(lab: Lab) -> None:
     async with FakeRegistry().serving() as registry:
         images = {
@@ -87,7 +91,7 @@ async def collect(lab: Lab) -> None:
     await lab.images.delete("loaded:1", force=True)
 
 
-SCENARIOS = {"load": load, "pull": pull, "commit": commit, "compact": compact, "collect": collect}
+SCENARIOS = {"load": load, "import": import_, "pull": pull, "commit": commit, "compact": compact, "collect": collect}
 
 
 async def main(root: str, scenario: str) -> None:

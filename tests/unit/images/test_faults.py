@@ -21,6 +21,7 @@ CHILD = Path(__file__).parent / "fault_child.py"
 PASSED_BY = {
     "load": """blob-begun blob-written blob-flushed blob-named blob-durable index-written index-flushed index-named
                layer-begun layer-entry layer-unpacked layer-recorded layer-flushed layer-named""",
+    "import": "blob-begun blob-written blob-flushed blob-named:2 layer-entry layer-named index-written index-named",
     "pull": """blob-begun blob-written blob-flushed blob-named blob-durable index-written index-flushed index-named
                layer-begun layer-entry layer-unpacked layer-recorded layer-flushed layer-named""",
     "commit": """container-begun container-claimed container-made diff-begun diff-entry diff-written blob-written:9

@@ -37,7 +37,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
         "repo": repository,
         "tag": tag,
     }
-    stream = None if is_url else read_chunks(0 if source == "-" else open_input(source))
+    stream = None if is_url else read_chunks(0) if source == "-" else read_chunks(open_input(source), source)
     show(cx.client.request("POST", "/images/create", query=query, stream=stream).lines(), STDOUT)
     return 0
 

@@ -7,8 +7,8 @@ import os
 from pier.cli.errors import Failure, reason
 from pier.cli.flags import Command, Flag
 from pier.cli.out import STDOUT
+from pier.cli.platform import platform
 from pier.cli.progress import show
-from pier.cli.verbs.push import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
         fd = 0
     quiet = opts["quiet"] or not os.isatty(STDOUT)
     query = {"quiet": 1 if quiet else 0, "platform": platform(opts["platform"]), "tag": opts["tag"]}
-    response = cx.client.request("POST", "/images/load", query=query, stream=read_chunks(fd))
+    response = cx.client.request("POST", "/images/load", query=query, stream=read_chunks(fd, opts["input"] or "stdin"))
     show(response.lines(), STDOUT)
     return 0
 
@@ -52,6 +52,13 @@ def open_input(path: str) -> int:
     return fd
 
 
-def read_chunks(fd: int) -> Iterator[bytes]:
-    while chunk := os.read(fd, _CHUNK):
+def read_chunks(fd: int, path: str = "stdin") -> Iterator[bytes]:
+    """A file's bytes. Failure when it cannot be read: the daemon has nothing to do with it."""
+    while True:
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except OSError as error:
+            raise Failure(f"read {path}: {reason(error)}") from None
+        if not chunk:
+            return
         yield chunk

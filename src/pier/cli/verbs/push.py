@@ -6,8 +6,9 @@ from pier.cli.auth import registry_auth_header
 from pier.cli.each import path
 from pier.cli.errors import Failure
 from pier.cli.flags import Command, Flag
-from pier.cli.jsontext import dumps, loads
+from pier.cli.jsontext import loads
 from pier.cli.out import STDOUT, complain, line
+from pier.cli.platform import platform
 from pier.cli.progress import show
 from pier.cli.reference import split
 
@@ -58,15 +59,6 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
         return 0
     show(response.lines(), STDOUT, _tell)
     return 0
-
-
-def platform(text: str) -> str:
-    """`linux/arm64/v8` as the JSON that the API takes; empty for none."""
-    if not text:
-        return ""
-    parts = [*text.split("/"), "", ""]
-    keys = ("os", "architecture", "variant")
-    return dumps({key: part for key, part in zip(keys, parts[:3], strict=True) if part})
 
 
 def _tell(aux: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pier.cli.archive_file import receive
 from pier.cli.flags import Command, Flag
-from pier.cli.verbs.push import platform
+from pier.cli.platform import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
