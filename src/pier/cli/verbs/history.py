@@ -8,8 +8,8 @@ from pier.cli.each import path
 from pier.cli.flags import Command, Flag
 from pier.cli.format import ellipsis, render, short_id
 from pier.cli.out import out
+from pier.cli.platform import platform
 from pier.cli.units import ago, human_size
-from pier.cli.verbs.push import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pier.cli.each import path
 from pier.cli.errors import ApiError
 from pier.cli.flags import Command, Flag
 from pier.cli.out import complain, line
-from pier.cli.verbs.push import platform
+from pier.cli.platform import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
