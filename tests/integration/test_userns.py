@@ -331,3 +331,26 @@ def test_default_makes_its_user(own_daemon: Daemon, starter_images: list[Path]) 
         own_daemon.stop()
         own_daemon.start()
         assert (etc / "subuid").read_text().count("dockremap:") == 1
+
+
+def test_cp_speaks_of_the_containers_ids(remapped: Client, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text\n")
+    os.chown(tmp_path / "file", 12, 34)
+    made = "mkdir -m 700 /own; touch /own/file; chown 56:78 /own/file; echo ready; exec sleep 1000"
+    remapped.run(remapped.image, "sh", "-c", made, name="ids")
+    poll(lambda: remapped.ok("logs", "ids") == "ready", "the files")
+    for running in (True, False):
+        remapped.ok("cp", "-a", f"{tmp_path}/file", "ids:/own/copied")
+        listed = {}
+        for path in ("/own", "/bin/sh"):
+            done = remapped("cp", f"ids:{path}", "-")
+            with tarfile.open(fileobj=io.BytesIO(done.out.encode())) as tar:
+                listed |= {entry.name: (entry.uid, entry.gid) for entry in tar}
+        assert listed == {"own": (0, 0), "own/file": (56, 78), "own/copied": (12, 34), "sh": (0, 0)}
+        if running:
+            assert remapped.ok("exec", "ids", "stat", "-c", "%u:%g", "/own/copied") == "12:34"
+            remapped.ok("kill", "ids")
+            remapped.ok("wait", "ids")
+    remapped.ok("start", "ids")
+    poll(lambda: remapped.ok("logs", "ids") == "ready\nready", "the second start")
+    assert remapped.ok("exec", "ids", "stat", "-c", "%u:%g", "/own/copied") == "12:34"
