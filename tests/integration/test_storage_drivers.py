@@ -100,3 +100,19 @@ def test_trap_01_drivers_that_are_not_there_are_refused_with_what_to_use(own_dae
         assert advice in text
         assert "Available here: overlay2, vfs" in text
         assert "Traceback" not in text
+
+
+def test_cp_into_and_out_of_a_container_that_runs_and_one_that_does_not(docker: Client, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text\n")
+    (tmp_path / "volume").mkdir()
+    id = docker.ok("create", "-v", f"{tmp_path}/volume:/deep/volume", "busybox", "sleep", "1000")
+    for _ in range(2):
+        docker.ok("cp", f"{tmp_path}/file", f"{id}:/copied")
+        docker.ok("cp", f"{tmp_path}/file", f"{id}:/deep/volume/copied")
+        docker.ok("cp", f"{id}:/copied", f"{tmp_path}/back")
+        assert (tmp_path / "back").read_text() == "text\n"
+        (tmp_path / "back").unlink()
+        (tmp_path / "volume/copied").unlink()
+        docker.ok("start", id)
+    assert docker.ok("exec", id, "cat", "/copied") == "text"
+    docker.ok("rm", "-f", id)
