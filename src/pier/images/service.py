@@ -216,7 +216,9 @@ class ImageService:
     async def disk_usage(self) -> Usage:
         """What all images take together."""
         catalog, used = await self.current(), [Digest(image_id) for image_id in self.users()]
-        return await asyncio.to_thread(disk_usage, catalog.images.values(), used, self.sizes, self.content)
+        return await asyncio.to_thread(
+            disk_usage, catalog.images.values(), used, self.sizes, self.content, self.snapshots
+        )
 
     # --- names
 

@@ -71,21 +71,26 @@ class Usage:
     blobs: int
     """The content store: what is pushed and saved."""
     reclaimable: int
-    """Layers and blobs that are there for images without containers alone."""
+    """Layers and blobs that no container needs."""
 
     @property
     def total(self) -> int:
         return self.layers + self.blobs
 
 
-def disk_usage(images: Iterable[Image], used: Iterable[Digest], sizes: LayerSizes, content: ContentStore) -> Usage:
-    """Measure; `used` are the ids of images with containers. Blocks."""
-    images, held = list(images), set(used)
-    layers = {layer for image in images for layer in image.all_layers}
+def disk_usage(
+    images: Iterable[Image], used: Iterable[Digest], sizes: LayerSizes, content: ContentStore, snapshots: Snapshotter
+) -> Usage:
+    """Measure; `used` are the ids of images with containers. Blocks.
+
+    All layers count that are here: a container keeps those of its image also when that is gone.
+    """
+    held = set(used)
     kept = [image for image in images if held & {image.id, *(other.id for other in image.others)}]
-    kept_layers = {layer for image in kept for layer in image.all_layers}
     kept_blobs = {blob for image in kept for blob in image.content}
+    kept_layers = {layer for layers in snapshots.claims().values() for layer in layers or ()}
     blobs = {blob: content.taken(blob) for blob in content.blobs()}
-    free_layers = sum(map(sizes.on_disk, layers - kept_layers))
+    layers = {layer: sizes.on_disk(layer) for layer in snapshots.layers()}
+    free_layers = sum(size for layer, size in layers.items() if layer not in kept_layers)
     free_blobs = sum(size for blob, size in blobs.items() if blob not in kept_blobs)
-    return Usage(sum(map(sizes.on_disk, layers)), sum(blobs.values()), free_layers + free_blobs)
+    return Usage(sum(layers.values()), sum(blobs.values()), free_layers + free_blobs)
