@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from api import Connection, hijack
 from bench_run import void
 from bench_runtime import CAPABILITIES, TIMER, bundle_in, in_box, request, timed, unpack
 from engines import BIN, IMAGE, Engine
@@ -24,7 +26,35 @@ SLEEP = ["sleep", "1000"]
 
 
 def measure(engines: list[Engine], rounds: int, archive: Path) -> list[Row]:
-    return [_through_daemons(engines, rounds), _alone(engines, rounds, archive)]
+    return [_through_api(engines, rounds), _through_daemons(engines, rounds), _alone(engines, rounds, archive)]
+
+
+def _through_api(engines: list[Engine], rounds: int) -> Row:
+    """Create, start with the streams to their end, and inspect for the exit code: what a client does, without one."""
+    engines = [engine for engine in engines if engine.socket]
+    containers = {engine.name: engine.docker("run", "-d", "--network", "none", IMAGE, *SLEEP) for engine in engines}
+    try:
+        with contextlib.ExitStack() as stack:
+            deeds = {}
+            for engine in engines:
+                assert engine.socket is not None
+                connection = stack.enter_context(contextlib.closing(Connection(engine.socket)))
+                deeds[engine.name] = functools.partial(_exec, connection, engine.socket, containers[engine.name])
+            columns = in_turn(deeds, rounds)
+        target = Target("at most a fifth of docker", 0.2, "docker")
+        return Row("exec of `true` through the API, with its streams", "ms", columns, target)
+    finally:
+        for engine in engines:
+            engine.remove([containers[engine.name]])
+
+
+def _exec(connection: Connection, path: str, container: str) -> None:
+    body = {"Cmd": ["true"], "AttachStdout": True, "AttachStderr": True}
+    made = connection.call("POST", f"/containers/{container}/exec", body)["Id"]
+    hijack(path, f"/exec/{made}/start", {})
+    code = connection.call("GET", f"/exec/{made}/json")["ExitCode"]
+    if code != 0:
+        raise RuntimeError(f"exec ended with {code}")
 
 
 def _through_daemons(engines: list[Engine], rounds: int) -> Row:
