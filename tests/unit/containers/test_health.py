@@ -234,3 +234,13 @@ async def test_an_action_without_a_check_is_warned_about(house: Any) -> None:
     body = ContainerCreateRequest(image="bb", host_config=HostConfig(annotations={"pier.health-on-failure": "kill"}))
     (warning,) = (await house.service.create(body, name="", platform="")).warnings
     assert "no health check" in warning
+
+
+async def test_attack_15_a_label_of_the_image_orders_nothing(house: Any) -> None:
+    house.images.known["bb"].config.config.labels["pier.health-on-failure"] = "kill"
+    monitor = await run(house, retries=1)
+    monitor.exec_answer = (1, b"")
+    await until(house, "unhealthy")
+    await asyncio.sleep(0.02)
+    assert monitor.signals == []
+    assert (await house.service.inspect("web", size=False)).host_config.annotations is None
