@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,21 @@ async def test_a_loaded_image_loses_its_blobs_and_none_of_its_contents(lab: Lab)
     await lab.images.compactor.settled()
     assert lab.content.blobs() == set()
     assert lab.snapshots.layers() == set()
+
+
+async def test_what_was_dropped_is_saved_all_the_same(lab: Lab) -> None:
+    """Also when the image is removed while its layers are made again."""
+    await lab.load(docker_archive("loaded:1", layers=[BIG, SMALL]))
+    whole = await lab.save("loaded:1")
+    await lab.images.compactor.settled()
+    assert not os.path.exists(lab.content.path(Digest.of(BIG)))
+    async with aclosing(await lab.images.archives.save(["loaded:1"])) as pieces:
+        again = await anext(pieces)
+        await lab.images.delete("loaded:1")
+        again += b"".join([piece async for piece in pieces])
+    assert again == whole
+    await lab.images.compactor.settled()
+    assert lab.content.blobs() == set()
 
 
 async def test_without_the_setting_nothing_is_dropped(tmp_path: Path) -> None:

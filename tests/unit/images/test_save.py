@@ -187,7 +187,7 @@ async def test_an_event_for_each_image_once_it_is_through(lab: Lab) -> None:
 async def test_a_reader_who_goes_away(lab: Lab) -> None:
     """The thread ends, the lease ends with it, and nothing is told."""
     await lab.load(docker_archive("a:1"))
-    async with aclosing(await lab.images.archives.save(["a:1"])) as pieces:  # type: ignore[type-var]
+    async with aclosing(await lab.images.archives.save(["a:1"])) as pieces:
         await anext(pieces)
     await lab.images.delete("a:1")
     assert lab.content.blobs() == set()
@@ -197,7 +197,7 @@ async def test_a_reader_who_goes_away(lab: Lab) -> None:
 async def test_an_image_that_is_removed_while_it_is_saved(lab: Lab) -> None:
     big = tar({"big": bytes(6 << 20)})
     await lab.load(docker_archive("a:1", layers=[big]))
-    async with aclosing(await lab.images.archives.save(["a:1"])) as pieces:  # type: ignore[type-var]
+    async with aclosing(await lab.images.archives.save(["a:1"])) as pieces:
         first = await anext(pieces)
         await lab.images.delete("a:1")
         archive = first + b"".join([piece async for piece in pieces])
