@@ -23,7 +23,7 @@ class OomWatch:
         self._on_oom = on_oom
         self._fd, self._events = -1, 0
         self._kills, self._told = 0, 0
-        self._above: int | None = None
+        self._above = cgroup.oom_kills_above() if cgroup.made_around_a_process else 0
 
     def open(self) -> None:
         """Watch from now on; what was before counts too. A machine that tells nothing leaves it to `count`."""
@@ -56,14 +56,30 @@ class OomWatch:
         return self._kills > before
 
     def _look(self) -> None:
-        """Read the kernel's count. What systemd makes it also removes, as soon as it is empty, so the last kill may be
-        in the count of the slice above alone; another container's in the moment since the last look would be, too.
+        if not self._cgroup.made_around_a_process:
+            self._kills = max(self._kills, self._cgroup.oom_kills())
+            return
+        above = self._read_both()
+        if above < self._above:
+            self._above = 0  # the slice is a new one
+        if not self._cgroup.is_gone():
+            self._above = above
+        elif above > self._above:
+            self._kills, self._above = self._kills + 1, above
+
+    def _read_both(self) -> int:
+        """Read the count of a scope, and that of the slice above, which is returned.
+
+        What systemd makes it also removes, as soon as it is empty, so the last kill may be in the slice's count alone;
+        another container's since the last look would be, too. A kill is counted below first: with the same number
+        above before and after, there is none that is in one of the two only.
         """
-        self._kills = max(self._kills, self._cgroup.oom_kills())
-        if self._cgroup.made_around_a_process:
-            before, self._above = self._above, self._cgroup.oom_kills_above()
-            if before is not None and self._above > before and self._cgroup.is_gone():
-                self._kills += 1
+        above = self._cgroup.oom_kills_above()
+        while True:
+            self._kills = max(self._kills, self._cgroup.oom_kills())
+            before, above = above, self._cgroup.oom_kills_above()
+            if above == before:
+                return above
 
     def close(self) -> None:
         """Before the cgroup is removed: that is an event, too. What it counted stays."""
