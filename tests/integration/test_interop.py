@@ -206,6 +206,9 @@ def test_an_index_of_docker_manifest_goes_round_whole(docker: Client, registry: 
     docker.ok("pull", "--platform", other, name)
     assert docker.ok("image", "inspect", "--platform", other, "-f", "{{.Architecture}}", name) == other.split("/")[1]
     assert docker.ok("image", "inspect", "-f", "{{.Os}}/{{.Architecture}}", name) == host
+    made = docker.ok("create", "--platform", other, name)
+    assert docker.ok("ps", "-aq", "--no-trunc", "--filter", f"ancestor={name}") == made
+    docker.ok("rm", made)
     docker.ok("tag", name, copy)
     docker.ok("push", copy)
     assert registry.raw("list-copy:1") == registry.raw("list:1")

@@ -238,9 +238,8 @@ async def _ancestors(world: World, refs: Iterable[str]) -> tuple[set[str], set[s
             image = await world.images.get(ref)
         except Exception:  # noqa: S112 - Docker passes over images that are not there
             continue
-        ids.add(str(image.id))
-        if image.layers:
-            tops.add(str(image.layers[-1]))
+        ids |= {str(one.id) for one in image.platforms}
+        tops |= {str(one.layers[-1]) for one in image.platforms if one.layers}
     return ids, tops
 
 

@@ -72,13 +72,18 @@ class Image:
         return [familiar(name) for name in self.digests]
 
     @property
+    def platforms(self) -> tuple[Image, ...]:
+        """It and the others."""
+        return (self, *self.others)
+
+    @property
     def all_layers(self) -> list[Digest]:
         """Chain ids of it and of the others."""
-        return [chain_id for image in (self, *self.others) for chain_id in image.layers]
+        return [chain_id for image in self.platforms for chain_id in image.layers]
 
     def for_platform(self, wanted: Platform) -> Image | None:
         """Of it and the others the one that serves `wanted` best; None where none does."""
-        ranks = [(rank(one.config.platform.normalised(), wanted), one) for one in (self, *self.others)]
+        ranks = [(rank(one.config.platform.normalised(), wanted), one) for one in self.platforms]
         return min(((how, one) for how, one in ranks if how is not None), key=lambda pair: pair[0], default=(0, None))[
             1
         ]
@@ -109,7 +114,7 @@ class Entry:
 
     def holds(self, store: ContentStore) -> bool:
         """Is it still so? One platform more or less makes it another."""
-        here = (one.manifest.digest for one in (self.image, *self.image.others))
+        here = (one.manifest.digest for one in self.image.platforms)
         return all(map(store.has, here)) and not any(map(store.has, self.absent))
 
 

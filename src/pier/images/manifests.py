@@ -29,7 +29,7 @@ def manifest_summaries(
     store: ContentStore, image: Image, unpacked_bytes: Callable[[Image], int], users: Callable[[Digest], list[str]]
 ) -> list[ImageManifestSummary]:
     """Each manifest of the image's index, or the one there is. Blocks. Raises ContentNotFound, MalformedDocument."""
-    here = {one.manifest.digest: one for one in (image, *image.others)}
+    here = {one.manifest.digest: one for one in image.platforms}
     found = []
     for entry in _entries(store, image.root):
         one = here.get(entry.digest)

@@ -71,7 +71,7 @@ async def delete_platforms(
         image = catalog.get(ref)
         if not is_id(image, ref) and named(image, ref) not in image.names:
             raise NoSuchImage(reference=ref)
-        family = {one.id: replace(one, others=()) for one in (image, *image.others)}
+        family = {one.id: replace(one, others=()) for one in image.platforms}
         victims = {found.id: family[found.id] for found in (_exactly(image, ref, one) for one in platforms)}
         if len(victims) < len(family):
             return await _remove_variants(keeper, catalog, image, list(victims.values()), force=force)
@@ -80,7 +80,7 @@ async def delete_platforms(
 
 def _exactly(image: Image, ref: str, platform: Platform) -> Image:
     """The image for that platform and no better one."""
-    for one in (image, *image.others):
+    for one in image.platforms:
         if one.config.platform.key() == platform.key():
             return one
     raise NoSuchPlatform(name=ref, wanted=platform)
@@ -138,7 +138,7 @@ async def prune(keeper: Keeper, filters: Filters, *, now_ns: int) -> ImagePruneR
 def _users(keeper: Keeper) -> Callable[[Image], list[User]]:
     """Containers of an image on any platform: the others go with it."""
     every = keeper.users()
-    return lambda image: [user for one in (image, *image.others) for user in every.get(str(one.id), ())]
+    return lambda image: [user for one in image.platforms for user in every.get(str(one.id), ())]
 
 
 def _untagged(keeper: Keeper, image: Image, names: Sequence[str]) -> list[ImageDeleteResponseItem]:

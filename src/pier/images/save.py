@@ -102,7 +102,7 @@ def _for_platform(
         return Chosen(root, names, image)
     best = image.for_platform(wanted)
     if best is None:
-        available = ", ".join(str(one.config.platform.normalised()) for one in (image, *image.others))
+        available = ", ".join(str(one.config.platform.normalised()) for one in image.platforms)
         raise NoExportTarget(wanted=wanted, name=ref, available=available)
     return Chosen(best.manifest, names, best)
 

@@ -158,7 +158,7 @@ class ImageService:
             Listed(
                 image,
                 size_bytes=self.sizes.image(image),
-                containers=len(users.get(image.id, ())),
+                containers=sum(len(users.get(one.id, ())) for one in image.platforms),
                 shared_bytes=shared.get(image.id, -1),
                 parent=family.parent(image.id),
                 has_children=family.has_children(image.id),

@@ -145,6 +145,7 @@ class FakeImage:
     def __init__(self, run: RunConfig) -> None:
         self.id = Digest("sha256:" + "1" * 64)
         self.layers = [LAYER]
+        self.platforms = [self]
         self.manifest = Descriptor(OCI_MANIFEST, Digest("sha256:" + "2" * 64), 7)
         self.config = ImageConfig(architecture="amd64", os="linux", rootfs=RootFS(), config=run)
 

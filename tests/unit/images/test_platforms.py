@@ -207,6 +207,7 @@ async def test_the_manifests_of_an_image(registry: FakeRegistry, lab: Lab) -> No
         await pull(lab, name, platform)
     lab.images.users = lambda: {str(made[OTHER].config): [("c" * 64, False)]}
     [row] = await lab.images.list(manifests=True)
+    assert row.containers == 1
     assert row.descriptor is not None
     assert row.manifests is not None
     assert row.descriptor.digest == (await lab.images.get(name)).root.digest
