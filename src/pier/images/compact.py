@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, TypeVar
 
 from pier.errors import NotFound, PierError
 from pier.images.catalog import Catalog
@@ -13,8 +18,12 @@ from pier.images.image import Image
 from pier.oci import Digest, Manifest, decode_manifest
 from pier.oci.manifest import MAX_MANIFEST_BYTES
 from pier.storage import ContentStore
+from pier.storage.rebuild import Stopped
 
 log = logging.getLogger(__name__)
+
+NICE: Final = 10
+T = TypeVar("T")
 
 
 class Compactor:
@@ -37,6 +46,7 @@ class Compactor:
         self._collect = collect
         self._drops = drops
         self._rechecked = False
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="compact", initializer=_stand_back)
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._stopped = False
@@ -51,16 +61,19 @@ class Compactor:
         while self._again and not self._stopped:
             self._again = False
             if not self._rechecked:
-                await asyncio.to_thread(recheck, self._store, stop=lambda: self._stopped)
+                await self._in_thread(partial(recheck, self._store, stop=lambda: self._stopped))
                 self._rechecked = True
             if not self._drops:
                 return
             catalog = await self._current()
-            freed = await asyncio.to_thread(compact, self._store, catalog, stop=lambda: self._stopped)
+            freed = await self._in_thread(partial(compact, self._store, catalog, stop=lambda: self._stopped))
             if freed:
                 log.info("%d bytes freed: blobs of unpacked layers, which can be made again", freed)
             if self._store.leases.take_spared():
                 await self._collect()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def settled(self) -> None:
         """Wait until there is nothing to do."""
@@ -68,10 +81,16 @@ class Compactor:
             await asyncio.shield(self._task)
 
     async def close(self) -> None:
-        """End after the layer that is being looked at."""
+        """End; a layer that is being looked at stays as it is."""
         self._stopped = True
         with contextlib.suppress(asyncio.CancelledError):
             await self.settled()
+        self._executor.shutdown()
+
+
+def _stand_back() -> None:
+    """Let everything else go first: on Linux a thread has a nice value of its own (setpriority(2))."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def recheck(store: ContentStore, *, stop: Callable[[], bool]) -> None:
@@ -81,7 +100,9 @@ def recheck(store: ContentStore, *, stop: Callable[[], bool]) -> None:
             return
         try:
             with store.keep():
-                lost = not store.recipes.recheck(digest)
+                lost = not store.recipes.recheck(digest, stop)
+        except Stopped:
+            return
         except OSError as error:
             log.warning("layer %s could not be rebuilt: %s", digest, error)
             continue
@@ -94,7 +115,7 @@ def recheck(store: ContentStore, *, stop: Callable[[], bool]) -> None:
 
 
 def compact(store: ContentStore, catalog: Catalog, *, stop: Callable[[], bool]) -> int:
-    """Drop what can be dropped of all images; returns the bytes freed. `stop` is asked between layers. Blocks."""
+    """Drop what can be dropped of all images; returns the bytes freed. `stop` ends it. Blocks."""
     freed, seen = 0, set[Digest]()
     for image in (one for each in catalog.images.values() for one in (each, *each.others)):
         for digest, chain_id in _layers(store, image):
@@ -105,7 +126,9 @@ def compact(store: ContentStore, catalog: Catalog, *, stop: Callable[[], bool]) 
             seen.add(digest)
             try:
                 with store.keep():
-                    freed += store.drop(digest, chain_id)
+                    freed += store.drop(digest, chain_id, stop)
+            except Stopped:
+                return freed
             except NotFound:
                 continue  # removed meanwhile
             except (PierError, OSError) as error:  # of one layer, which stays as it is

@@ -31,7 +31,7 @@ from pier.storage.errors import ContentMismatch, ContentNotFound, LayerTooLarge
 from pier.storage.faults import point
 from pier.storage.layer import DEFAULT_LAYER_BYTES
 from pier.storage.leases import Leases
-from pier.storage.rebuild import Recipes
+from pier.storage.rebuild import Recipes, Stop, never
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -260,11 +260,11 @@ class ContentStore:
             raise ContentNotFound(digest=digest)
         return VerifiedReader(rebuilt, digest, stated)
 
-    def drop(self, digest: Digest, chain_id: Digest) -> int:
+    def drop(self, digest: Digest, chain_id: Digest, stop: Stop = never) -> int:
         """Delete a layer's blob if it can be made again of the layer's tree, which is proved first.
 
         Returns the bytes that this frees, 0 where the blob stays. Call it inside `keep`. Raises ContentNotFound,
-        ContentMismatch, OSError.
+        ContentMismatch, OSError, and Stopped once `stop` says so.
         """
         place = self.path(digest)
         size = self.size(digest)
@@ -272,9 +272,15 @@ class ContentStore:
             return 0
         if self.recipes.hopeless(digest):
             return 0
-        if not self.recipes.proves(digest):  # a recipe that was good may have brought the blob back by being so no more
+        if not self.recipes.proves(
+            digest, stop
+        ):  # a recipe that was good may have brought the blob back by being so no more
             with contextlib.ExitStack() as stack:
-                if not self.recipes.make(digest, size, chain_id, lambda: stack.enter_context(self.open(digest))):
+
+                def read() -> VerifiedReader:
+                    return stack.enter_context(self.open(digest))
+
+                if not self.recipes.make(digest, size, chain_id, read, stop):
                     return 0
         before = os.stat(place).st_blocks * 512
         os.unlink(place)

@@ -27,10 +27,33 @@ from pier.storage.stream import CHUNK, Reader
 
 OpenLayer = Callable[[Digest], int]
 """`Snapshotter.open_layer`"""
+Stop = Callable[[], bool]
+"""Asked now and then whether the work is to end, by `Stopped`."""
 TRIES: Final = 3
 """Compressors that begin alike and are run in full."""
 MAX_BYTES: Final = 64 << 20
 """Of a recipe, which is in memory while it is tried."""
+
+
+class Stopped(Exception):
+    """The work on a recipe was ended before its end; nothing has changed."""
+
+
+def never() -> bool:
+    return False
+
+
+class _Stoppable:
+    """A blob that is read until someone asks for the end."""
+
+    def __init__(self, blob: Reader, stop: Stop) -> None:
+        self._blob = blob
+        self._stop = stop
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._stop():
+            raise Stopped
+        return self._blob.read(size)
 
 
 class Recipes:
@@ -87,10 +110,11 @@ class Recipes:
         """The layers whose trees are needed."""
         return {Digest(header.chain_id) for digest in self.all() if (header := self.header(digest)) is not None}
 
-    def recheck(self, digest: Digest) -> bool:
+    def recheck(self, digest: Digest, stop: Stop = never) -> bool:
         """Prove a recipe again if another version of its compressor is installed since; one that fails is forgotten.
 
-        False where that was done: the blob is lost then, and comes back with the next pull or load. Raises OSError.
+        False where that was done: the blob is lost then, and comes back with the next pull or load. Raises OSError,
+        Stopped.
         """
         header = self.usable(digest)
         if header is None or header.library == header.compressor.library:
@@ -99,7 +123,7 @@ class Recipes:
             recipe.read_header(file)
             body = file.read()
         fresh = msgspec.structs.replace(header, library=header.compressor.library)
-        if self._settle(digest, fresh, body):
+        if self._settle(digest, fresh, body, stop):
             return True
         self.forget(digest)
         return False
@@ -123,19 +147,21 @@ class Recipes:
             file.close()
             return None
 
-    def make(self, digest: Digest, size: int, chain_id: Digest, read: Callable[[], Reader]) -> bool:
+    def make(self, digest: Digest, size: int, chain_id: Digest, read: Callable[[], Reader], stop: Stop = never) -> bool:
         """Write a recipe for a blob that `read` opens, and prove it. False where there can be none, which is noted.
 
-        Raises what reading raises, OSError.
+        Raises what reading raises, OSError, Stopped.
         """
         assert self.open_layer is not None
         found = recipe.compressors(read())[:TRIES]
-        if found and self._try(digest, size, chain_id, read(), found):
+        if found and self._try(digest, size, chain_id, _Stoppable(read(), stop), found, stop=stop):
             return True
         self._name(self._fresh(b""), digest)
         return False
 
-    def _try(self, digest: Digest, size: int, chain_id: Digest, blob: Reader, found: list[Candidate]) -> bool:
+    def _try(
+        self, digest: Digest, size: int, chain_id: Digest, blob: Reader, found: list[Candidate], *, stop: Stop
+    ) -> bool:
         assert self.open_layer is not None
         with tempfile.TemporaryFile(dir=self._root) as body:
             tree_fd = self.open_layer(chain_id)
@@ -148,19 +174,19 @@ class Recipes:
             body.seek(0)
             recorded = body.read()
         headers = (recipe.Header.of(how, chain_id=chain_id, size=size, plain_size=plain_size) for how in found)
-        return any(self._settle(digest, header, recorded) for header in headers)
+        return any(self._settle(digest, header, recorded, stop) for header in headers)
 
-    def proves(self, digest: Digest) -> bool:
-        """Whether the recipe makes the blob, tried. Raises OSError."""
+    def proves(self, digest: Digest, stop: Stop = never) -> bool:
+        """Whether the recipe makes the blob, tried. Raises OSError, Stopped."""
         header = self.usable(digest)
-        return header is not None and self._makes(digest, header, self.path(digest))
+        return header is not None and self._makes(digest, header, self.path(digest), stop)
 
-    def _settle(self, digest: Digest, header: recipe.Header, body: bytes) -> bool:
+    def _settle(self, digest: Digest, header: recipe.Header, body: bytes, stop: Stop) -> bool:
         """Keep the recipe if what it makes has the digest."""
         fresh = self._fresh(msgspec.json.encode(header) + b"\n" + body)
         try:
             point("recipe-written")
-            if not self._makes(digest, header, fresh):
+            if not self._makes(digest, header, fresh, stop):
                 return False
             self._name(fresh, digest)
             return True
@@ -168,7 +194,7 @@ class Recipes:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh)
 
-    def _makes(self, digest: Digest, header: recipe.Header, path: str) -> bool:
+    def _makes(self, digest: Digest, header: recipe.Header, path: str, stop: Stop) -> bool:
         assert self.open_layer is not None
         file = open(path, "rb")  # noqa: SIM115 - closed by Rebuilt
         recipe.read_header(file)
@@ -179,6 +205,8 @@ class Recipes:
                 while (data := rebuilt.read(CHUNK)) and size <= header.size:
                     state.update(data)
                     size += len(data)
+                    if stop():
+                        raise Stopped
         except BadArchive:
             return False
         return size == header.size and Digest.finish(state) == digest

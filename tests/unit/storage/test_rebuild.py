@@ -27,6 +27,7 @@ from pier.oci import Digest
 from pier.storage import ContentStore, Setup, choose_driver
 from pier.storage.compression import decompressed
 from pier.storage.errors import ContentMismatch, ContentNotFound
+from pier.storage.rebuild import Stopped
 from pier.storage.recompress import gzip_header
 from pier.storage.snapshots import Snapshotter
 from pier.storage.tar_writer import TarWriter
@@ -331,6 +332,19 @@ def test_a_blob_that_comes_again_is_a_file_again(rooms: tuple[ContentStore, Snap
         content.put(LAYER, "layer")
     assert content.drop(digest, Digest.of(LAYER))
     assert not os.path.exists(content.path(digest))
+
+
+@pytest.mark.parametrize("asked", [1, 2, 5])
+def test_work_that_is_ended_changes_nothing(rooms: tuple[ContentStore, Snapshotter], asked: int) -> None:
+    content, snapshots = rooms
+    digest = admitted(content, snapshots, LAYER)
+    answers = iter([False] * (asked - 1) + [True])
+    with pytest.raises(Stopped):
+        content.drop(digest, Digest.of(LAYER), lambda: next(answers))
+    assert os.path.exists(content.path(digest))
+    assert content.recipes.all() == set()
+    assert os.listdir(os.path.join(content.root, "recipes")) == ["sha256"]
+    assert content.drop(digest, Digest.of(LAYER))
 
 
 def test_readers_do_not_notice_that_a_blob_goes_and_comes(rooms: tuple[ContentStore, Snapshotter]) -> None:
