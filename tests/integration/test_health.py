@@ -107,7 +107,7 @@ def test_health_on_failure(daemon: Daemon, action: str, ends: str) -> None:
             until(pier, "ill", "healthy")
         poll(lambda: pier.state("ill") == ends, f"the container to be {ends}")
     finally:
-        pier("rm", "-f", "ill")
+        pier.ok("rm", "-f", "ill")
 
 
 def test_a_kill_for_bad_health_leaves_the_restart_policy_to_act(docker: Client) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from pier.containers import declared_data, links
 from pier.containers.discard import discard
 from pier.containers.lifecycle import change_over, end_now, forget_restart
-from pier.containers.world import World
+from pier.containers.world import Container, World
 from pier.errors import Conflict
 
 
@@ -32,6 +32,12 @@ async def remove(world: World, ref: str, *, force: bool, link: bool = False, kee
         await links.remove(world, ref)
         return
     container = world.find(ref)
+    while not await _remove_at_rest(world, container, ref, force=force, keep_data=keep_data):
+        pass
+
+
+async def _remove_at_rest(world: World, container: Container, ref: str, *, force: bool, keep_data: bool) -> bool:
+    """As `remove`; False where a restart has started the container again after it was ended."""
     await change_over(container)
     if container.running:
         if not force:
@@ -43,13 +49,16 @@ async def remove(world: World, ref: str, *, force: bool, link: bool = False, kee
             await end_now(world, container)
     async with container.lock:
         if container.id not in world.containers:  # it removed itself meanwhile
-            return
+            return True
         if container.record.state.status == "removing":
             raise RemovalInProgress(id=container.id)
         if container.running:
+            if force:
+                return False
             raise CannotRemove(ref=ref)
         if keep_data:
             await asyncio.to_thread(declared_data.refuse, world, container.record, ref)
         container.record.state.status = "removing"
         await world.save(container)
         await discard(world, container)
+    return True

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from pier.containers import removal
+from pier.containers.lifecycle import end_now, start
+from pier.containers.world import Container, World
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
 from pier.kernel.cgroups import Cgroup
 from pier.model.container import ContainerCreateRequest
@@ -102,6 +105,24 @@ async def test_kill_in_dockers_words(house: Any, ref: str, signal: str, status: 
     with pytest.raises(PierError) as caught:
         await house.service.kill(ref, signal)
     assert (caught.value.status, caught.value.message) == (status, text.format(id=id))
+
+
+async def test_force_removes_what_a_restart_brings_back(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The restart's start comes between the removal's kill and its look at what is left."""
+    await house.run()
+    tries = 0
+
+    async def end_and_restart(world: World, container: Container) -> None:
+        nonlocal tries
+        tries += 1
+        await end_now(world, container)
+        if tries == 1:
+            await start(world, container)
+
+    monkeypatch.setattr(removal, "end_now", end_and_restart)
+    await house.service.remove("web", force=True, volumes=False, link=False)
+    assert tries == 2
+    assert house.store.records == {}
 
 
 async def test_remove_of_a_running_one_needs_force(house: Any) -> None:
