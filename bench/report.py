@@ -65,7 +65,7 @@ def _number(value: float) -> str:
 
 def _shares(row: Row) -> str:
     others = [name for name in row.columns if not name.startswith("pier")]
-    return ", ".join(f"{row.share(name):.2f} of {name}" for name in others)
+    return ", ".join(f"{row.share(name):.2f} of {name}" for name in others if row.columns[name].median)
 
 
 def _verdict(row: Row) -> str:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from typing import Final, Self
 
+import aiohttp
 import msgspec
 
 from pier.errors import PierError
@@ -233,3 +234,7 @@ def describe_refusal(status: int, reason: str, body: bytes) -> tuple[str, str]:
         words = code.lower().replace("_", " ")
         return code, tame(f"{words}: {message}" if words and message else words or message) or fallback
     return "", tame(said.details or said.error_description or "") or fallback
+
+
+class SocksFailed(aiohttp.ClientError):
+    """A SOCKS proxy could not be reached, or did not connect; becomes RegistryUnreachable."""

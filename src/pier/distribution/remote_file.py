@@ -10,7 +10,7 @@ from typing import Final
 from yarl import URL
 
 from pier.distribution.endpoints import Endpoint
-from pier.distribution.session import Request
+from pier.distribution.request import Request
 from pier.distribution.transport import Transport, shown
 from pier.errors import InvalidParameter
 

@@ -25,7 +25,8 @@ from pier.distribution.errors import (
     TooManyRequests,
     tame,
 )
-from pier.distribution.session import Request, Session
+from pier.distribution.request import Request
+from pier.distribution.session import Session
 from pier.distribution.transport import Transport, read_bounded
 from pier.distribution.upload import Source, UploadWatcher, upload
 from pier.oci import Descriptor, Digest, InvalidDigest, Reference

@@ -10,7 +10,7 @@ from yarl import URL
 from pier.distribution.credentials import Credentials
 from pier.distribution.endpoints import Endpoint, endpoints_for
 from pier.distribution.errors import ContentRefused, PlainHttpAnswer, RegistryUnreachable, RequestRefused, tame
-from pier.distribution.session import Request
+from pier.distribution.request import Request
 from pier.distribution.transport import Transport, read_bounded
 from pier.oci.reference import DEFAULT_DOMAIN, LEGACY_DEFAULT_DOMAIN, split_domain
 

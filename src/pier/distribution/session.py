@@ -6,9 +6,8 @@ again for the same pull.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import aiohttp
@@ -38,6 +37,7 @@ from pier.distribution.errors import (
     describe_refusal,
     tame,
 )
+from pier.distribution.request import Request, with_header
 from pier.distribution.transport import Transport, host_of, read_bounded, shown
 from pier.oci import Reference
 from pier.storage.errors import ContentMismatch
@@ -48,19 +48,6 @@ MAX_ERROR_BYTES: Final = 64 << 10
 _GOOD: Final = frozenset({200, 201, 202, 204, 206})
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of the registry; `path` is below the repository's own, or a whole URL that the registry named."""
-
-    method: str
-    path: str | URL
-    headers: Mapping[str, str]
-    body: Callable[[], AsyncIterable[bytes] | bytes] | None = None
-    """Makes the body, anew for each attempt."""
-    scope: str = ""
-    """The access asked for where it is not the session's own."""
 
 
 class Session:
@@ -169,10 +156,3 @@ class Session:
             "user": self._authenticator.credentials_for(endpoint).who,
             "scope": self.scope,
         }
-
-
-def with_header(request: Request, authorization: str | None) -> Request:
-    """The request with its login, where there is one."""
-    if not authorization:
-        return request
-    return replace(request, headers={**request.headers, "Authorization": authorization})

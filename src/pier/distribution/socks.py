@@ -11,8 +11,7 @@ import aiohttp
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
 from pier.distribution.endpoints import without_password
-from pier.distribution.errors import ProxyUnusable
-from pier.distribution.transport import SocksFailed
+from pier.distribution.errors import ProxyUnusable, SocksFailed
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest

@@ -10,7 +10,7 @@ import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -33,12 +33,11 @@ from pier.distribution.errors import (
     RedirectRefused,
     RegistryError,
     RegistryUnreachable,
+    SocksFailed,
     tame,
 )
+from pier.distribution.request import Request
 from pier.distribution.tls import Contexts, describe_certificate, speaks_plain_http, verification_reason
-
-if TYPE_CHECKING:
-    from pier.distribution.session import Request
 
 CONNECT_TIMEOUT_S: Final = 15.0
 SILENCE_TIMEOUT_S: Final = 60.0
@@ -49,10 +48,6 @@ MAX_HEADER: Final = 32 << 10
 READ_BUFFER: Final = 1 << 18
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SAME_METHOD: Final = frozenset({307, 308})
-
-
-class SocksFailed(aiohttp.ClientError):
-    """A SOCKS proxy could not be reached, or did not connect; becomes RegistryUnreachable."""
 
 
 class Transport:

@@ -29,7 +29,8 @@ from pier.distribution.errors import (
     Unauthorized,
     UploadRefused,
 )
-from pier.distribution.session import Request, Session
+from pier.distribution.request import Request
+from pier.distribution.session import Session
 from pier.distribution.transport import location_of
 from pier.oci import Descriptor
 

@@ -11,6 +11,8 @@ from pier.errors import Unavailable
 _V1_CONTROLLERS = frozenset(
     "blkio cpu cpuacct cpuset devices freezer hugetlb memory misc net_cls net_prio perf_event pids rdma".split()
 )
+SYSTEMD_RUNS = "/run/systemd/system"
+"""There where systemd is pid 1 (sd_booted(3)): the hierarchies are its own to divide."""
 
 
 class NoCgroups(Unavailable):

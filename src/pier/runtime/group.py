@@ -12,9 +12,6 @@ SCOPE_PREFIX = "pier"
 OWN_SCOPE_PREFIX = "pier-runtime"
 """The same for a container of the command line's that asks for no place."""
 
-SYSTEMD_RUNS = "/run/systemd/system"
-"""There where systemd is pid 1 (sd_booted(3))."""
-
 
 def group_at(layout: Layout, cgroups_path: str, annotations: Mapping[str, str] | None = None) -> Cgroup:
     """`/a/b`: a cgroup of our own making; `slice:prefix:name`: a scope of systemd's.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pier.errors import InvalidParameter, PierError
 from pier.kernel import capabilities, namespaces
-from pier.kernel.cgroup_layout import detect
+from pier.kernel.cgroup_layout import SYSTEMD_RUNS, detect
 from pier.kernel.cgroups import Cgroup, CgroupError
 from pier.kernel.paths import closing
 from pier.runtime import hooks, idmap, wire
@@ -22,7 +22,7 @@ from pier.runtime.blame import FieldError, asked_by
 from pier.runtime.bundle import Bundle, namespace_types
 from pier.runtime.first import Circumstances, Inheritance
 from pier.runtime.first import run as run_first
-from pier.runtime.group import OWN_SCOPE_PREFIX, SYSTEMD_RUNS, group_at
+from pier.runtime.group import OWN_SCOPE_PREFIX, group_at
 from pier.runtime.init import Stdio, is_new, keyring_name
 from pier.runtime.request import BindRoot, StartRequest
 from pier.runtime.starting import START_TIMEOUT_S, close_fds

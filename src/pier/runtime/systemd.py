@@ -15,12 +15,11 @@ from typing import Any
 
 from pier.errors import Unavailable
 from pier.kernel import cgroup_files
-from pier.kernel.cgroup_layout import Layout
+from pier.kernel.cgroup_layout import SYSTEMD_RUNS, Layout
 from pier.kernel.cgroups import Cgroup, CgroupError
 from pier.runtime import systemd_unit
 from pier.runtime.dbus import CallFailed, Connection
 from pier.runtime.dbus_wire import BadMessage
-from pier.runtime.group import SYSTEMD_RUNS
 from pier.runtime.systemd_unit import Property, ScopeName
 
 __all__ = ["Manager", "NoSystemd", "Scope", "SystemdRefused", "running"]
