@@ -10,6 +10,7 @@ from pier.model.container import ContainerCreateRequest, ContainerUpdateRequest
 from pier.model.wire import encode
 
 from . import detach
+from .attachment import attachment_of
 from .call import Call, empty
 from .errors import status_and_message
 from .hijack import (
@@ -217,14 +218,7 @@ async def attach(call: Call) -> web.StreamResponse:
     query, request = call.query, call.request
     keys = detach.parse_keys(query.text("detachKeys"))
     hold_input(request)
-    attachment = await call.engine.containers.attach(
-        call.id,
-        stdin=query.flag("stdin"),
-        stdout=query.flag("stdout"),
-        stderr=query.flag("stderr"),
-        stream=query.flag("stream"),
-        logs=query.flag("logs"),
-    )
+    attachment = await attachment_of(call)
     upgrade = wants_upgrade(request)
     kind = content_type(tty=attachment.tty, upgrade=upgrade, version=call.version)
     answer = head(upgrade=upgrade, content_type=kind, headers={})

@@ -13,37 +13,15 @@ from collections.abc import AsyncIterator
 from aiohttp import WSMsgType, web
 
 from pier.containers.attach import Attachment
+from pier.containers.unframed import Unframed
 
 from . import detach
+from .attachment import attachment_of
 from .call import Call
 from .router import Route
 from .stream import STARTED
 
 READ_BYTES = 32 << 10
-HEADER_BYTES = 8
-
-
-class Unframed:
-    """Takes the frames off a multiplexed stream (Engine API, ContainerAttach, "Stream format") that comes in pieces."""
-
-    def __init__(self) -> None:
-        self._header = b""
-        self._left = 0
-
-    def feed(self, data: bytes) -> bytes:
-        """The content in the next piece."""
-        found = bytearray()
-        while data:
-            if not self._left:
-                missing = HEADER_BYTES - len(self._header)
-                self._header, data = self._header + data[:missing], data[missing:]
-                if len(self._header) < HEADER_BYTES:
-                    break
-                self._left, self._header = int.from_bytes(self._header[4:], "big"), b""
-            found += data[: self._left]
-            taken = min(self._left, len(data))
-            self._left, data = self._left - taken, data[taken:]
-        return bytes(found)
 
 
 async def attach(call: Call) -> web.StreamResponse:
@@ -52,14 +30,7 @@ async def attach(call: Call) -> web.StreamResponse:
     response = web.WebSocketResponse()
     if not response.can_prepare(request).ok:
         raise web.HTTPBadRequest(reason="this operation takes a websocket")
-    attachment = await call.engine.containers.attach(
-        call.id,
-        stdin=query.flag("stdin"),
-        stdout=query.flag("stdout"),
-        stderr=query.flag("stderr"),
-        stream=query.flag("stream"),
-        logs=query.flag("logs"),
-    )
+    attachment = await attachment_of(call)
     with contextlib.closing(attachment.sock):
         request[STARTED] = True
         await response.prepare(request)

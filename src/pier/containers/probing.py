@@ -16,13 +16,13 @@ from pier.containers import health
 from pier.containers.exec import Execs
 from pier.containers.health import OUTPUT_MAX, Check
 from pier.containers.own_annotations import health_action
+from pier.containers.unframed import Unframed
 from pier.containers.world import Container, World, log
 from pier.errors import PierError
 from pier.model.container import HealthcheckResult
 from pier.model.exec import ExecConfig
 from pier.model.time import rfc3339_nano
 
-FRAME_HEAD = 8
 CHUNK = 32 * 1024
 
 Deed = Callable[[World, Container], Coroutine[Any, Any, object]]
@@ -127,28 +127,15 @@ class Output:
     """The beginning of a probe's output, taken out of Docker's frames; what exceeds the bound is read and dropped."""
 
     def __init__(self) -> None:
+        self._unframed = Unframed()
         self._kept = bytearray()
         self._cut = False
-        self._head = bytearray()
-        self._left = 0
-        """Bytes of the present frame that are still to come."""
 
     def feed(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            if not self._left:
-                wanted = FRAME_HEAD - len(self._head)
-                self._head += view[:wanted]
-                view = view[wanted:]
-                if len(self._head) == FRAME_HEAD:
-                    self._left = int.from_bytes(self._head[4:], "big")
-                    self._head.clear()
-                continue
-            part, view = view[: self._left], view[self._left :]
-            self._left -= len(part)
-            room = OUTPUT_MAX - len(self._kept)
-            self._kept += part[:room]
-            self._cut = self._cut or len(part) > room
+        content = self._unframed.feed(data)
+        room = OUTPUT_MAX - len(self._kept)
+        self._kept += content[:room]
+        self._cut = self._cut or len(content) > room
 
     def text(self) -> str:
         return health.output_text(bytes(self._kept), cut=self._cut)

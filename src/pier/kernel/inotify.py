@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pier.kernel.syscalls import libc, raise_errno
 
 IN_MODIFY = 0x002
-IN_CLOSE_WRITE = 0x008
 IN_MOVED_TO = 0x080
 IN_CREATE = 0x100
 IN_Q_OVERFLOW = 0x4000

@@ -17,8 +17,7 @@ from dataclasses import replace
 from pier.errors import PierError
 from pier.kernel.mount_roots import on_kernel_fs
 from pier.kernel.paths import open_in_root
-from pier.storage.errors import HostileEntry
-from pier.storage.layer import DIRECTORY_FLAGS, ENTRY_ERRORS, Extractor, LayerLimits, components
+from pier.storage.layer import DIRECTORY_FLAGS, Extractor, LayerLimits, components
 from pier.storage.stream import Reader
 from pier.storage.tar import TarReader
 from pier.storage.tar_header import DIRECTORY, Entry
@@ -55,14 +54,7 @@ def copy_in(
     limits = LayerLimits()
     archive = TarReader(stream, limits.tar)
     with _CopyIn(dir_fd, archive, limits, owners, root_owner, keep_kinds=keep_kinds, place=place) as extractor:
-        for entry in archive:
-            try:
-                extractor.extract(entry)
-            except OSError as error:
-                if error.errno not in ENTRY_ERRORS:
-                    raise
-                raise HostileEntry(name=entry.shown, reason=(error.strerror or str(error)).lower()) from error
-        extractor.finish()
+        extractor.run()
 
 
 class _CopyIn(Extractor):

@@ -102,15 +102,7 @@ def unpack(
     """
     archive = TarReader(stream, limits.tar)
     with _EXTRACTORS[whiteouts](root_fd, archive, limits) as extractor:
-        for entry in archive:
-            point("layer-entry")
-            try:
-                extractor.extract(entry)
-            except OSError as error:
-                if error.errno not in ENTRY_ERRORS:
-                    raise
-                raise HostileEntry(name=entry.shown, reason=(error.strerror or str(error)).lower()) from error
-        extractor.finish()
+        extractor.run()
         top_names = frozenset(extractor.top_names)
         return Unpacked(extractor.size_bytes, archive.entries, top_names, extractor.hole_bytes)
 
@@ -153,6 +145,18 @@ class Extractor:
 
     def __exit__(self, *_: object) -> None:
         self._close_dirs()
+
+    def run(self) -> None:
+        """Make every entry, then what has to come last. Raises BadArchive and its kinds, OSError."""
+        for entry in self._archive:
+            point("layer-entry")
+            try:
+                self.extract(entry)
+            except OSError as error:
+                if error.errno not in ENTRY_ERRORS:
+                    raise
+                raise HostileEntry(name=entry.shown, reason=(error.strerror or str(error)).lower()) from error
+        self.finish()
 
     def extract(self, entry: Entry) -> None:
         """Make one entry."""
