@@ -9,7 +9,7 @@ UNITS   ?= /etc/systemd/system
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV      ?= uv
 TESTS   ?=
-PACKED  := $(wildcard src/pier/*.py src/pier/kernel/*.py src/pier/runtime/*.py) tools/pack.py tools/launchers.py
+PACKED  := $(wildcard src/pier/*.py src/pier/kernel/*.py src/pier/runtime/*.py src/pier/runtime/*/*.py) tools/pack.py tools/launchers.py
 
 .PHONY: demo test unit integration vm vm-systemd lint bench start stop venv dev install uninstall locks clean
 .NOTPARALLEL:

@@ -2,8 +2,8 @@
 
 Whoever enters a container must not have the host's own Python as /proc/PID/exe (attack 1, CVE-2019-5736): its file has
 to be on a read-only mount by the time it is executed. Python could only find that out when it runs already, and execute
-itself anew, at the price of a second start (`runtime/entry.py` does so where there is no such launcher). So the one
-thing that must come before Python is done without Python:
+itself anew, at the price of a second start (`runtime/command/entry.py` does so where there is no such launcher). So the
+one thing that must come before Python is done without Python:
 
     fd = open_tree(AT_FDCWD, python, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)   # a mount of that one file, seen by nobody
     mount_setattr(fd, "", AT_EMPTY_PATH, {RDONLY | NOSUID | NODEV})

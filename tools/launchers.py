@@ -66,12 +66,12 @@ try:
     ours, _, content = head.partition(b"\\0")
     if ours == sys.version.encode():
         packed, *rest = loads(content)
-        module = type(sys)("pier.runtime.packed")
+        module = type(sys)("pier.runtime.command.packed")
         exec(packed, module.__dict__)
         module.start(module, *rest)
 except OSError:
     pass
-{code([folder], "pier.runtime.entry")}"""
+{code([folder], "pier.runtime.command.entry")}"""
 
 
 def runtime_launcher(python: str, folder: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Write what `pier-runtime` loads its modules from at once (`pier.runtime.packed`).
+"""Write what `pier-runtime` loads its modules from at once (`pier.runtime.command.packed`).
 
     PYTHONPATH=FOLDER PYTHON -X no_debug_ranges tools/pack.py
 
@@ -22,18 +22,19 @@ from typing import Any, NamedTuple
 from launchers import pack_of, write
 
 import pier
-from pier.runtime import packed
-from pier.runtime.command_flags import VERBS
+from pier.runtime.command import packed
+from pier.runtime.command.flags import VERBS
 
 SOURCE = str(Path(pier.__file__).resolve().parents[1])
-COMMAND = "pier.runtime.command"
-LATER = ("pier.runtime.filter_cache", "pier.runtime.hooks", "pier.runtime.group")
+COMMAND = "pier.runtime.command.main"
+LATER = ("pier.runtime.command.filter_cache", "pier.runtime.command.hooks", "pier.runtime.group")
 """Modules that a verb imports only where it needs them."""
 
 PROBE = """
 import sys
 sys.path.insert(0, {source!r})
-from pier.runtime import entry, stand_ins
+from pier.runtime.command import entry
+from pier.runtime import stand_ins
 stand_ins.install(late=True)
 {imports}
 """
@@ -127,7 +128,7 @@ def content(path: str) -> bytes:
     head = without(loaded_by(), bare)
     command = loaded_by(COMMAND)
     parts = {COMMAND: bundle(without(command, [*bare, *head]))}
-    for root in sorted({f"pier.runtime.{verb.module}" for verb in VERBS.values()}):
+    for root in sorted({f"pier.runtime.command.{verb.module}" for verb in VERBS.values()}):
         parts[root] = bundle(without(loaded_by(COMMAND, root), [*bare, *command]))
     for root in LATER:
         parts[root] = bundle(without(loaded_by(COMMAND, root), [*bare, *command]))
@@ -136,7 +137,7 @@ def content(path: str) -> bytes:
         text = marshal.dumps(part)
         places[root] = (packed.HEAD_MAX + len(body), len(text))
         body += text
-    stamps, members = bundle([Module("pier.runtime.packed", packed.__file__, None), *head])
+    stamps, members = bundle([Module("pier.runtime.command.packed", packed.__file__, None), *head])
     # The launcher runs the first itself.
     first: tuple[Any, ...] = (compiled(packed.__file__), path, stamps, members[1:], places)
     text = sys.version.encode() + b"\0" + marshal.dumps(first)

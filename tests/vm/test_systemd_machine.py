@@ -1,6 +1,6 @@
 """The systemd cgroup driver against systemd itself, as pid 1 of the virtual machine: `make vm-systemd`.
 
-Not part of `make vm`: systemd takes an emulated processor's time. `tests/unit/runtime/test_systemd.py` is.
+Not part of `make vm`: systemd takes an emulated processor's time. `tests/unit/runtime/systemd/test_scopes.py` is.
 """
 
 from __future__ import annotations

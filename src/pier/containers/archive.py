@@ -19,7 +19,7 @@ from pier.errors import InvalidParameter, NotFound, PierError
 from pier.images.threads import Transfer
 from pier.kernel.mount_roots import on_kernel_fs
 from pier.kernel.paths import closing, open_in_root
-from pier.runtime.users import UserError, identify
+from pier.runtime.process.users import UserError, identify
 from pier.storage.compression import decompressed
 from pier.storage.copy_in import Owners, copy_in
 from pier.storage.copy_out import CopyOut

@@ -21,8 +21,8 @@ from pier.errors import Conflict, InvalidParameter, NotFound, PierError
 from pier.kernel.paths import closing
 from pier.model.exec import ExecConfig, ExecInspectResponse, ProcessConfig
 from pier.runtime.client import ExecFailed, Monitor, MonitorLost
+from pier.runtime.process.users import UserError, identify
 from pier.runtime.request import ExecRequest
-from pier.runtime.users import UserError, identify
 
 KEPT_S = 300.0
 """How long an exec that has ended can be inspected, as with Docker."""

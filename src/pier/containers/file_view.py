@@ -26,9 +26,9 @@ from pier.kernel.mount_roots import make_namespace, mount_id, root_of
 from pier.kernel.namespaces import namespace_path
 from pier.kernel.paths import closing, open_in_root
 from pier.oci.digest import Digest
-from pier.runtime import rootfs
 from pier.runtime.client import MonitorError, MonitorLost
-from pier.runtime.remap import mount_shifted
+from pier.runtime.process import rootfs
+from pier.runtime.process.remap import mount_shifted
 from pier.runtime.request import BindRoot, OverlayRoot
 from pier.storage import idmapped
 from pier.storage.ids import IdMap

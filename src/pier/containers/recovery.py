@@ -24,10 +24,10 @@ from pier.containers.start import cgroups_path
 from pier.containers.world import Container, ContainersConfig, World, log
 from pier.errors import PierError
 from pier.runtime.client import clear_lost
-from pier.runtime.foreign import runtime_of
 from pier.runtime.group import SCOPE_PREFIX, group_at
+from pier.runtime.monitor.foreign import runtime_of
 from pier.runtime.request import ExitRecord
-from pier.runtime.systemd_unit import expand_slice
+from pier.runtime.systemd.units import expand_slice
 from pier.state import Delete
 
 LOST = 137

@@ -61,7 +61,7 @@ from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
 from pier.oci import Digest, Reference
 from pier.runtime.request import LogFile
-from pier.runtime.systemd_unit import expand_slice
+from pier.runtime.systemd.units import expand_slice
 from pier.state import Store
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from pier.containers.record import Record
 from pier.containers.spec_mounts import UserMount
 from pier.containers.spec_security import available_capabilities, effective_capabilities
+from pier.runtime.process.users import Identity, UserError, identify
 from pier.runtime.request import BindRoot, OverlayRoot
-from pier.runtime.users import Identity, UserError, identify
 from pier.storage.acl import ACCESS
 from pier.storage.ids import Extent, IdMap
 from pier.storage.overlay_view import view

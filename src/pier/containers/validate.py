@@ -20,7 +20,7 @@ from pier.containers.health import check_of
 from pier.errors import InvalidParameter
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import HostConfig, RestartPolicy
-from pier.runtime.systemd_unit import is_slice
+from pier.runtime.systemd.units import is_slice
 from pier.storage.quota_size import parse_size
 
 MIN_MEMORY = 6 << 20

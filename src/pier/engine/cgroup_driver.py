@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pier.errors import PierError
 from pier.kernel.cgroups import Layout
-from pier.runtime import systemd
-from pier.runtime.systemd_unit import DEFAULT_SLICE, is_slice
+from pier.runtime.systemd import scopes
+from pier.runtime.systemd.units import DEFAULT_SLICE, is_slice
 
 CGROUPFS, SYSTEMD = "cgroupfs", "systemd"
 OPTION = "native.cgroupdriver"
@@ -69,7 +69,7 @@ def choose(exec_opts: Iterable[str], parent: str, layout: Layout, *, booted: boo
     if name == CGROUPFS:
         return CgroupDriver(name, parent or CGROUPFS_PARENT)
     if not booted:
-        raise systemd.NoSystemd(reason=f"{OPTION}=systemd, and systemd is not init on this machine")
+        raise scopes.NoSystemd(reason=f"{OPTION}=scopes, and systemd is not init on this machine")
     if parent and not is_slice(parent):
         raise BadParent(reason=BAD_SLICE)
     return CgroupDriver(name, parent or DEFAULT_SLICE)

@@ -35,8 +35,8 @@ from pier.images.remote import Remote
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, AddressPool
-from pier.runtime import systemd
 from pier.runtime.client import Runtime
+from pier.runtime.systemd import scopes
 from pier.state import Database
 from pier.storage import ContentStore, Setup, Snapshotter, choose_driver
 from pier.storage.ids import IdMap
@@ -97,7 +97,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     machine, layout = host.look(), detect()
     prerequisites.check(machine, layout)
     _take_folders(config, stack)
-    driver = cgroup_driver.choose(config.exec_opts, config.cgroup_parent, layout, booted=systemd.running())
+    driver = cgroup_driver.choose(config.exec_opts, config.cgroup_parent, layout, booted=scopes.running())
     if not driver.is_systemd:
         stack.callback(_remove_cgroup_parent, layout, driver.parent)
 

@@ -14,7 +14,7 @@ from pier.containers.oci_runtimes import OWN, STOCK, STOCK_SHIM, OciRuntime, Oci
 from pier.engine.values import BadValue
 from pier.errors import PierError
 from pier.model.system import Runtime
-from pier.runtime.command_about import document
+from pier.runtime.command.about import document
 
 log = logging.getLogger("pier.engine")
 

@@ -1,4 +1,4 @@
-"""The `local` format, read: records of whole lines between a header and a trailer (`runtime/log_local.py`)."""
+"""The `local` format, read: records of whole lines between a header and a trailer (`runtime/log/local.py`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO
 from pier.logs.query import Query, frame, wanted
 from pier.logs.tail import Tail
 from pier.model.time import rfc3339_nano_fixed
-from pier.runtime.log_local import HEADER, OVERHEAD, TRAILER, mend
+from pier.runtime.log.local import HEADER, OVERHEAD, TRAILER, mend
 
 
 def split(data: bytes) -> tuple[list[bytes], bytes]:

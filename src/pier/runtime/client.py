@@ -19,12 +19,13 @@ from pier.errors import PierError
 from pier.kernel import mounts
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.paths import closing
-from pier.runtime import oci_call, stand_ins, wire, zygote
+from pier.runtime import stand_ins, wire, zygote
 from pier.runtime.group import group_at
-from pier.runtime.monitor import SOCKET_NAME
-from pier.runtime.oci_call import OciRuntime, remove_tree
+from pier.runtime.monitor import oci_call
+from pier.runtime.monitor.monitor import SOCKET_NAME
+from pier.runtime.monitor.oci_call import OciRuntime, remove_tree
+from pier.runtime.process.users import UserError
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, StartRequest, Supervision
-from pier.runtime.users import UserError
 
 KILLED = 137
 """128 + SIGKILL: how a container is said to have ended when its monitor was killed."""
@@ -449,9 +450,9 @@ class Runtime:
 
 
 def _import_systemd() -> str:
-    from pier.runtime import systemd  # noqa: PLC0415 - the driver of some machines
+    from pier.runtime.systemd import scopes  # noqa: PLC0415 - the driver of some machines
 
-    return systemd.__name__
+    return scopes.__name__
 
 
 def spawn_zygote(

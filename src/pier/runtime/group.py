@@ -21,7 +21,7 @@ def group_at(layout: Layout, cgroups_path: str, annotations: Mapping[str, str] |
     if cgroups_path.startswith("/"):
         return Cgroup(layout, cgroups_path)
     # Not for those who do without systemd; the zygote has it loaded where it is wanted.
-    from pier.runtime.systemd import Scope  # noqa: PLC0415
-    from pier.runtime.systemd_unit import ScopeName, asked_for  # noqa: PLC0415
+    from pier.runtime.systemd.scopes import Scope  # noqa: PLC0415
+    from pier.runtime.systemd.units import ScopeName, asked_for  # noqa: PLC0415
 
     return Scope(layout, ScopeName.parse(cgroups_path), asked_for(annotations or {}))

@@ -11,7 +11,7 @@ import sys
 
 from pier.kernel import namespaces
 from pier.kernel.paths import closing
-from pier.runtime import idmap, remap
+from pier.runtime.process import idmap, remap
 from pier.runtime.request import BindRoot, OverlayRoot
 
 SHIFT = 100_000

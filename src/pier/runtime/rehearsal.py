@@ -17,9 +17,9 @@ from pier.kernel import mounts, namespaces, process
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
 from pier.runtime import wire
-from pier.runtime.init import Report, Stdio
-from pier.runtime.maker import OwnMaker
-from pier.runtime.monitor import Monitor, Order, main
+from pier.runtime.monitor.maker import OwnMaker
+from pier.runtime.monitor.monitor import Monitor, Order, main
+from pier.runtime.process.init import Report, Stdio
 from pier.runtime.request import LogFile, Supervision
 
 ROUNDS = 24

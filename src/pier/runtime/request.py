@@ -78,7 +78,7 @@ class LogFile(NamedTuple):
     attrs: str = ""
     """JSON of what each entry of a json-file says of the container besides its output; empty: nothing."""
     forward: dict[str, Any] | None = None
-    """Where the output goes besides (`log_forward`). With it `path` may be empty: no log is kept."""
+    """Where the output goes besides (`log/forward.py`). With it `path` may be empty: no log is kept."""
 
 
 @dataclass(frozen=True, slots=True)

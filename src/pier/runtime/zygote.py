@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from pier.kernel import process
 from pier.kernel.capabilities import last_cap
 from pier.kernel.cgroup_layout import detect
-from pier.runtime import monitor, parking, wire
+from pier.runtime import wire
+from pier.runtime.monitor import monitor, parking
 from pier.runtime.rehearsal import rehearse
 
 ZYGOTE = "pier-zygote"

@@ -18,7 +18,8 @@ from pier.kernel import mounts
 from pier.kernel.mounts import filesystem_type
 from pier.kernel.namespaces import namespace_path
 from pier.kernel.paths import closing
-from pier.runtime import idmap, idmap_probe
+from pier.runtime import idmap_probe
+from pier.runtime.process import idmap
 from pier.storage.ids import IdMap
 
 TIMEOUT_S = 30.0

@@ -13,7 +13,7 @@ from pier.containers import recovery
 from pier.containers.start import cgroup_of
 from pier.errors import InvalidParameter
 from pier.kernel.cgroup_layout import Layout
-from pier.runtime.systemd import Scope
+from pier.runtime.systemd.scopes import Scope
 
 BAD_SLICE = 'cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"'
 

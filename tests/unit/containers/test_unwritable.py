@@ -11,8 +11,8 @@ from pier.containers.spec_mounts import parse_bind
 from pier.containers.unwritable import Folder, can_write
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig
+from pier.runtime.process.users import Identity
 from pier.runtime.request import BindRoot
-from pier.runtime.users import Identity
 from pier.storage.ids import Extent, IdMap
 
 ID_MAP = IdMap([Extent(0, 100_000, 65_536)], [Extent(0, 200_000, 65_536)])

@@ -15,7 +15,7 @@ NAMED_FILE = re.compile(
     r"(?<![\w./@-])((?:src|tests|tools|bench|demo|docs|packaging)/[\w./-]*[\w/]|\.ci/run|Makefile|pyproject\.toml)"
 )
 NAMED_MODULE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.(?:py|json))`")
-"""A module as the pages name it, below src/pier: `runtime/init.py`."""
+"""A module as the pages name it, below src/pier: `runtime/process/init.py`."""
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 

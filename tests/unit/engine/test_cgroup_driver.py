@@ -6,7 +6,7 @@ import pytest
 
 from pier.engine.cgroup_driver import BadParent, CgroupDriver, choose, find_problem
 from pier.kernel.cgroup_layout import Layout
-from pier.runtime.systemd import NoSystemd
+from pier.runtime.systemd.scopes import NoSystemd
 
 V1, V2 = Layout("v1", {}, ("/c",)), Layout("v2", {}, ("/c",), "/c")
 SYSTEMD, CGROUPFS = ["native.cgroupdriver=systemd"], ["native.cgroupdriver=cgroupfs"]

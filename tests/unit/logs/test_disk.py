@@ -10,7 +10,7 @@ import pytest
 
 from pier.logs import Query, truncate, usage
 from pier.logs.reader import Reader
-from pier.runtime.logfile import Log
+from pier.runtime.log.logfile import Log
 from pier.runtime.request import LogFile
 
 

@@ -14,7 +14,7 @@ from pier.logs.jsonfile import render
 from pier.logs.jsonfile import tail as tail_of
 from pier.logs.query import frame
 from pier.logs.reader import files_of
-from pier.runtime.logfile import Log
+from pier.runtime.log.logfile import Log
 from pier.runtime.request import LogFile
 
 STAMP = "2026-01-02T03:04:{:02d}.000000006Z"

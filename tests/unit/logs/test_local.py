@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pier.logs import Follower, Query, Watcher, read, read_all
 from pier.logs.query import frame
 from pier.logs.reader import files_of
-from pier.runtime import log_local
-from pier.runtime.logfile import Log
+from pier.runtime.log import local
+from pier.runtime.log.logfile import Log
 from pier.runtime.request import LogFile
 
 chunks = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=200)), max_size=30)
@@ -78,7 +78,7 @@ def test_a_torn_end_is_mended_when_the_log_is_opened_again(tmp_path: Path, torn:
     log.write("stdout", b"two\n")
     log.close()
     with path.open("ab") as file:
-        file.write(log_local.encode("stdout", b"\n", 3)[:torn])
+        file.write(local.encode("stdout", b"\n", 3)[:torn])
     assert text(path, tail=1) == b"two\n"
     log = open_log(path)
     log.write("stdout", b"three\n")

@@ -13,7 +13,7 @@ from pier.kernel import inotify
 from pier.logs import Follower, Query, Watcher, read
 from pier.logs import reader as reader_module
 from pier.logs.watch import MASK
-from pier.runtime.logfile import Log
+from pier.runtime.log.logfile import Log
 from pier.runtime.request import LogFile
 
 SOON_S = 10.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pier
-from pier.runtime.filter_cache import FOLDER
+from pier.runtime.command.filter_cache import FOLDER
 
 from .conftest import CGROUP_PARENT, DEFAULT_CAPS, MOUNTS, NAMESPACES
 

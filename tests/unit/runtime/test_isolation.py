@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pier.kernel import mounts, namespaces
-from pier.runtime import rootfs
 from pier.runtime.client import Runtime, StartFailed
+from pier.runtime.process import rootfs
 from pier.runtime.request import OverlayRoot
 
 from .conftest import Lab

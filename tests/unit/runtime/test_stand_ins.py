@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pier.runtime import stand_in_ctypes, stand_ins
-from pier.runtime.trace import describe
+from pier.runtime.monitor.trace import describe
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 DECLARATIONS = """
@@ -210,7 +210,7 @@ def test_sockets_are_sockets() -> None:
 HEAVY = {"asyncio", "inspect", "enum", "re", "subprocess", "traceback", "logging", "keyword", "reprlib"}
 
 
-@pytest.mark.parametrize("module", ["pier.runtime.zygote", "pier.runtime.command_start"])
+@pytest.mark.parametrize("module", ["pier.runtime.zygote", "pier.runtime.command.start"])
 def test_the_zygote_and_the_command_line_are_spared_the_heavy_modules(module: str) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -38,7 +38,7 @@ MAP = IdMap([Extent(0, UID, 65_536)], [Extent(0, GID, 65_536)])
 AS_A_CONTAINER = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from pier.runtime import idmap, remap
+from pier.runtime.process import idmap, remap
 from pier.runtime.request import BindRoot, OverlayRoot
 maps = json.loads(sys.argv[2])
 user = idmap.open_namespace(maps["uidMappings"], maps["gidMappings"])

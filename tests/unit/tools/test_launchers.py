@@ -23,7 +23,7 @@ def main():
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """A folder with the commands, that call probes in place of Pier."""
-    for module in ("cli/main.py", "api/daemon.py", "runtime/entry.py"):
+    for module in ("cli/main.py", "api/daemon.py", "runtime/command/entry.py"):
         path = tmp_path / "code" / "pier" / module
         path.parent.mkdir(parents=True)
         path.write_text(PROBE)
@@ -99,7 +99,7 @@ def main():
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or os.uname().machine != "x86_64", reason="needs root, and a launcher for x86-64")
 def test_attack_01_the_runtimes_interpreter_is_on_a_read_only_mount_from_its_start(installed: Path) -> None:
-    (installed / "code" / "pier" / "runtime" / "entry.py").write_text(EXE)
+    (installed / "code" / "pier" / "runtime" / "command" / "entry.py").write_text(EXE)
     before = Path("/proc/self/mountinfo").read_text()
     done = subprocess.run([installed / "bin" / "pier-runtime"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [True, os.stat(os.path.realpath(sys.executable)).st_ino]

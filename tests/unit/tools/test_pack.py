@@ -13,22 +13,23 @@ from typing import Any
 
 import pytest
 
-from pier.runtime import packed
-from pier.runtime.command_flags import VERBS
+from pier.runtime.command import packed
+from pier.runtime.command.flags import VERBS
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "tools"))
 from launchers import pack_of, runtime_code
 
 ROOT = Path(__file__).resolve().parents[3]
-LATER = {"pier.runtime.filter_cache", "pier.runtime.hooks", "pier.runtime.group"}
-ROOTS = sorted({f"pier.runtime.{verb.module}" for verb in VERBS.values()} | LATER)
+LATER = {"pier.runtime.command.filter_cache", "pier.runtime.command.hooks", "pier.runtime.group"}
+PACKED = "pier.runtime.command.packed"
+ROOTS = sorted({f"pier.runtime.command.{verb.module}" for verb in VERBS.values()} | LATER)
 
 PROBE = """
 def main():
     import json, sys
     from pier.runtime import stand_ins
     stand_ins.install(late=True)
-    for root in ["pier.runtime.command", *sys.argv[1:]]:
+    for root in ["pier.runtime.command.main", *sys.argv[1:]]:
         __import__(root)
     import pier.errors
     kinds, found = [pier.errors.PierError], {}
@@ -46,7 +47,7 @@ def main():
         "messages": found,
     }))
 """
-"""In place of `pier.runtime.entry`: what there is once some modules are loaded."""
+"""In place of `pier.runtime.command.entry`: what there is once some modules are loaded."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / "src/pier" / room, code / "pier" / room, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (ROOT / "src/pier").glob("*.py"):
         shutil.copy2(path, code / "pier")
-    (code / "pier/runtime/entry.py").write_text(PROBE)
+    (code / "pier/runtime/command/entry.py").write_text(PROBE)
     return code
 
 
@@ -91,11 +92,13 @@ def test_packed_modules_are_the_modules(code: Path, root: str) -> None:
     plain = load(code, root)
     assert plain["from_pack"] == []
     assert there["from_pack"] == sorted(there["files"])
-    assert set(there["files"]) - set(plain["files"]) == {"pier.runtime.packed"}
+    assert set(there["files"]) - set(plain["files"]) == {PACKED}
     for key in ("names", "files", "messages"):
-        assert {name: value for name, value in there[key].items() if name != "pier.runtime.packed"} == plain[key]
+        assert {name: value for name, value in there[key].items() if name != "pier.runtime.command.packed"} == plain[
+            key
+        ]
     # Looking for a module in folders takes what nobody needs who has a pack.
-    assert set(there["all"]) - set(plain["all"]) <= {"pier.runtime.packed", "posix"}
+    assert set(there["all"]) - set(plain["all"]) <= {PACKED, "posix"}
 
 
 def edited(code: Path, name: str) -> None:
@@ -109,18 +112,18 @@ def touched(code: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("change", [edited, touched])
-@pytest.mark.parametrize("name", ["pier.errors", "pier.runtime.command", "pier.runtime.command_state"])
+@pytest.mark.parametrize("name", ["pier.errors", "pier.runtime.command.main", "pier.runtime.command.listing"])
 def test_a_changed_source_counts(code: Path, name: str, change: Callable[[Path, str], None]) -> None:
     change(code, name)
-    found = load(code, "pier.runtime.command_state")
+    found = load(code, "pier.runtime.command.listing")
     assert name not in found["from_pack"]
-    assert "pier.runtime.entry" in found["from_pack"]  # what has not changed with it still comes from the pack
+    assert "pier.runtime.command.entry" in found["from_pack"]  # what has not changed with it still comes from the pack
 
 
-@pytest.mark.parametrize("name", ["pier.runtime.entry", "pier.runtime.packed"])
+@pytest.mark.parametrize("name", ["pier.runtime.command.entry", "pier.runtime.command.packed"])
 def test_a_change_in_the_first_modules_makes_the_pack_useless(code: Path, name: str) -> None:
     touched(code, name)
-    assert load(code, "pier.runtime.command_state")["from_pack"] == []
+    assert load(code, "pier.runtime.command.listing")["from_pack"] == []
 
 
 def of_another_interpreter(path: Path) -> None:
@@ -139,17 +142,17 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("damage", [of_another_interpreter, a_folder, empty, Path.unlink])
 def test_a_file_that_is_no_pack_for_this_interpreter_is_passed_over(code: Path, damage: Callable[[Path], None]) -> None:
     damage(pack(code))
-    assert load(code, "pier.runtime.command_state")["from_pack"] == []
+    assert load(code, "pier.runtime.command.listing")["from_pack"] == []
     if pack(code).is_dir():
         pack(code).rmdir()
 
 
 def test_another_file_in_its_place_is_not_read_as_the_first_one(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finder = packed._Finder(str(pack(code)), {"pier.runtime.command": (packed.HEAD_MAX, 1000)})
+    finder = packed._Finder(str(pack(code)), {"pier.runtime.command.main": (packed.HEAD_MAX, 1000)})
     fresh = pack(code).with_name("fresh")
     shutil.copy(pack(code), fresh)
     fresh.replace(pack(code))
-    assert finder.find_spec("pier.runtime.command") is None
+    assert finder.find_spec("pier.runtime.command.main") is None
 
 
 def test_a_module_that_fails_is_not_left_behind() -> None:
@@ -160,9 +163,11 @@ def test_a_module_that_fails_is_not_left_behind() -> None:
 
 
 def test_no_descriptor_stays_open(code: Path) -> None:
-    (code / "pier/runtime/entry.py").write_text("import os\ndef main():\n    print(os.listdir('/proc/self/fd'))\n")
+    (code / "pier/runtime/command/entry.py").write_text(
+        "import os\ndef main():\n    print(os.listdir('/proc/self/fd'))\n"
+    )
     make(code)
     argv = [sys.executable, "-IS", "-c", runtime_code(str(code))]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    (code / "pier/runtime/entry.py").write_text(PROBE)
+    (code / "pier/runtime/command/entry.py").write_text(PROBE)
     assert sorted(eval(done.stdout)) == ["0", "1", "2", "3"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.unit.runtime.bundles import Bench, Result, a_bench
 
-from pier.runtime import command
+from pier.runtime.command import main
 
 
 @dataclass
@@ -34,7 +34,7 @@ class ForkedBench(Bench):
             for number, fd in enumerate((null, stdout, stderr)):
                 os.dup2(fd, number)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            code = command.run([*self.options, "--root", str(self.root), *args])
+            code = main.run([*self.options, "--root", str(self.root), *args])
             sys.stdout.flush()
             sys.stderr.flush()
         finally:

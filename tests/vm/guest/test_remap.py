@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.runtime.test_remap import FIRST_UID, remapped, run
+from tests.unit.runtime.process.test_remap import FIRST_UID, remapped, run
 from tests.unit.runtime.test_runtime import exec_request, run_exec
 
 from pier.runtime.client import StartFailed

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 from tests.unit.runtime.conftest import Lab, unframe
-from tests.unit.runtime.test_parking import all_parked, monitor_of
+from tests.unit.runtime.monitor.test_parking import all_parked, monitor_of
 from tests.unit.runtime.test_runtime import exec_request, run_exec
 from tests.vm.guest.benches import ForkedBench, ends
 
 from pier.kernel import bpf_devices, cgroup_files, cgroups
-from pier.runtime import systemd, systemd_unit
 from pier.runtime.client import StartFailed
-from pier.runtime.systemd import Manager, NoSystemd, Scope
-from pier.runtime.systemd_unit import ScopeName
+from pier.runtime.systemd import scopes, units
+from pier.runtime.systemd.scopes import Manager, NoSystemd, Scope
+from pier.runtime.systemd.units import ScopeName
 
 UNIFIED = Path("/sys/fs/cgroup")
 MIB = 1 << 20
@@ -51,13 +51,13 @@ def test_a_scope_by_either_socket(number: int) -> None:
     pid = os.fork()
     if pid == 0:
         signal.pause()
-    manager = Manager([systemd.SOCKETS[number]])
+    manager = Manager([scopes.SOCKETS[number]])
     try:
         assert manager.version() >= 252
         layout = cgroups.detect()
-        manager.start_scope(name, systemd_unit.scope_properties(name, pid, layout))
+        manager.start_scope(name, units.scope_properties(name, pid, layout))
         assert Path(f"/proc/{pid}/cgroup").read_text() == f"0::/vm.slice/{name.unit}\n"
-        manager.set_properties(name, systemd_unit.limits({"pids": {"limit": 11}}, layout, 252))
+        manager.set_properties(name, units.limits({"pids": {"limit": 11}}, layout, 252))
         assert Path(f"{UNIFIED}{name.path}/pids.max").read_text() == "11\n"
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -71,10 +71,10 @@ def test_a_scope_by_either_socket(number: int) -> None:
 def test_what_systemd_refuses_is_told_in_its_words() -> None:
     manager = Manager()
     name = ScopeName("vm.slice", "pier-nobody.scope")
-    with pytest.raises(systemd.SystemdRefused, match=r"pier-nobody.scope: systemd says: .*not (loaded|found)"):
-        manager.set_properties(name, systemd_unit.limits({"pids": {"limit": 11}}, cgroups.detect(), 252))
-    with pytest.raises(systemd.SystemdRefused, match="systemd says"):
-        manager.start_scope(name, systemd_unit.scope_properties(name, 4_000_000, cgroups.detect()))
+    with pytest.raises(scopes.SystemdRefused, match=r"pier-nobody.scope: systemd says: .*not (loaded|found)"):
+        manager.set_properties(name, units.limits({"pids": {"limit": 11}}, cgroups.detect(), 252))
+    with pytest.raises(scopes.SystemdRefused, match="systemd says"):
+        manager.start_scope(name, units.scope_properties(name, 4_000_000, cgroups.detect()))
     manager.stop(name)
     with pytest.raises(NoSystemd, match="No such file"):
         Manager([("/run/nowhere", False)])
@@ -84,7 +84,7 @@ def test_what_systemd_refuses_is_told_in_its_words() -> None:
 
 
 @pytest.fixture
-def scopes(bench: ForkedBench) -> ForkedBench:
+def scoped(bench: ForkedBench) -> ForkedBench:
     bench.options = ["--systemd-cgroup"]
     return bench
 
@@ -117,12 +117,12 @@ def values(folder: Path, names: Any) -> dict[str, str]:
     return {name: (folder / name).read_text().strip() for name in names}
 
 
-def test_a_life_with_limits_that_systemd_keeps(scopes: ForkedBench) -> None:
-    scopes.spec["linux"] |= {"resources": RESOURCES, "cgroupsPath": "vm-tests.slice:vm:one"}
-    scopes.spec["annotations"] = {"org.systemd.property.TimeoutStopUSec": "uint64 7000000"}
-    scopes.start("one", "head -c 1 /dev/kmsg >/dev/null; busybox mknod /d b 254 0; head -c 1 /d; sleep 100")
+def test_a_life_with_limits_that_systemd_keeps(scoped: ForkedBench) -> None:
+    scoped.spec["linux"] |= {"resources": RESOURCES, "cgroupsPath": "vm-tests.slice:vm:one"}
+    scoped.spec["annotations"] = {"org.systemd.property.TimeoutStopUSec": "uint64 7000000"}
+    scoped.start("one", "head -c 1 /dev/kmsg >/dev/null; busybox mknod /d b 254 0; head -c 1 /d; sleep 100")
     folder = UNIFIED / "vm.slice/vm-tests.slice/vm-one.scope"
-    pid = scopes.state("one")["pid"]
+    pid = scoped.state("one")["pid"]
     assert Path(f"/proc/{pid}/cgroup").read_text() == "0::/vm.slice/vm-tests.slice/vm-one.scope\n"
     assert values(folder, FILES) == {name: str(value) for name, value in FILES.items()}
     assert show(
@@ -148,9 +148,9 @@ def test_a_life_with_limits_that_systemd_keeps(scopes: ForkedBench) -> None:
     assert values(folder, FILES) == {name: str(value) for name, value in kept.items()}
     assert kept["cpu.max"] in {"12345 50000", "12500 50000"}
 
-    assert scopes.call("exec", "one", "sh", "-c", "busybox mknod /e b 254 0; head -c 1 /e").code != 0
-    assert scopes.call("exec", "one", "head", "-c", "0", "/dev/null").code == 0
-    scopes.ok("update", "--memory", "48m", "--memory-swap", "48m", "--pids-limit", "-1", "--cpu-share", "1024", "one")
+    assert scoped.call("exec", "one", "sh", "-c", "busybox mknod /e b 254 0; head -c 1 /e").code != 0
+    assert scoped.call("exec", "one", "head", "-c", "0", "/dev/null").code == 0
+    scoped.ok("update", "--memory", "48m", "--memory-swap", "48m", "--pids-limit", "-1", "--cpu-share", "1024", "one")
     assert values(folder, ("memory.max", "memory.swap.max", "pids.max", "cpu.weight")) == {
         "memory.max": str(48 * MIB),
         "memory.swap.max": "0",
@@ -162,50 +162,50 @@ def test_a_life_with_limits_that_systemd_keeps(scopes: ForkedBench) -> None:
         "TasksMax": "infinity",
         "CPUWeight": "100",
     }
-    scopes.ok("pause", "one")
-    assert scopes.state("one")["status"] == "paused"
-    scopes.ok("resume", "one")
-    assert json.loads(scopes.ok("events", "--stats", "one"))["data"]["memory"]["usage"]["limit"] == 48 * MIB
-    scopes.ok("delete", "--force", "one")
+    scoped.ok("pause", "one")
+    assert scoped.state("one")["status"] == "paused"
+    scoped.ok("resume", "one")
+    assert json.loads(scoped.ok("events", "--stats", "one"))["data"]["memory"]["usage"]["limit"] == 48 * MIB
+    scoped.ok("delete", "--force", "one")
     assert not folder.exists()
     assert is_gone("vm-one.scope")
 
 
-def test_without_a_path_it_is_in_the_system_slice(scopes: ForkedBench) -> None:
-    scopes.spec["linux"]["cgroupsPath"] = ""
-    scopes.start("two", "sleep 100")
-    assert Path(f"/proc/{scopes.state('two')['pid']}/cgroup").read_text() == "0::/system.slice/pier-runtime-two.scope\n"
-    result = scopes.make("create", "two")
+def test_without_a_path_it_is_in_the_system_slice(scoped: ForkedBench) -> None:
+    scoped.spec["linux"]["cgroupsPath"] = ""
+    scoped.start("two", "sleep 100")
+    assert Path(f"/proc/{scoped.state('two')['pid']}/cgroup").read_text() == "0::/system.slice/pier-runtime-two.scope\n"
+    result = scoped.make("create", "two")
     assert "already exists" in result.message
     # Without the option the container is found all the same.
-    scopes.options = []
-    pidfd = os.pidfd_open(scopes.state("two")["pid"])
-    scopes.ok("kill", "two", "KILL")
+    scoped.options = []
+    pidfd = os.pidfd_open(scoped.state("two")["pid"])
+    scoped.ok("kill", "two", "KILL")
     assert ends(pidfd)
     os.close(pidfd)
-    scopes.ok("delete", "two")
+    scoped.ok("delete", "two")
     assert is_gone("pier-runtime-two.scope")
 
 
-def test_a_container_killed_for_want_of_memory_leaves_no_failed_unit(scopes: ForkedBench) -> None:
-    scopes.spec["linux"] |= {
+def test_a_container_killed_for_want_of_memory_leaves_no_failed_unit(scoped: ForkedBench) -> None:
+    scoped.spec["linux"] |= {
         "resources": {"memory": {"limit": 32 * MIB, "swap": 32 * MIB}},
         "cgroupsPath": "vm.slice:vm:oom",
     }
-    scopes.spec["process"]["args"] = ALLOCATE.split()
+    scoped.spec["process"]["args"] = ALLOCATE.split()
     for _ in range(2):
-        assert scopes.make("run", "oom").code == 137
+        assert scoped.make("run", "oom").code == 137
     assert is_gone("vm-oom.scope")
     assert "vm-oom" not in systemctl("list-units", "--failed", "--plain", "--no-legend")
 
 
-def test_one_unit_for_two_containers_is_refused(scopes: ForkedBench) -> None:
-    scopes.spec["linux"]["cgroupsPath"] = "vm.slice:vm:same"
-    scopes.start("a", "sleep 100")
-    result = scopes.make("create", "b")
+def test_one_unit_for_two_containers_is_refused(scoped: ForkedBench) -> None:
+    scoped.spec["linux"]["cgroupsPath"] = "vm.slice:vm:same"
+    scoped.start("a", "sleep 100")
+    result = scoped.make("create", "b")
     assert result.code == 1
     assert "container's cgroup is not empty" in result.message
-    assert scopes.state("a")["status"] == "running"
+    assert scoped.state("a")["status"] == "running"
 
 
 @pytest.mark.parametrize(
@@ -217,17 +217,17 @@ def test_one_unit_for_two_containers_is_refused(scopes: ForkedBench) -> None:
         ("a.slice:x:y/../z", "cannot name a unit"),
     ],
 )
-def test_paths_that_are_none(scopes: ForkedBench, path: str, words: str) -> None:
-    scopes.spec["linux"]["cgroupsPath"] = path
-    result = scopes.make("create", "no")
+def test_paths_that_are_none(scoped: ForkedBench, path: str, words: str) -> None:
+    scoped.spec["linux"]["cgroupsPath"] = path
+    result = scoped.make("create", "no")
     assert result.code == 1
     assert words in result.message
 
 
-def test_a_property_that_systemd_does_not_know(scopes: ForkedBench) -> None:
-    scopes.spec["linux"]["cgroupsPath"] = "vm.slice:vm:property"
-    scopes.spec["annotations"] = {"org.systemd.property.Nonsense": "true"}
-    result = scopes.make("create", "property")
+def test_a_property_that_systemd_does_not_know(scoped: ForkedBench) -> None:
+    scoped.spec["linux"]["cgroupsPath"] = "vm.slice:vm:property"
+    scoped.spec["annotations"] = {"org.systemd.property.Nonsense": "true"}
+    result = scoped.make("create", "property")
     assert result.code == 1
     assert "systemd says" in result.message
     assert is_gone("vm-property.scope")

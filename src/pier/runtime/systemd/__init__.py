@@ -1,0 +1,1 @@
+"""Cgroups that systemd keeps."""
