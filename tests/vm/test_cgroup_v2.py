@@ -49,7 +49,7 @@ def files(pattern: str) -> list[str]:
 
 TESTS = [test for file in (*files("tests/vm/guest/test_*.py"), CGROUPS) for test in functions(file)] + [
     test
-    for file in files("tests/unit/runtime/test_*.py")
+    for file in files("tests/unit/runtime/**/test_*.py")
     for test in functions(file)
     if test.partition("::")[2] in BORROWED
 ]
