@@ -1,0 +1,5 @@
+"""The name server of user-defined networks: 127.0.0.11 in every container on one, served by the daemon."""
+
+from pier.networks.dns.names import NameTable
+
+__all__ = ["NameTable"]
