@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from pier.kernel.namespaces import CLONE_NEWNET, unshare
-from pier.kernel.netlink import NetlinkSocket, add_interface
+from pier.kernel.netlink import NetlinkSocket
+from pier.runtime.network import add_interface
 from pier.runtime.request import Interface
 
 T = TypeVar("T")

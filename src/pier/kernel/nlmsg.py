@@ -9,8 +9,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 C = TypeVar("C", bound="Channel")
 
@@ -35,6 +35,7 @@ NLA_TYPE_MASK = 0x3FFF
 
 NLMSGHDR = struct.Struct("=IHHII")  # len, type, flags, seq, pid
 NLATTR = struct.Struct("=HH")  # len, type
+U16 = struct.Struct("=H")
 U32 = struct.Struct("=I")
 S32 = struct.Struct("=i")
 TIMEVAL = struct.Struct("@ll")
@@ -45,10 +46,23 @@ DUMP_ATTEMPTS = 8
 """A dump that the kernel marks as torn by a concurrent change is asked for again this often."""
 
 
+class Request(NamedTuple):
+    """One message to the kernel, and what it does in words, for errors."""
+
+    kind: int
+    flags: int
+    body: bytes
+    what: str
+
+
 def attribute(kind: int, payload: bytes) -> bytes:
     """One `struct nlattr` with its payload, padded to four bytes."""
     length = NLATTR.size + len(payload)
     return NLATTR.pack(length, kind) + payload + bytes(-length % 4)
+
+
+def attribute_u16(kind: int, value: int) -> bytes:
+    return attribute(kind, U16.pack(value))
 
 
 def attribute_u32(kind: int, value: int) -> bytes:
@@ -124,6 +138,28 @@ class Channel:
         for _ in self.exchange(kind, flags | NLM_F_ACK, body, what):
             pass
 
+    def do_all(self, requests: Sequence[Request]) -> None:
+        """Send requests in one datagram, at least one; the kernel goes through all of them whatever it refuses.
+
+        Raises the first refusal.
+        """
+        first = self._number(len(requests))
+        last = first + len(requests) - 1
+        # What succeeds is passed over in silence but for the last, whose answer ends the wait.
+        packets = [packet(item, sequence) for sequence, item in enumerate(requests[:-1], first)]
+        end = requests[-1]
+        packets.append(packet(end._replace(flags=end.flags | NLM_F_ACK), last))
+        self._socket.sendto(b"".join(packets), (0, 0))
+        deadline = time.monotonic() + self._timeout_s
+        refused: OSError | None = None
+        sequence = 0
+        while sequence != last:
+            for answer, flags, sequence, payload in messages(self._receive(deadline, end.what)):
+                if answer == NLMSG_ERROR and first <= sequence <= last and refused is None:
+                    refused = refusal(*parse_error(flags, payload), requests[sequence - first].what)
+        if refused is not None:
+            raise refused
+
     def dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:
         """The payloads of a listing, consistent in itself; raises OSError, InterruptedError when it never was."""
         for _ in range(DUMP_ATTEMPTS):
@@ -138,9 +174,8 @@ class Channel:
 
         Raises OSError with the kernel's errno, TimeoutError, InterruptedError for a torn dump (after its last part).
         """
-        self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
-        header = NLMSGHDR.pack(NLMSGHDR.size + len(body), kind, flags | NLM_F_REQUEST, sequence, 0)
-        self._socket.sendto(header + body, (0, 0))
+        sequence = self._number(1)
+        self._socket.sendto(packet(Request(kind, flags, body, what), sequence), (0, 0))
         deadline = time.monotonic() + self._timeout_s
         torn = False
         while True:
@@ -158,6 +193,13 @@ class Channel:
                     return
                 yield payload
 
+    def _number(self, count: int) -> int:
+        """The first of `count` sequence numbers, in a row, that no earlier request has had lately."""
+        if self._sequence + count > 0xFFFFFFFF:
+            self._sequence = 0
+        self._sequence += count
+        return self._sequence - count + 1
+
     def _receive(self, deadline: float, what: str) -> memoryview:
         """One datagram from the kernel; raises TimeoutError."""
         while time.monotonic() < deadline:
@@ -172,8 +214,22 @@ class Channel:
         raise TimeoutError(f"{what}: no answer from the kernel within {self._timeout_s:g} s")
 
 
+def packet(request: Request, sequence: int) -> bytes:
+    """One message, header and all."""
+    length = NLMSGHDR.size + len(request.body)
+    return NLMSGHDR.pack(length, request.kind, request.flags | NLM_F_REQUEST, sequence, 0) + request.body
+
+
+def refusal(code: int, explanation: str, what: str) -> OSError | None:
+    """The OSError for errno `code` (PermissionError, FileExistsError, …); None for 0."""
+    if not code:
+        return None
+    reason = f"{os.strerror(code)}: {explanation}" if explanation else os.strerror(code)
+    return OSError(code, f"{what}: {reason}")
+
+
 def raise_refusal(code: int, explanation: str, what: str) -> None:
-    """Raise the OSError for errno `code` (PermissionError, FileExistsError, …); nothing for 0."""
-    if code:
-        reason = f"{os.strerror(code)}: {explanation}" if explanation else os.strerror(code)
-        raise OSError(code, f"{what}: {reason}")
+    """Raise `refusal`; nothing for 0."""
+    error = refusal(code, explanation, what)
+    if error is not None:
+        raise error

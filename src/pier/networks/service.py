@@ -233,7 +233,7 @@ class NetworkService:
         interface = Interface(
             name="eth0",
             host_name=f"veth{endpoint.endpoint_id[:7]}",
-            bridge=network.bridge,
+            parent=network.bridge,
             mac=mac,
             addresses=[f"{address}/{prefix_len}"],
             gateways=[gateway],

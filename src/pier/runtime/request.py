@@ -50,20 +50,32 @@ class DetachedRoot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One veth pair: an end in the container's network namespace, the other a port of a host bridge."""
+    """One device in a container's network namespace, and the device of the host that it hangs on."""
 
     name: str
     """Inside, e.g. `eth0`."""
     host_name: str
-    """On the host, at most 15 bytes, e.g. `veth1a2b3c4`."""
-    bridge: str
-    """The host bridge's name."""
+    """The host's end of a veth pair, at most 15 bytes, e.g. `veth1a2b3c4`; empty for other kinds."""
+    parent: str
+    """A device of the host: the bridge that a veth pair is a port of, the parent of a macvlan or ipvlan."""
     mac: str
+    """Empty: the kernel's choice; always so for an ipvlan, which has its parent's."""
     addresses: list[str]
-    """With prefix length: `172.17.0.2/16`, `fd00::2/64`."""
+    """With prefix length, both families, link-local ones too: `172.17.0.2/16`, `fd00::2/64`."""
     gateways: list[str]
-    """One default route each; empty on an internal network."""
+    """One default route each, at most one a family; empty where another interface has them, or the network none."""
     mtu: int = 1500
+    """0, except for a veth: the parent's."""
+    kind: str = "veth"
+    """`veth`, `macvlan` or `ipvlan`."""
+    mode: str = ""
+    """Of a macvlan `private`, `vepa`, `bridge`, `passthru`, of an ipvlan `l2`, `l3`, `l3s`; empty: `bridge`, `l2`."""
+    flag: str = ""
+    """Of an ipvlan: `bridge`, `private` or `vepa`; empty: `bridge`."""
+    routes: list[tuple[str, str]] = field(default_factory=list)
+    """More routes: destination with prefix length, gateway; an empty gateway for what is reached without one."""
+    sysctls: dict[str, str] = field(default_factory=dict)
+    """Settings of this device, `IFNAME` for its name: `net.ipv4.conf.IFNAME.log_martians`."""
 
 
 class LogFile(NamedTuple):

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from netlab import Machine, machines
-from pier.kernel import netlink, nlmsg
-from pier.kernel.netlink import Address, NetlinkSocket, Route, VethPair
+from pier.kernel import links, nlmsg, routes
+from pier.kernel.netlink import Address, Child, NetlinkSocket, Route, VethPair
 from pier.runtime.request import Interface
 
 INTERFACE = Interface("eth0", "veth0", "br0", "02:42:0a:00:00:02", ["10.0.0.2/24"], ["10.0.0.1"], mtu=1400)
@@ -75,17 +75,75 @@ def test_parse_error(flags: int, message: memoryview, expected: tuple[int, str])
 @pytest.mark.parametrize("name", ["", "a" * 16, "a/b", "é" * 8, "a\0b"])
 def test_names_the_kernel_would_cut_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not a network device name"):
-        netlink.name_attribute(name)
+        links.name_attribute(name)
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1", "10.0.0.1/33", "fd00::1/129", "x/8", "10.0.0.1/", "10.0.0.1/-1", "/8"])
 def test_addresses_without_a_sane_prefix_length_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an IP address"):
-        netlink.interface_address_bytes(text)
+        routes.interface_address_bytes(text)
 
 
 def test_broadcast_is_the_last_address() -> None:
-    assert netlink.broadcast_bytes(bytes([172, 17, 0, 2]), 16) == bytes([172, 17, 255, 255])
+    assert routes.broadcast_bytes(bytes([172, 17, 0, 2]), 16) == bytes([172, 17, 255, 255])
+
+
+def nested_values(body: bytes, *path: int) -> dict[int, bytes]:
+    """The attributes of a link message below the nested ones of `path`."""
+    found = nlmsg.attributes(memoryview(body)[links.IFINFOMSG.size :])
+    for kind in path:
+        found = nlmsg.attributes(found[kind])
+    return {kind: bytes(value) for kind, value in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "flag", "data"),
+    [
+        ("macvlan", "", "", {1: b"\4\0\0\0"}),
+        ("macvlan", "private", "", {1: b"\1\0\0\0"}),
+        ("macvlan", "vepa", "", {1: b"\2\0\0\0"}),
+        ("macvlan", "passthru", "", {1: b"\x08\0\0\0"}),
+        ("ipvlan", "", "", {1: b"\0\0", 2: b"\0\0"}),
+        ("ipvlan", "l3", "private", {1: b"\1\0", 2: b"\1\0"}),
+        ("ipvlan", "l3s", "vepa", {1: b"\2\0", 2: b"\2\0"}),
+    ],
+)
+def test_a_device_on_a_parent_in_the_kernels_words(kind: str, mode: str, flag: str, data: dict[int, bytes]) -> None:
+    mac = "02:42:0a:00:00:02" if kind == "macvlan" else ""
+    request = links.create_child(Child(kind, 7, "eth0", mac, 5, 1400, mode, flag))
+    values = nested_values(request.body)
+    assert values[links.IFLA_LINK] == b"\7\0\0\0"
+    assert values[links.IFLA_NET_NS_FD] == b"\5\0\0\0"
+    assert values.get(links.IFLA_ADDRESS) == (b"\2\x42\x0a\0\0\2" if mac else None)
+    assert nested_values(request.body, links.IFLA_LINKINFO)[links.IFLA_INFO_KIND] == kind.encode()
+    assert nested_values(request.body, links.IFLA_LINKINFO, links.IFLA_INFO_DATA) == data
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "flag", "words"),
+    [
+        ("macvlan", "l2", "", "'l2' is no macvlan mode: private, vepa, bridge, passthru are"),
+        ("ipvlan", "bridge", "", "'bridge' is no ipvlan mode: l2, l3, l3s are"),
+        ("ipvlan", "l2", "passthru", "'passthru' is no ipvlan flag: bridge, private, vepa are"),
+        ("veth", "", "", "'veth' is no kind of device that has a parent"),
+    ],
+)
+def test_modes_that_do_not_exist_are_refused(kind: str, mode: str, flag: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        links.create_child(Child(kind, 7, "eth0", "", 5, 1400, mode, flag))
+
+
+def test_an_8021q_sub_interface_in_the_kernels_words() -> None:
+    request = links.create_vlan("eth0.50", 3, 50)
+    assert request.what == "create vlan eth0.50"
+    assert nested_values(request.body)[links.IFLA_LINK] == b"\3\0\0\0"
+    data = nested_values(request.body, links.IFLA_LINKINFO, links.IFLA_INFO_DATA)
+    assert data == {links.IFLA_VLAN_ID: struct.pack("=H", 50)}
+
+
+def test_a_gateway_of_the_other_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="fd00::1 is no gateway to 10"):
+        routes.add_route(2, "10.0.0.0/8", "fd00::1")
 
 
 def test_module_loads_nothing_beyond_the_standard_library() -> None:
@@ -121,7 +179,7 @@ def test_interface_is_there_with_its_addresses_and_routes(pair: tuple[Machine, M
         assert (port.kind, port.up, port.mtu, port.master) == ("veth", True, 1400, outside.link_index("br0"))
         assert (device.kind, device.up, device.mtu, device.mac) == ("veth", True, 1400, "02:42:0a:00:00:02")
         assert Address(device.index, "10.0.0.2", 24) in inside.addresses()
-        main = [route for route in inside.routes() if route.table == netlink.RT_TABLE_MAIN]
+        main = [route for route in inside.routes() if route.table == routes.RT_TABLE_MAIN]
         assert Route("0.0.0.0/0", "10.0.0.1", device.index, 254) in main
         assert Route("10.0.0.0/24", "", device.index, 254) in main
 
@@ -192,6 +250,57 @@ def test_refusals_carry_errno_object_and_the_kernels_words(pair: tuple[Machine, 
 
 
 @pytest.mark.root
+def test_of_several_requests_the_first_refusal_is_told_and_the_others_are_done(pair: tuple[Machine, Machine]) -> None:
+    host, _ = pair
+    with host.run(NetlinkSocket) as sock:
+        index = sock.link_index("br0")
+        with pytest.raises(FileExistsError, match=r"add address 10\.0\.0\.1/24 to network device"):
+            sock.do_all(
+                [
+                    routes.add_address(index, "10.0.0.7/24"),
+                    routes.add_address(index, "10.0.0.1/24"),
+                    routes.add_route(index, "10.0.0.0/24", "192.168.1.1"),
+                    routes.add_address(index, "10.0.0.8/24"),
+                ]
+            )
+        assert {"10.0.0.7", "10.0.0.8"} < {item.address for item in sock.addresses()}
+        sock.do_all([routes.delete_address(index, "10.0.0.8/24")])
+        with pytest.raises(OSError, match=r"delete address 10\.0\.0\.8/24"):
+            sock.do_all([links.set_up(index), routes.delete_address(index, "10.0.0.8/24")])
+        assert sock.link_index("br0") == index
+
+
+@pytest.mark.root
+def test_routes_come_and_go(pair: tuple[Machine, Machine]) -> None:
+    host, _ = pair
+    with host.run(NetlinkSocket) as sock:
+        index = sock.link_index("br0")
+        wanted = [
+            Route("192.0.2.0/24", "10.0.0.9", index, 254),
+            Route("198.51.100.0/24", "", index, 254),
+            Route("0.0.0.0/0", "", index, 254),
+            Route("2001:db8::/32", "", index, 254),
+        ]
+        for route in wanted:
+            sock.add_route(index, route.destination, route.gateway)
+        assert set(wanted) < set(sock.routes())
+        for route in wanted:
+            sock.delete_route(index, route.destination, route.gateway)
+        assert not set(wanted) & set(sock.routes())
+        with pytest.raises(ProcessLookupError, match="delete default route: No such process"):
+            sock.delete_route(index, "0.0.0.0/0")
+
+
+@pytest.mark.root
+def test_a_macvlan_is_made_in_another_namespace(pair: tuple[Machine, Machine]) -> None:
+    host, guest = pair
+    with host.run(NetlinkSocket) as sock, guest.run(NetlinkSocket) as inside:
+        sock.create_child(Child("macvlan", sock.link_index("br0"), "eth0", "02:42:0a:00:00:05", guest.fd, 0))
+        made = inside.link("eth0")
+        assert (made.kind, made.mac, made.mtu) == ("macvlan", "02:42:0a:00:00:05", 1500)
+
+
+@pytest.mark.root
 def test_without_privilege_the_refusal_is_a_permission_error() -> None:
     script = (
         "import os; from pier.kernel.netlink import NetlinkSocket; os.setgroups([]); os.setuid(65534)\n"
@@ -218,5 +327,5 @@ def test_no_answer_is_a_timeout() -> None:
     with machines(1) as (host,), host.run(lambda: NetlinkSocket(timeout_s=0.05)) as sock:
         with pytest.raises(TimeoutError, match=r"ask nothing: no answer from the kernel within 0\.05 s"):
             # without NLM_F_ACK the kernel has nothing to say to a request that succeeds
-            list(sock.exchange(netlink.RTM_SETLINK, 0, netlink.IFINFOMSG.pack(0, 0, 1, 0, 0), "ask nothing"))
-        assert sock.link_index("lo") == netlink.LOOPBACK_IFINDEX
+            list(sock.exchange(links.RTM_SETLINK, 0, links.header(1), "ask nothing"))
+        assert sock.link_index("lo") == links.LOOPBACK_IFINDEX
