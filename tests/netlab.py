@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from pier.kernel.namespaces import CLONE_NEWNET, unshare
 from pier.kernel.netlink import NetlinkSocket
-from pier.runtime.network import add_interface
+from pier.runtime.process.network import add_interface
 from pier.runtime.request import Interface
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ import pytest
 
 from netlab import Machine, machines
 from pier.kernel.netlink import Address, NetlinkSocket, Route
-from pier.runtime import network
+from pier.runtime.process import network
 from pier.runtime.request import Interface, StartRequest
 
 MAC = "02:42:0a:00:00:02"
