@@ -43,7 +43,12 @@ def add_interface(host: NetlinkSocket, inside: NetlinkSocket, *, netns_fd: int, 
     thread is in the latter. An interface without an IPv6 address gets no IPv6 at all. A failure leaves at most the
     device, which goes with the namespace.
     """
-    _create(host, netns_fd, interface)
+    create_device(host, netns_fd, interface)
+    settle_device(inside, interface)
+
+
+def settle_device(inside: NetlinkSocket, interface: Interface) -> None:
+    """Give a device that is in the calling thread's network namespace what makes it an interface, and set it up."""
     has_ipv6 = any(":" in address for address in interface.addresses)
     _allow_ipv6(interface.name, has_ipv6)
     for key, value in interface.sysctls.items():
@@ -53,7 +58,8 @@ def add_interface(host: NetlinkSocket, inside: NetlinkSocket, *, netns_fd: int, 
     inside.do_all([*requests, links.set_up(index), *route_requests(index, interface)])
 
 
-def _create(host: NetlinkSocket, netns_fd: int, interface: Interface) -> None:
+def create_device(host: NetlinkSocket, netns_fd: int, interface: Interface) -> None:
+    """Make the device, down, in another network namespace: the first half of `add_interface`."""
     parent = host.link_index(interface.parent)
     if interface.kind != "veth":
         host.create_child(
