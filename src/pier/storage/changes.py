@@ -32,3 +32,5 @@ class Diffed:
     entries: int
     skipped: tuple[bytes, ...] = ()
     """Sockets, which no archive can hold; a hundred at most, from the root, without a slash in front."""
+    plain: bool = True
+    """Whether the tree that was read holds what the archive says and no more, but for mount points."""

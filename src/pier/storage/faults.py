@@ -17,6 +17,7 @@ POINTS: Final = frozenset(
     blob-begun blob-written blob-flushed blob-named blob-durable blob-swept
     index-written index-flushed index-named
     layer-begun layer-entry layer-unpacked layer-recorded layer-flushed layer-named layer-swept
+    layer-adopting layer-adopted
     container-begun container-claimed container-made
     tree-trashed tree-deleting
     diff-begun diff-entry diff-written

@@ -2,6 +2,7 @@
 
     <data root>/snapshots/<driver>/layers/<chain id>/diff          a layer's tree
     <data root>/snapshots/<driver>/layers/<chain id>/layer.json    {"diff_id": …, "size_bytes": …}
+    <data root>/snapshots/<driver>/layers/<chain id>/unflushed     boot id: after another boot the layer is thrown away
     <data root>/snapshots/<driver>/containers/<id>/diff            a container's writable tree
     <data root>/snapshots/<driver>/containers/<id>/layers          chain ids below it, one a line, the base first
     <data root>/snapshots/<driver>/partial/…                       being made; at the start: thrown away
@@ -30,6 +31,7 @@ import msgspec
 from pier.errors import Conflict, InvalidParameter, NotFound
 from pier.oci import Digest, chain_ids
 from pier.storage import idmapped
+from pier.storage.changes import Diffed
 from pier.storage.compression import decompressed
 from pier.storage.durable import fsync_dir, syncfs, write_file
 from pier.storage.errors import ContentMismatch
@@ -39,11 +41,14 @@ from pier.storage.layer import LayerLimits, Unpacked, Whiteouts, unpack
 from pier.storage.leases import Leases
 from pier.storage.quota_size import parse_size
 from pier.storage.stream import ReadAhead, Reader
+from pier.storage.tar_writer import Sink
 from pier.storage.trees import remove_tree
 
 log = logging.getLogger(__name__)
 
 FOLDERS: Final = ("layers", "containers", "partial", "trash")
+UNFLUSHED: Final = "unflushed"
+"""In a layer's folder while its files may not be on the disk: the boot in which it was made."""
 ROOT_MODE: Final = 0o755
 """Of a container's `/`, and of a layer's, where no layer says."""
 _CONTAINER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -112,6 +117,7 @@ class FolderDriver:
         for folder in FOLDERS:
             os.makedirs(self._path(folder), mode=0o700, exist_ok=True)
         self._deleter = ThreadPoolExecutor(1, thread_name_prefix="delete-trees")
+        self._unflushed = self._find_unflushed()
         for folder in ("partial", "trash"):
             for name in os.listdir(self._path(folder)):
                 self._deleter.submit(self._delete, folder, name)
@@ -213,6 +219,36 @@ class FolderDriver:
                 raise
         point("layer-named")
         fsync_dir(self._path("layers"))
+
+    def adopt(self, container_id: str, layers: list[Digest], chain_id: Digest, record: LayerRecord) -> bool:
+        return False
+
+    def archive(self, chain_id: Digest, parent: Digest | None, out: Sink) -> Diffed:
+        raise LayerNotFound(chain_id=chain_id)
+
+    def flush(self) -> None:
+        with self._layers_lock:
+            waiting, self._unflushed = self._unflushed, set()
+        if not waiting:
+            return
+        with opened(self._path("layers")) as fd:
+            syncfs(fd)
+        for name in waiting:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path("layers", name, UNFLUSHED))
+
+    def _find_unflushed(self) -> set[str]:
+        """The layers that wait for `flush`; those of an earlier boot may be damaged, and are thrown away."""
+        found = set()
+        for name in os.listdir(self._path("layers")):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                with open(self._path("layers", name, UNFLUSHED), encoding="ascii") as file:
+                    boot = file.read()
+                if boot == boot_id():
+                    found.add(name)
+                else:
+                    self._throw_away("layers", name)
+        return found
 
     def remove_layer(self, chain_id: Digest) -> None:
         self._throw_away("layers", Digest(chain_id).hex)
@@ -321,6 +357,12 @@ class FolderDriver:
 
     def close(self) -> None:
         self._deleter.shutdown(wait=True)
+
+
+def boot_id() -> str:
+    """Of the kernel that runs (random(4))."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _check_chain(chain_id: Digest, parent: Digest | None, diff_id: Digest) -> None:

@@ -23,7 +23,7 @@ from pier.storage import idmapped, overlay_diff, project_quota
 from pier.storage.changes import Change, Diffed
 from pier.storage.durable import write_file
 from pier.storage.faults import point
-from pier.storage.folder_driver import FolderDriver, Setup, make_root, opened
+from pier.storage.folder_driver import UNFLUSHED, FolderDriver, LayerRecord, Setup, boot_id, make_root, opened
 from pier.storage.ids import IdMap
 from pier.storage.layer import Whiteouts
 from pier.storage.overlay_view import LAYERS_MAX, detached, view
@@ -172,6 +172,40 @@ class Overlay2(FolderDriver):
             merged = lambda: self.view(container_id, layers)  # noqa: E731
             lower = lambda: self.layer_view(layers)  # noqa: E731
             return overlay_diff.write_layer(upper_fd, TarWriter(out), merged, lower, below=below)
+
+    def adopt(self, container_id: str, layers: list[Digest], chain_id: Digest, record: LayerRecord) -> bool:
+        place = self._container(container_id)
+        if os.path.exists(os.path.join(place, IDS)):
+            return False
+        with opened(self._tree(container_id)) as upper_fd:
+            overlay_diff.clear_mount_points(upper_fd, lambda: self.layer_view(layers))
+        self.setup.leases.meet(chain_id)
+        write_file(os.path.join(place, "layer.json"), msgspec.json.encode(record), durable=False)
+        write_file(os.path.join(place, UNFLUSHED), boot_id().encode(), durable=False)
+        partial = self._path("partial", container_id)
+        os.rename(place, partial)
+        point("layer-adopting")
+        try:
+            with opened(partial) as fd:
+                self._remove_tree(fd, b"work")
+                os.unlink("layers", dir_fd=fd)
+            with self._layers_lock:
+                try:
+                    os.rename(partial, self._layer(chain_id))
+                    self._unflushed.add(chain_id.hex)
+                except OSError:
+                    if not self.has_layer(chain_id):
+                        raise
+        finally:
+            self._throw_away("partial", container_id)
+        point("layer-adopted")
+        return True
+
+    def archive(self, chain_id: Digest, parent: Digest | None, out: Sink) -> Diffed:
+        below = os.stat(self._layer(parent, "diff")) if parent else None
+        with opened(self._layer(chain_id, "diff")) as fd:
+            lower = lambda: self.layer_view([parent] if parent else [])  # noqa: E731
+            return overlay_diff.write_layer(fd, TarWriter(out), lower, lower, below=below)
 
     def changes(self, container_id: str, layers: list[Digest]) -> list[Change]:
         with self._upper(container_id) as upper, opened(upper) as upper_fd:

@@ -76,6 +76,7 @@ def write_layer(
     with contextlib.ExitStack() as stack:
         source = _Merged(merged, stack)
         orders: dict[bytes, Orders] = {}
+        plain = True
         if below is not None:
             _root(upper_fd, below, tar)
         hidden = _hidden(upper_fd, _Merged(lower, stack))
@@ -84,6 +85,7 @@ def write_layer(
                 continue
             orders.clear()  # only the last one is asked for
             order = orders[node.path] = Orders.of(node)
+            plain = plain and not (order.redirect or order.metacopy)
             parent, _, name = node.path.rpartition(b"/")
             if order.whiteout:
                 tar.mark(_join(parent, WHITEOUT_PREFIX + name))
@@ -98,7 +100,22 @@ def write_layer(
                     tar.mark(_join(node.path, OPAQUE_MARKER))
     out.finish()
     point("diff-written")
-    return Diffed(tar.size_bytes, out.entries, tuple(tar.skipped))
+    return Diffed(tar.size_bytes, out.entries, tuple(tar.skipped), plain=plain and not tar.skipped)
+
+
+def clear_mount_points(upper_fd: int, lower: View) -> None:
+    """Remove what the engine made in an upper directory only to mount on; the times of what held it stay."""
+    with contextlib.ExitStack() as stack:
+        hidden = _hidden(upper_fd, _Merged(lower, stack))
+    for path in sorted(hidden, key=len, reverse=True):  # what is in a folder before the folder
+        parent, _, name = path.rpartition(b"/")
+        with closing(open_in_root(upper_fd, parent or b".", DIRECTORY_FLAGS)) as fd:
+            info = os.fstat(fd)
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                os.rmdir(name, dir_fd=fd)
+            else:
+                os.unlink(name, dir_fd=fd)
+            os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
 def changes(upper_fd: int, lower: View) -> Iterator[Change]:

@@ -18,7 +18,7 @@ from pier.runtime.request import BindRoot, OverlayRoot
 from pier.storage import btrfs, overlay2, vfs
 from pier.storage.changes import Change, Diffed
 from pier.storage.errors import DriverUnavailable
-from pier.storage.folder_driver import Setup
+from pier.storage.folder_driver import LayerRecord, Setup
 from pier.storage.ids import IdMap
 from pier.storage.stream import Reader
 from pier.storage.tar_writer import Sink
@@ -133,6 +133,25 @@ class Snapshotter(Protocol):
 
     def changes(self, container_id: str, layers: list[Digest]) -> list[Change]:
         """The same as a list, sorted by path."""
+        ...
+
+    def adopt(self, container_id: str, layers: list[Digest], chain_id: Digest, record: LayerRecord) -> bool:
+        """Make a layer of a container's tree as it stands, and the container is gone; False: this driver cannot.
+
+        The caller has read it with `diff`, whose answer was `plain`, and nothing writes to it any more. The layer is
+        there whole or not at all whenever the daemon is killed; a loss of power takes it until `flush`.
+        """
+        ...
+
+    def archive(self, chain_id: Digest, parent: Digest | None, out: Sink) -> Diffed:
+        """The archive of a layer that was adopted, made of its tree: what `diff` wrote.
+
+        Raises LayerNotFound, OSError.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Make layers that were adopted survive a loss of power."""
         ...
 
     def idmap_fault(self) -> str:
