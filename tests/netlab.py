@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from pier.kernel.namespaces import CLONE_NEWNET, unshare
+from pier.kernel.namespaces import CLONE_NEWNET, setns, unshare
 from pier.kernel.netlink import NetlinkSocket
 from pier.runtime.process.network import add_interface
 from pier.runtime.request import Interface
@@ -27,9 +28,14 @@ WAIT_S = 10.0
 class Machine:
     """One network namespace with loopback up."""
 
-    def __init__(self) -> None:
+    def __init__(self, joins: str = "") -> None:
+        """A new one, or the namespace that the file `joins` names: `/proc/PID/ns/net` of a container."""
         self._thread = ThreadPoolExecutor(1)
-        self.fd = self.run(self._leave)
+        try:
+            self.fd = self.run(lambda: self._join(joins) if joins else self._leave())
+        except BaseException:
+            self._thread.shutdown()
+            raise
 
     def run(self, deed: Callable[[], T]) -> T:
         """Do something on this machine; sockets made there may be used anywhere."""
@@ -43,6 +49,20 @@ class Machine:
         """Give this machine an interface on one of `host`'s bridges, as a container's init does."""
         with host.run(NetlinkSocket) as outside, self.run(NetlinkSocket) as inside:
             self.run(lambda: add_interface(outside, inside, netns_fd=self.fd, interface=interface))
+
+    def route(self, destination: str, gateway: str, device: str = "eth0") -> None:
+        """Reach `destination`, a network with prefix length, by `gateway`."""
+        with self.run(NetlinkSocket) as sock:
+            sock.add_route(sock.link_index(device), destination, gateway)
+
+    def set(self, key: str, value: str) -> None:
+        """Write a kernel setting of this machine, below /proc/sys/net: `ipv4/ip_forward`."""
+
+        def write() -> None:
+            with open(f"/proc/sys/net/{key}", "w") as setting:
+                setting.write(value)
+
+        self.run(write)
 
     def serve(self, protocol: str, port: int, address: str = "0.0.0.0") -> socket.socket:
         """A server that answers every connection or datagram with its peer's address, until it is closed."""
@@ -68,6 +88,30 @@ class Machine:
                 return client.recv(100).decode() or None
             except OSError:
                 return None
+
+    def ping(self, address: str, timeout_s: float = WAIT_S) -> bool:
+        """Whether an ICMP echo request to `address` is answered within the time."""
+        ipv6 = ":" in address
+        family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ipv6 else (socket.AF_INET, socket.IPPROTO_ICMP)
+        # RFC 4443 and RFC 792; the kernel fills in the checksum of the former.
+        request, reply = (b"\x80\0\0\0Pier\0\0", 0x81) if ipv6 else (b"\x08\0\x42\x24Pier\0\0", 0)
+        deadline = time.monotonic() + timeout_s
+        with self.run(lambda: socket.socket(family, socket.SOCK_RAW, protocol)) as sock, suppress(OSError):
+            sock.connect((address, 0))
+            sock.send(request)
+            while (left := deadline - time.monotonic()) > 0:
+                sock.settimeout(left)
+                packet = sock.recv(1000)
+                message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]
+                if message[0] == reply and message[4:8] == b"Pier":
+                    return True
+        return False
+
+    @staticmethod
+    def _join(path: str) -> int:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        setns(fd, CLONE_NEWNET)
+        return fd
 
     @staticmethod
     def _leave() -> int:
