@@ -1,0 +1,54 @@
+"""Text as Go's fmt prints it: history entries and messages that tools compare are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+SPACE: Final = (
+    "\t\n\v\f\r \x85\xa0\u1680"
+    "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+"""The characters of unicode.IsSpace; str.strip() without them takes away more."""
+_ESCAPES: Final = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "\\": "\\\\",
+    '"': '\\"',
+}
+
+
+def trim(text: str) -> str:
+    """strings.TrimSpace."""
+    return text.strip(SPACE)
+
+
+def quote(text: str) -> str:
+    """`%q` of a string."""
+    return '"' + "".join(map(_quoted, text)) + '"'
+
+
+def quote_list(words: Iterable[str]) -> str:
+    """`%q` of a list of strings: `["a" "b"]`."""
+    return "[" + " ".join(map(quote, words)) + "]"
+
+
+def plain_list(words: Iterable[str]) -> str:
+    """`%v` of a list of strings: `[a b]`."""
+    return "[" + " ".join(words) + "]"
+
+
+def _quoted(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char == " " or char.isprintable():
+        return char
+    code = ord(char)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
