@@ -160,7 +160,7 @@ def test_words(word: str, words: list[str]) -> None:
         (Lexer(escape="`"), "`$A \\$A", "$A \\hello"),
         (Lexer(escape="`"), '"`" \\"', '" \\'),
         (Lexer(raw_quotes=True), "'a' \"$A\"", "'a' \"hello\""),
-        (Lexer(raw_escapes=True), 'a\\b "\\$c"', 'a\\b \\$c'),
+        (Lexer(raw_escapes=True), 'a\\b "\\$c"', "a\\b \\$c"),
         (Lexer(plain_quotes=True), 'it\'s "$A" \\$A', 'it\'s "hello" $A'),
         (Lexer(keep_unset=True), "$U ${U} ${U:-x} ${U/a/b} $A", "$U ${U} ${U:-x} ${U/a/b} hello"),
     ],
