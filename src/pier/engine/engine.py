@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 
 from pier.containers import ContainersConfig, ContainerService
 from pier.containers.cdi import SPEC_DIRS
@@ -34,7 +34,7 @@ from pier.images import ImageService
 from pier.images.remote import Remote
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
-from pier.networks.ipam import DEFAULT_POOLS, AddressPool
+from pier.networks.ipam import DEFAULT_POOLS, SubnetPool
 from pier.runtime.client import Runtime
 from pier.runtime.systemd import scopes
 from pier.state import Database
@@ -239,7 +239,7 @@ def _report(repaired: list[str]) -> None:
 
 def network_config(config: DaemonConfig) -> NetworkConfig:
     """The default bridge as the daemon's configuration describes it."""
-    pools = [AddressPool(IPv4Network(pool.base), pool.size) for pool in config.default_address_pools]
+    pools = [SubnetPool(ip_network(pool.base), pool.size) for pool in config.default_address_pools]
     return NetworkConfig(
         bridge=config.bridge or DEFAULT_BRIDGE,
         bip=config.bip,

@@ -7,33 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import ip_interface
 from typing import Protocol
 
 from pier.kernel.netlink import Address, Link, NetlinkSocket, Route
+from pier.networks.bridge_options import BridgeNetwork, bridge_network
+from pier.networks.ipam import Network
 from pier.networks.mac import mac_of
 
-__all__ = ["BridgeConfig", "bridge_plan", "host_networks", "remove_bridge", "run_plan"]
+__all__ = ["BridgeNetwork", "bridge_network", "bridge_plan", "host_networks", "remove_bridge", "run_plan"]
 
-IP_FORWARD = "net/ipv4/ip_forward"
+FORWARD = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+"""The switches that make this machine a router, by IP version."""
 SYSCTL_ROOT = "/proc/sys"
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeConfig:
-    """One bridge and the subnet behind it."""
-
-    name: str
-    subnet: IPv4Network
-    gateway: IPv4Address
-    mtu: int = 1500
-    forward: bool = True
-    """Turn on `ip_forward` (daemon.json `ip-forward`)."""
-
-    @property
-    def address(self) -> str:
-        """The gateway with the prefix length, as the bridge carries it."""
-        return f"{self.gateway}/{self.subnet.prefixlen}"
 
 
 class Operation(Protocol):
@@ -119,16 +105,27 @@ class SetSysctl:
     key: str
     """Below /proc/sys, with slashes: a device's name may hold dots."""
     value: str
-    previous: str
+    previous: str = ""
+    """Empty for a setting of a device that this plan makes: it goes with the device."""
 
     def describe(self) -> str:
         return f"set {self.key.replace('/', '.')} = {self.value}"
 
     def execute(self, netlink: NetlinkSocket) -> None:
-        write_sysctl(self.key, self.value)
+        try:
+            write_sysctl(self.key, self.value)
+        except FileNotFoundError:
+            if is_needed(self.key, self.value):
+                raise
 
     def undo(self, netlink: NetlinkSocket) -> None:
-        write_sysctl(self.key, self.previous)
+        if self.previous:
+            write_sysctl(self.key, self.previous)
+
+
+def is_needed(key: str, value: str) -> bool:
+    """Must the kernel have this setting? One without IPv6 need not be told to keep it off."""
+    return not (key.startswith("net/ipv6/") and (key.endswith("/accept_ra") or (value == "1" and "disable" in key)))
 
 
 def read_sysctl(key: str) -> str | None:
@@ -146,50 +143,75 @@ def write_sysctl(key: str, value: str) -> None:
         file.write(value)
 
 
-def device_plan(config: BridgeConfig, links: Iterable[Link], addresses: Iterable[Address]) -> list[Operation]:
-    """What is still to do for the device. Raises ValueError when the name belongs to something that is no bridge."""
-    link = next((link for link in links if link.name == config.name), None)
+def device_plan(
+    network: BridgeNetwork,
+    links: Iterable[Link],
+    addresses: Iterable[Address],
+    read: Callable[[str], str | None] = read_sysctl,
+) -> list[Operation]:
+    """What is still to do for the device. Raises ValueError when the name belongs to something that is no bridge.
+
+    Settings come before addresses, and the device is up last: at no moment does it listen to router advertisements.
+    """
+    link = next((link for link in links if link.name == network.bridge), None)
+    wanted = network.addresses
     if link is None:
-        create = CreateBridge(config.name, mac_of(config.gateway), config.mtu)
-        return [create, AddAddress(config.name, config.address), SetUp(config.name)]
+        create = CreateBridge(network.bridge, mac_of(network.mac_seed), network.mtu)
+        settings = [SetSysctl(key, value) for key, value in device_sysctls(network).items()]
+        return [create, *settings, *(AddAddress(network.bridge, text) for text in wanted), SetUp(network.bridge)]
     if link.kind != "bridge":
-        raise ValueError(f"network device {config.name} exists and is no bridge")
+        raise ValueError(f"network device {network.bridge} exists and is no bridge")
     present = [f"{item.address}/{item.prefix_len}" for item in addresses if item.index == link.index]
-    old = [text for text in present if ":" not in text and text != config.address]
-    steps: list[Operation] = [DeleteAddress(config.name, text) for text in old]
-    if config.address not in present:
-        steps.append(AddAddress(config.name, config.address))
-    return steps if link.up else [*steps, SetUp(config.name)]
+    steps: list[Operation] = [*sysctl_plan(device_sysctls(network), read)]
+    steps += [DeleteAddress(network.bridge, text) for text in present if text not in wanted and not link_local(text)]
+    steps += [AddAddress(network.bridge, text) for text in wanted if text not in present]
+    return steps if link.up else [*steps, SetUp(network.bridge)]
 
 
-def wanted_sysctls(config: BridgeConfig, *, icc: bool) -> dict[str, str]:
-    """The settings a bridge network depends on, in the order they are made."""
-    found = {
+def link_local(text: str) -> bool:
+    return ":" in text and ip_interface(text).is_link_local
+
+
+def device_sysctls(network: BridgeNetwork) -> dict[str, str]:
+    """The settings of the bridge device, in the order they are made."""
+    found = {}
+    if network.publishes(4):
         # The host reaches a published port at 127.0.0.1; the firewall keeps everyone else off 127.0.0.0/8.
-        f"net/ipv4/conf/{config.name}/route_localnet": "1",
-        # A network without IPv6 has none: no link-local side door, no router advertisements from containers.
-        f"net/ipv6/conf/{config.name}/disable_ipv6": "1",
-    }
-    if config.forward:
-        found[IP_FORWARD] = "1"
-    if not icc:
-        # What stays on the bridge is seen by the firewall only through br_netfilter.
-        found["net/bridge/bridge-nf-call-iptables"] = "1"
+        found[f"net/ipv4/conf/{network.bridge}/route_localnet"] = "1"
+    six = network.subnet(6) is not None
+    # A container must not make itself the host's router (CVE-2020-13401); a network without IPv6 has none at all.
+    found[f"net/ipv6/conf/{network.bridge}/accept_ra"] = "0"
+    found[f"net/ipv6/conf/{network.bridge}/disable_ipv6"] = "0" if six else "1"
     return found
 
 
-def sysctl_plan(wanted: dict[str, str], read: Callable[[str], str | None] = read_sysctl) -> list[Operation]:
-    """The settings that differ; one that this kernel lacks is left out, save those that isolation rests on.
+def sysctl_plan(wanted: dict[str, str], read: Callable[[str], str | None] = read_sysctl) -> list[SetSysctl]:
+    """The settings that differ; one that this kernel lacks is left out, save those that something rests on.
 
     Raises ValueError for those.
     """
-    steps: list[Operation] = []
+    steps = []
     for key, value in wanted.items():
         present = read(key)
-        if present is None and not key.startswith("net/ipv6/"):
+        if present is None and is_needed(key, value):
             raise ValueError(f"this kernel has no {key.replace('/', '.')}")
         if present is not None and present != value:
             steps.append(SetSysctl(key, value, present))
+    return steps
+
+
+def forwarding_plan(
+    version: int, devices: Iterable[str] = (), read: Callable[[str], str | None] = read_sysctl
+) -> list[SetSysctl]:
+    """What makes this machine forward packets of one IP version; empty where it does. Raises ValueError.
+
+    A host that learned its IPv6 route from its router forgets it when it becomes a router itself, unless told to go on
+    listening (`accept_ra` 2): `devices` that do listen are.
+    """
+    steps = sysctl_plan({FORWARD[version]: "1"}, read)
+    if version == 6 and steps:
+        listening = [key for name in devices if read(key := f"net/ipv6/conf/{name}/accept_ra") == "1"]
+        steps = [*(SetSysctl(key, "2", "1") for key in listening), *steps]
     return steps
 
 
@@ -209,9 +231,9 @@ def run_plan(steps: Sequence[Operation], netlink: NetlinkSocket) -> None:
         raise
 
 
-def bridge_plan(config: BridgeConfig, netlink: NetlinkSocket) -> list[Operation]:
+def bridge_plan(network: BridgeNetwork, netlink: NetlinkSocket) -> list[Operation]:
     """What is still to do for the device, as `device_plan`."""
-    return device_plan(config, netlink.links(), netlink.addresses())
+    return device_plan(network, netlink.links(), netlink.addresses())
 
 
 def remove_bridge(name: str, netlink: NetlinkSocket) -> None:
@@ -221,16 +243,20 @@ def remove_bridge(name: str, netlink: NetlinkSocket) -> None:
             netlink.delete_link(link.index)
 
 
-def host_networks(routes: Iterable[Route], addresses: Iterable[Address], *, except_index: int = 0) -> list[IPv4Network]:
-    """The IPv4 networks this machine reaches by another device than `except_index`: a new subnet must overlap none.
+def host_networks(
+    routes: Iterable[Route], addresses: Iterable[Address], *, except_indexes: Iterable[int] = ()
+) -> list[Network]:
+    """The networks this machine reaches by other devices than `except_indexes`: a new subnet must overlap none.
 
-    Default routes, and halves of one (a VPN's 0.0.0.0/1), say nothing about what is behind them.
+    Default routes, and halves of one (a VPN's 0.0.0.0/1), say nothing about what is behind them; link-local and
+    multicast ranges are every device's.
     """
-    texts = [route.destination for route in routes if route.index != except_index and ":" not in route.destination]
-    texts += [
-        f"{item.address}/{item.prefix_len}"
-        for item in addresses
-        if item.index != except_index and ":" not in item.address
-    ]
-    networks = [IPv4Interface(text).network for text in texts]
-    return [network for network in networks if network.prefixlen > 1]
+    passed = set(except_indexes)
+    texts = [route.destination for route in routes if route.index not in passed]
+    texts += [f"{item.address}/{item.prefix_len}" for item in addresses if item.index not in passed]
+    networks = [ip_interface(text).network for text in dict.fromkeys(texts)]
+    return [network for network in networks if network.prefixlen > 3 and not is_everywhere(network)]
+
+
+def is_everywhere(network: Network) -> bool:
+    return network.is_multicast or (network.version == 6 and network.is_link_local)

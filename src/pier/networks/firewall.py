@@ -1,28 +1,37 @@
 """Pier's own nftables table: what of a container is reachable from where.
 
-The table is static but for two maps; publishing a port is one map element, whatever is there already:
+The base chains are few and stay as they are; they ask maps. A network is a handful of map elements and up to four small
+chains of its own, a published port is one element, whatever is there already:
 
-    publish4       host address . protocol . host port : container address . container port
-    publish4_any   protocol . host port : container address . container port      (0.0.0.0)
+    publish4, publish6           host address . protocol . host port : container address . container port
+    publish4_any, publish6_any   protocol . host port : container address . container port     (every host address)
+    open4, open6                 container address . protocol . port     reachable at its own address
+    guarded4, guarded6           subnet : who may send to its addresses from elsewhere
+    leaving4, leaving6           subnet : which address what leaves it gets
+    confined                     bridge : where an internal network's containers may send to
+    into                         bridge : what is forwarded to it
 
-It is replaced as a whole in one transaction, so there is no moment without it, and connections that are translated
-already stay so (their translation lives in conntrack). Nothing outside the table is touched.
+The table is replaced as a whole in one transaction, so there is no moment without it, and connections that are
+translated already stay so (their translation lives in conntrack). Nothing outside the table is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Protocol
 
-__all__ = ["TABLE", "FirewallConfig", "Forward", "InstallTable", "PublishPorts", "RemoveTable", "ruleset"]
+from pier.networks.bridge_options import BridgeNetwork
+from pier.networks.ipam import Subnet
+
+__all__ = ["TABLE", "Firewall", "Forward", "hand_over", "table_of"]
 
 TABLE = "inet pier"
 """Of the daemon with the usual bridge; see `table_of`."""
 USUAL_BRIDGE = "pier0"
-BRIDGE_FAMILY = "pier"
-"""How the bridges of all of Pier's daemons on a machine should begin: each daemon lets the others' traffic pass."""
+FAMILIES = {4: "ip", 6: "ip6"}
+"""nft's words for the IP versions."""
 
 
 def table_of(bridge: str) -> str:
@@ -37,70 +46,67 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FirewallConfig:
-    """One bridge network as the table sees it."""
-
-    bridge: str
-    subnet: IPv4Network
-    gateway: IPv4Address
-    masquerade: bool = True
-    """Give what leaves the network the host's address (daemon.json `ip-masq`)."""
-    icc: bool = True
-    """May containers reach each other's unpublished ports?"""
-    router: bool = True
-    """May the host forward between devices that are not Pier's? False where Pier itself turned forwarding on."""
-
-    @property
-    def table(self) -> str:
-        return table_of(self.bridge)
-
-
-@dataclass(frozen=True, slots=True)
 class Forward:
     """One published port."""
 
     protocol: str
-    """`tcp` or `udp`."""
+    """`tcp`, `udp` or `sctp`."""
     host_ip: str
     """`0.0.0.0` and `::` are every address of their family."""
     host_port: int
     container_ip: str
     container_port: int
+    bridge: str = ""
+    """The device of the network it is published from; empty: the default bridge's."""
 
     @property
     def translated(self) -> bool:
-        """Is it the table that does it? An IPv6 host address of an IPv4 container is served by a relay instead."""
-        return ":" not in self.host_ip
+        """Is it the table that does it? Between IPv6 and IPv4 no kernel translates: a relay carries those."""
+        return (":" in self.host_ip) == (":" in self.container_ip)
+
+    @property
+    def version(self) -> int:
+        """The container's IP version."""
+        return 6 if ":" in self.container_ip else 4
 
 
-# guard: before anything else. 127.0.0.0/8 belongs to loopback: the bridge has route_localnet, and a port published on
-#   127.0.0.1 would otherwise be translated for a neighbour that sends us a packet addressed there. A container's own
-#   address is reachable from its bridge and this host only; everyone else has the published ports.
+# guard: before anything else. 127.0.0.0/8 and ::1 belong to loopback: the bridge has route_localnet, and a port
+#   published on 127.0.0.1 would otherwise be translated for a neighbour that sends us a packet addressed there.
 # publish: a hit in a map is a translation.
-# postrouting: to the outside as the host. From the host's loopback as the bridge, for a container cannot answer to
-#   127.0.0.1. From a container to a published port of its own network as the bridge, or the answer, which would not
-#   pass through here, would come from an address that was never asked.
-# forward: established, from inside, published; nothing else reaches a container. Bridges of other daemons of Pier's are
-#   left to their own tables, for the policy may be to drop.
-RULESET = """\
+# postrouting: see `leave_rules`. From the host's loopback as the bridge, for a container cannot answer to 127.0.0.1.
+# forward: what a network lets in is its own chain's matter; what leaves a network has been looked at by then. `others`
+#   are the bridges of this machine's other Pier daemons, whose own tables look after them. `closed` has the IP versions
+#   that were not forwarded before Pier turned forwarding on: this machine does not become a router for strangers.
+BASE = """\
 table {table} {{
-	map publish4 {{
-		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
-		{publish4}
-	}}
-	map publish4_any {{
-		type inet_proto . inet_service : ipv4_addr . inet_service
-		{publish4_any}
-	}}
+	map publish4 {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+	map publish4_any {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
+	map publish6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
+	map publish6_any {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+	set open4 {{ type ipv4_addr . inet_proto . inet_service; }}
+	set open6 {{ type ipv6_addr . inet_proto . inet_service; }}
+	set bridges {{ type ifname; }}
+	set others {{ type ifname; }}
+	set closed {{ type nf_proto; }}
+	map guarded4 {{ type ipv4_addr : verdict; flags interval; }}
+	map guarded6 {{ type ipv6_addr : verdict; flags interval; }}
+	map leaving4 {{ type ipv4_addr : verdict; flags interval; }}
+	map leaving6 {{ type ipv6_addr : verdict; flags interval; }}
+	map confined {{ type ifname : verdict; }}
+	map into {{ type ifname : verdict; }}
 	chain guard {{
 		type filter hook prerouting priority raw; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 drop
 		iifname != "lo" ip6 daddr ::1 drop
-		iifname != {{ "lo", "{bridge}" }} ip daddr {subnet} ip daddr != {gateway} drop
+		iifname vmap @confined
+		ip daddr vmap @guarded4
+		ip6 daddr vmap @guarded6
 	}}
 	chain publish {{
-		dnat ip to ip daddr . meta l4proto . th dport map @publish4
-		dnat ip to meta l4proto . th dport map @publish4_any
+		meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @publish4
+		meta nfproto ipv4 dnat ip to meta l4proto . th dport map @publish4_any
+		meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish6
+		meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @publish6_any
 	}}
 	chain prerouting {{
 		type nat hook prerouting priority dstnat; policy accept;
@@ -112,119 +118,279 @@ table {table} {{
 	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
-		{masquerade}
-		oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
-		oifname "{bridge}" ip saddr {subnet} ct status dnat masquerade
+		ip saddr vmap @leaving4
+		ip6 saddr vmap @leaving6
+		oifname @bridges ip saddr 127.0.0.0/8 masquerade
+		oifname @bridges ip6 saddr ::1 masquerade
 	}}
 	chain forward {{
-		type filter hook forward priority filter; policy {forward_policy};
+		type filter hook forward priority filter; policy accept;
 		ct state established,related accept
-		iifname "{bridge}" oifname "{bridge}" ct status dnat accept
-		iifname "{bridge}" oifname "{bridge}" {icc}
-		iifname "{bridge}" accept
-		oifname "{bridge}" ct status dnat accept
-		oifname "{bridge}" drop
-		iifname "{family}*" accept
-		oifname "{family}*" accept
+		oifname vmap @into
+		iifname @bridges accept
+		iifname @others accept
+		oifname @others accept
+		meta nfproto @closed drop
 	}}
-}}
+{chains}}}
 """
 
 
-def hand_over(table: str) -> str:
-    """Make another daemon's table keep the machine from forwarding for strangers, as ours did."""
-    return f"add chain {table} forward {{ policy drop; }}\n"
-
-
-def element(forward: Forward) -> tuple[str, str]:
-    """(map, `key : value`) of a published port."""
-    destination = f"{forward.container_ip} . {forward.container_port}"
-    if ip_address(forward.host_ip).is_unspecified:
-        return "publish4_any", f"{forward.protocol} . {forward.host_port} : {destination}"
-    return "publish4", f"{forward.host_ip} . {forward.protocol} . {forward.host_port} : {destination}"
-
-
-def element_commands(verb: str, forwards: Iterable[Forward], table: str = TABLE) -> str:
-    """`add` or `delete` of every element that the table translates, one command a line."""
-    pairs = [element(forward) for forward in forwards if forward.translated]
-    return "".join(f"{verb} element {table} {name} {{ {text} }}\n" for name, text in pairs)
-
-
-def elements_clause(name: str, forwards: Iterable[Forward]) -> str:
-    """The `elements = { … }` of one map, empty without any."""
-    texts = [text for owner, text in (element(forward) for forward in forwards if forward.translated) if owner == name]
-    return f"elements = {{ {', '.join(texts)} }}" if texts else ""
-
-
-def ruleset(config: FirewallConfig, forwards: Iterable[Forward] = ()) -> str:
-    """The table's text with its elements."""
-    published = list(forwards)
-    outside = f'ip saddr {config.subnet} oifname != "{config.bridge}" masquerade'
-    return RULESET.format(
-        table=config.table,
-        bridge=config.bridge,
-        family=BRIDGE_FAMILY,
-        subnet=config.subnet,
-        gateway=config.gateway,
-        publish4=elements_clause("publish4", published),
-        publish4_any=elements_clause("publish4_any", published),
-        masquerade=outside if config.masquerade else "",
-        icc="accept" if config.icc else "drop",
-        forward_policy="accept" if config.router else "drop",
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class InstallTable:
-    """Put the table in place, or a fresh one in the place of an old one."""
+class Element:
+    """One element of a set or map of the table, in nft's words."""
 
-    config: FirewallConfig
-    forwards: tuple[Forward, ...] = ()
+    owner: str
+    """The set's or map's name."""
+    key: str
+    value: str = ""
+    """Empty for a set's."""
 
-    def describe(self) -> str:
-        network = self.config
-        return f"install nftables table {network.table} for {network.bridge} with {len(self.forwards)} published ports"
-
-    def execute(self, nft: Runner) -> None:
-        nft.run(
-            f"add table {self.config.table}\ndelete table {self.config.table}\n{ruleset(self.config, self.forwards)}"
-        )
-
-    def undo(self, nft: Runner) -> None:
-        RemoveTable(self.config.table).execute(nft)
+    @property
+    def text(self) -> str:
+        return f"{self.key} : {self.value}" if self.value else self.key
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveTable:
+@dataclass(slots=True)
+class Firewall:
+    """The table of one daemon as it should be, and the commands that bring the kernel's there. Pure."""
+
+    table: str = TABLE
+    direct_routing: bool = False
+    """May other machines route to published ports at the containers' own addresses? (`allow-direct-routing`)"""
+    closed: set[int] = field(default_factory=set)
+    """IP versions that Pier turned forwarding on for."""
+    others: set[str] = field(default_factory=set)
+    """Bridges of other daemons of Pier's on this machine."""
+    networks: dict[str, BridgeNetwork] = field(default_factory=dict)
+    """By bridge."""
+    ports: dict[str, dict[Forward, None]] = field(default_factory=dict)
+    """Published ports by the container's address."""
+
+    @property
+    def forwards(self) -> list[Forward]:
+        """Every published port."""
+        return [forward for ports in self.ports.values() for forward in ports]
+
+    def ruleset(self) -> str:
+        """The table with everything in it, in the place of what was there: one transaction."""
+        # Chains stand in the block that declares the maps: libnftables 1.0 sends an interval map's elements with the
+        # map, before the chains of later blocks that they jump to.
+        chains = "".join(chains_text(self.chains(network)) for network in self.networks.values())
+        text = remove_table(self.table) + BASE.format(table=self.table, chains=chains)
+        elements = [element for network in self.networks.values() for element in self.network_elements(network)]
+        elements += [Element("closed", f"ipv{version}") for version in sorted(self.closed)]
+        elements += [Element("others", f'"{name}"') for name in sorted(self.others)]
+        elements += self.port_elements(self.forwards)
+        return text + add_elements(self.table, elements)
+
+    def add_commands(self, network: BridgeNetwork) -> str:
+        """What one more network needs."""
+        chains = f"table {self.table} {{\n{chains_text(self.chains(network))}}}\n"
+        return chains + add_elements(self.table, self.network_elements(network))
+
+    def remove_commands(self, network: BridgeNetwork) -> str:
+        chains = self.chains(network)
+        text = delete_elements(self.table, self.network_elements(network))
+        text += "".join(f"flush chain {self.table} {name}\n" for name in chains)
+        return text + "".join(f"delete chain {self.table} {name}\n" for name in chains)
+
+    def close_commands(self, version: int) -> str:
+        return add_elements(self.table, [Element("closed", f"ipv{version}")])
+
+    # --- one network
+
+    def chains(self, network: BridgeNetwork) -> dict[str, list[str]]:
+        """Its chains by name, each with its rules."""
+        name = network.bridge
+        found = {f"into-{name}": into_rules(network)}
+        if self.guarded(network):
+            found[f"guard-{name}"] = guard_rules(network)
+        if network.internal:
+            found[f"confine-{name}"] = confine_rules(network)
+        if any(network.publishes(version) for version in FAMILIES):
+            found[f"leave-{name}"] = leave_rules(network)
+        return found
+
+    def guarded(self, network: BridgeNetwork) -> list[Subnet]:
+        """The subnets that other machines must not route to."""
+        if self.direct_routing and not network.internal:
+            return []
+        return [subnet for subnet in network.subnets if network.internal or network.mode(subnet.version) == "nat"]
+
+    def network_elements(self, network: BridgeNetwork) -> list[Element]:
+        """What the base chains know of it."""
+        name = network.bridge
+        found = [Element("bridges", f'"{name}"'), Element("into", f'"{name}"', f"jump into-{name}")]
+        if network.internal:
+            found.append(Element("confined", f'"{name}"', f"jump confine-{name}"))
+        found += [
+            Element(f"guarded{subnet.version}", str(subnet.network), f"jump guard-{name}")
+            for subnet in self.guarded(network)
+        ]
+        found += [
+            Element(f"leaving{subnet.version}", str(subnet.network), f"jump leave-{name}")
+            for subnet in network.subnets
+            if network.publishes(subnet.version)
+        ]
+        return found
+
+    # --- ports
+
+    def port_elements(self, forwards: Iterable[Forward]) -> list[Element]:
+        """The elements of published ports, each once."""
+        found: dict[Element, None] = {}
+        for forward in forwards:
+            network = self.networks.get(forward.bridge)
+            if forward.translated and (network is None or network.publishes(forward.version)):
+                found[translation(forward)] = None
+            if network is not None and self.is_open(network, forward):
+                found[opening(forward)] = None
+        return list(found)
+
+    def is_open(self, network: BridgeNetwork, forward: Forward) -> bool:
+        """Is it reached at the container's own address too? One published on loopback is this machine's alone."""
+        mode = network.mode(forward.version)
+        if network.internal or mode == "isolated":
+            return False
+        if mode == "routed":
+            return True
+        local = ip_address(forward.host_ip).is_loopback
+        return not local and (self.direct_routing or bool(network.trusted_interfaces))
+
+    def publish(self, forwards: Sequence[Forward]) -> list[Element]:
+        """Take ports in; returns the elements to add."""
+        before = self.port_elements(self._beside(forwards))
+        for forward in forwards:
+            self.ports.setdefault(forward.container_ip, {})[forward] = None
+        return [element for element in self.port_elements(forwards) if element not in before]
+
+    def unpublish(self, forwards: Sequence[Forward]) -> list[Element]:
+        """Take ports out; returns the elements to delete."""
+        gone = [forward for forward in forwards if forward in self.ports.get(forward.container_ip, {})]
+        for forward in gone:
+            del self.ports[forward.container_ip][forward]
+            if not self.ports[forward.container_ip]:
+                del self.ports[forward.container_ip]
+        left = self.port_elements(self._beside(gone))
+        return [element for element in self.port_elements(gone) if element not in left]
+
+    def _beside(self, forwards: Iterable[Forward]) -> list[Forward]:
+        """The published ports of the same container addresses: two of them may share an element."""
+        addresses = dict.fromkeys(forward.container_ip for forward in forwards)
+        return [forward for address in addresses for forward in self.ports.get(address, ())]
+
+
+# --- the rules of one network
+
+
+def guard_rules(network: BridgeNetwork) -> list[str]:
+    """Who may send to its addresses: the host, its own containers, trusted devices; everyone may ask its gateway.
+
+    An internal network's gateway is nobody's but its own.
+    """
+    devices = ", ".join(f'"{name}"' for name in ("lo", network.bridge, *network.trusted_interfaces))
+    gateways = [
+        f"{FAMILIES[subnet.version]} daddr {subnet.gateway} return"
+        for subnet in network.subnets
+        if subnet.gateway and not network.internal
+    ]
+    return [f"iifname {{ {devices} }} return", *gateways, "drop"]
+
+
+def confine_rules(network: BridgeNetwork) -> list[str]:
+    """Where its containers may send to: its own addresses, the gateway's among them, and its own multicast groups."""
+    own = [f"{FAMILIES[subnet.version]} daddr {subnet.network} return" for subnet in network.subnets]
+    near = [
+        "ip daddr { 224.0.0.0/24, 255.255.255.255 } return",
+        "ip6 daddr { fe80::/10, ff01::/16, ff02::/16 } return",
+    ]
+    return [*own, *near, "meta nfproto { ipv4, ipv6 } drop"]
+
+
+def leave_rules(network: BridgeNetwork) -> list[str]:
+    """Which address its packets get.
+
+    Of a container that uses a published port of its own network the bridge's, or the answer, which would not pass
+    through here, would come from an address that was never asked. To the outside the host's.
+    """
+    rules = [f'oifname "{network.bridge}" ct status dnat masquerade', f'oifname "{network.bridge}" return']
+    for subnet in network.subnets if network.masquerade else ():
+        if network.publishes(subnet.version):
+            family, address = FAMILIES[subnet.version], network.snat(subnet.version)
+            deed = f"snat {family} to {address}" if address else "masquerade"
+            rules.append(f"meta nfproto ipv{subnet.version} {deed}")
+    return rules
+
+
+def into_rules(network: BridgeNetwork) -> list[str]:
+    """What is forwarded to its containers, and between them where they are on different ports of the firewall."""
+    same = f'iifname "{network.bridge}"'
+    rules = [f"{same} ct status dnat accept", f"{same} {'accept' if network.icc else 'drop'}"]
+    for subnet in () if network.internal else network.subnets:
+        family, mode = FAMILIES[subnet.version], network.mode(subnet.version)
+        this = f"meta nfproto ipv{subnet.version}"
+        if mode == "nat-unprotected":
+            rules.append(f"{this} accept")
+        elif mode in ("nat", "routed"):
+            rules.append(f"{this} ct status dnat accept")
+            rules.append(f"{family} daddr . meta l4proto . th dport @open{subnet.version} accept")
+        if mode == "routed":
+            rules.append(f"{this} meta l4proto {'icmp' if subnet.version == 4 else 'ipv6-icmp'} accept")
+    return [*rules, "drop"]
+
+
+def translation(forward: Forward) -> Element:
+    """The element of a port that the table translates."""
+    address = ip_address(forward.host_ip)
+    key, value = f"{forward.protocol} . {forward.host_port}", f"{forward.container_ip} . {forward.container_port}"
+    if address.is_unspecified:
+        return Element(f"publish{address.version}_any", key, value)
+    return Element(f"publish{address.version}", f"{forward.host_ip} . {key}", value)
+
+
+def opening(forward: Forward) -> Element:
+    """The element of a port that is reached at the container's own address."""
+    key = f"{forward.container_ip} . {forward.protocol} . {forward.container_port}"
+    return Element(f"open{forward.version}", key)
+
+
+# --- text
+
+
+def chains_text(chains: dict[str, list[str]]) -> str:
+    return "".join(f"\tchain {name} {{\n\t\t" + "\n\t\t".join(rules) + "\n\t}\n" for name, rules in chains.items())
+
+
+def add_elements(table: str, elements: Iterable[Element]) -> str:
+    """One command for each set or map."""
+    owners: dict[str, list[str]] = {}
+    for element in elements:
+        owners.setdefault(element.owner, []).append(element.text)
+    return "".join(f"add element {table} {owner} {{ {', '.join(texts)} }}\n" for owner, texts in owners.items())
+
+
+def delete_elements(table: str, elements: Iterable[Element]) -> str:
+    owners: dict[str, list[str]] = {}
+    for element in elements:
+        owners.setdefault(element.owner, []).append(element.key)
+    return "".join(f"delete element {table} {owner} {{ {', '.join(keys)} }}\n" for owner, keys in owners.items())
+
+
+def remove_table(table: str) -> str:
     """Take the table away; one that is not there is no error."""
-
-    table: str = TABLE
-
-    def describe(self) -> str:
-        return f"remove nftables table {self.table}"
-
-    def execute(self, nft: Runner) -> None:
-        nft.run(f"add table {self.table}\ndelete table {self.table}\n")
+    return f"add table {table}\ndelete table {table}\n"
 
 
-@dataclass(frozen=True, slots=True)
-class PublishPorts:
-    """Make one container's ports reachable, all or none."""
+def befriend(table: str, bridges: Iterable[str]) -> str:
+    """Tell another daemon's table that these bridges are looked after."""
+    return add_elements(table, [Element("others", f'"{name}"') for name in bridges])
 
-    forwards: tuple[Forward, ...]
-    table: str = TABLE
 
-    def describe(self) -> str:
-        ports = ", ".join(
-            f"{forward.host_ip}:{forward.host_port}->{forward.container_ip}:{forward.container_port}/{forward.protocol}"
-            for forward in self.forwards
-        )
-        return f"publish {ports}"
+def unfriend(table: str, bridges: Iterable[str]) -> str:
+    return delete_elements(table, [Element("others", f'"{name}"') for name in bridges])
 
-    def execute(self, nft: Runner) -> None:
-        if commands := element_commands("add", self.forwards, self.table):
-            nft.run(commands)
 
-    def undo(self, nft: Runner) -> None:
-        if commands := element_commands("delete", self.forwards, self.table):
-            nft.run(commands)
+def hand_over(table: str, version: int) -> str:
+    """Make another daemon's table keep the machine from forwarding for strangers, as ours did."""
+    return add_elements(table, [Element("closed", f"ipv{version}")])

@@ -1,156 +1,245 @@
-"""The default bridge on the host's side: device, kernel settings and firewall table, made and taken away together.
+"""The host's side of bridge networks: devices, kernel settings and the firewall table, made and taken away together.
 
 Everything here blocks; the service calls it in its worker thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
-from pier.errors import InvalidParameter, PierError
+from pier.errors import PierError
 from pier.kernel.conntrack import forget_udp_flows
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
 from pier.networks import bridge
-from pier.networks.bridge import BridgeConfig
-from pier.networks.firewall import FirewallConfig, Forward, InstallTable, PublishPorts, RemoveTable, hand_over, table_of
-from pier.networks.ipam import DEFAULT_POOLS, AddressPool, choose_subnet
+from pier.networks.bridge_options import BridgeNetwork
+from pier.networks.default_bridge import BadBridgeAddress, NetworkConfig
+from pier.networks.firewall import (
+    Firewall,
+    Forward,
+    add_elements,
+    befriend,
+    delete_elements,
+    hand_over,
+    remove_table,
+    table_of,
+    unfriend,
+)
+from pier.networks.ipam import Network
 
-__all__ = ["BadBridgeAddress", "HostSide", "NetworkConfig"]
+__all__ = ["BadBridgeAddress", "BridgeFailed", "HostSide", "NetworkConfig"]
 
 
-class BadBridgeAddress(InvalidParameter):
-    """invalid address of the default bridge: {reason}"""
-
-    exit_code = 1
-    remedy = "set `bip` to an address with prefix length, e.g. 172.17.0.1/16, and `fixed-cidr` to a part of its network"
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkConfig:
-    """The daemon's settings of the default bridge; names as in daemon.json."""
-
-    bridge: str = "pier0"
-    """`none`: there is no default bridge."""
-    bip: str = ""
-    """The bridge's address with prefix length; empty: the first of the pools that no route of the host overlaps."""
-    fixed_cidr: str = ""
-    pools: Sequence[AddressPool] = DEFAULT_POOLS
-    mtu: int = 1500
-    ip: str = "0.0.0.0"  # noqa: S104  # Docker's default for published ports
-    icc: bool = True
-    ip_forward: bool = True
-    ip_masq: bool = True
-    iptables: bool = True
-    """Make firewall rules at all; without them no port can be published."""
+class BridgeFailed(PierError):
+    """cannot create network {id} ({bridge}): {reason}"""
 
 
 class HostSide:
-    """The default bridge of this machine. `bridge_off` and `publish_off` say why one does not work; empty: it does."""
+    """The bridges of this machine that are Pier's.
+
+    `bridge_off` and `publish_off` say why bridge networks do not work, or nothing can be published; empty: they do.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
-        self.network: FirewallConfig | None = None
-        """Bridge, subnet and gateway once `start` has made them."""
         self.bridge_off = self.publish_off = "the daemon has not started"
-        self.table = table_of(config.bridge)
+        self.broken: dict[str, str] = {}
+        """Why a network could not be made at the start, by its id."""
+        self.firewall = Firewall(table_of(config.bridge), direct_routing=config.allow_direct_routing)
         self._nft: Nftables | None = None
 
-    def start(self, *, earlier_subnet: str, published: Sequence[Forward], in_use: bool) -> list[str]:
-        """Make what is missing, the table with `published` in it; returns warnings about what this machine lacks.
+    # --- start and stop
 
-        `earlier_subnet` is kept where it still overlaps nothing of the host's, or containers live in it (`in_use`).
-        """
-        if self.config.bridge == "none":
-            self.bridge_off = self.publish_off = "the daemon runs with bridge=none"
-            return []
+    def start(self, networks: Sequence[BridgeNetwork], published: Sequence[Forward]) -> list[str]:
+        """Make what is missing, the table with `published` in it; returns warnings about what this machine lacks."""
+        self.broken = {}
         try:
             with NetlinkSocket() as netlink:
-                warnings = self._start(netlink, earlier_subnet, published, in_use)
+                warnings = self._start(netlink, networks, published)
         except (OSError, ValueError, PierError) as error:
             self.bridge_off = self.publish_off = str(error)
-            return [f"WARNING: the bridge network is off: {error}"]
+            return [f"WARNING: bridge networks are off: {error}"]
         self.bridge_off = ""
         return warnings
 
-    def publish(self, forwards: Sequence[Forward]) -> None:
-        """Raises NftablesError; then none is published."""
-        if self._nft is not None:
-            PublishPorts(tuple(forwards), self.table).execute(self._nft)
-            forget_flows(forwards)
+    def occupied(self) -> list[Network]:
+        """What a new subnet must not overlap: what this machine reaches by other devices than Pier's bridges.
 
-    def unpublish(self, forwards: Sequence[Forward]) -> None:
-        """Raises NftablesError where the table was changed by others."""
-        if self._nft is not None:
-            PublishPorts(tuple(forwards), self.table).undo(self._nft)
-            forget_flows(forwards)
-
-    def remove(self) -> None:
-        """Take away table and bridge, and forwarding where Pier turned it on and no other daemon of Pier's needs it."""
-        self.bridge_off = self.publish_off = "the bridge network was removed"
-        if self._nft is not None:
-            self._remove_table(self._nft)
-        if self.config.bridge != "none":
-            with NetlinkSocket() as netlink:
-                bridge.remove_bridge(self.config.bridge, netlink)
-
-    def _remove_table(self, nft: Nftables) -> None:
-        ours = forwarding_is_ours(nft, self.table)
-        heirs = other_tables(nft.list("tables"), self.table) if ours else []
-        if heirs:
-            nft.run(hand_over(heirs[0]))
-        elif ours:
-            bridge.write_sysctl(bridge.IP_FORWARD, "0")
-        RemoveTable(self.table).execute(nft)
+        Raises OSError.
+        """
+        with NetlinkSocket() as netlink:
+            return self._occupied(netlink)
 
     def close(self) -> None:
         if self._nft is not None:
             self._nft.close()
             self._nft = None
 
+    def teardown(self) -> None:
+        """Take away table and bridges, and forwarding where Pier turned it on and no other daemon of Pier's needs it.
+
+        Raises OSError, NftablesError.
+        """
+        self.bridge_off = self.publish_off = "the bridge networks were removed"
+        if self._nft is not None:
+            self._remove_table(self._nft)
+        with NetlinkSocket() as netlink:
+            for name in self.firewall.networks:
+                bridge.remove_bridge(name, netlink)
+        self.firewall.networks.clear()
+
+    # --- networks
+
+    def add(self, network: BridgeNetwork) -> None:
+        """Make a network's bridge, settings and rules; nothing is left where it fails. Raises BridgeFailed."""
+        try:
+            with NetlinkSocket() as netlink:
+                self._add(netlink, network)
+        except (OSError, ValueError, NftablesError) as error:
+            reason = error.wire if isinstance(error, PierError) else str(error)
+            raise BridgeFailed(id=network.id, bridge=network.bridge, reason=reason) from error
+
+    def remove(self, network: BridgeNetwork) -> None:
+        """Take away what `add` made; what is gone already is no error. Raises OSError, NftablesError."""
+        if self.firewall.networks.pop(network.bridge, None) is not None and self._nft is not None:
+            self._change(self._nft, self.firewall.remove_commands(network))
+            self._tell_others(self._nft, unfriend, [network.bridge])
+        with NetlinkSocket() as netlink:
+            bridge.remove_bridge(network.bridge, netlink)
+
+    # --- ports
+
+    def publish(self, forwards: Sequence[Forward]) -> None:
+        """Raises NftablesError; then none is published."""
+        added = self.firewall.publish(forwards)
+        if self._nft is None:
+            return
+        try:
+            self._change(self._nft, add_elements(self.firewall.table, added))
+        except NftablesError:
+            self.firewall.unpublish(forwards)
+            raise
+        forget_flows(forwards)
+
+    def unpublish(self, forwards: Sequence[Forward]) -> None:
+        """Raises NftablesError where the table cannot be changed."""
+        gone = self.firewall.unpublish(forwards)
+        if self._nft is not None:
+            self._change(self._nft, delete_elements(self.firewall.table, gone))
+            forget_flows(forwards)
+
+    # --- parts
+
     def _start(
-        self, netlink: NetlinkSocket, earlier_subnet: str, published: Sequence[Forward], in_use: bool
+        self, netlink: NetlinkSocket, networks: Sequence[BridgeNetwork], published: Sequence[Forward]
     ) -> list[str]:
-        address = choose_address(self.config, earlier_subnet, self._occupied(netlink), in_use=in_use)
-        wanted = BridgeConfig(self.config.bridge, address.network, address.ip, self.config.mtu, self.config.ip_forward)
-        bridge.run_plan(bridge.bridge_plan(wanted, netlink), netlink)
-        settings = bridge.sysctl_plan(bridge.wanted_sysctls(wanted, icc=self.config.icc))
-        self.network = FirewallConfig(
-            bridge=wanted.name,
-            subnet=wanted.subnet,
-            gateway=wanted.gateway,
-            masquerade=self.config.ip_masq,
-            icc=self.config.icc,
-            router=not any(isinstance(step, bridge.SetSysctl) and step.key == bridge.IP_FORWARD for step in settings),
-        )
+        made = {}
+        for network in networks:
+            try:
+                bridge.run_plan(bridge.bridge_plan(network, netlink), netlink)
+                made[network.bridge] = network
+            except (OSError, ValueError) as error:
+                self.broken[network.id] = str(error)
+        warnings = [f"WARNING: a bridge network is off: {reason}" for reason in self.broken.values()]
+        if networks and not made:
+            raise OSError(next(iter(self.broken.values())))
+        self.firewall.networks, self.firewall.ports = made, {}
+        self.firewall.publish(published)
+        settings = self._forwarding(netlink)
         # The table stands before forwarding is on: at no moment does this machine route for strangers.
-        warnings = self._install_table(published)
+        warnings += self._install_table()
         bridge.run_plan(settings, netlink)
         return warnings
 
-    def _occupied(self, netlink: NetlinkSocket) -> list[IPv4Network]:
-        own = next((link.index for link in netlink.links() if link.name == self.config.bridge), 0)
-        return bridge.host_networks(netlink.routes(), netlink.addresses(), except_index=own)
+    def _add(self, netlink: NetlinkSocket, network: BridgeNetwork) -> None:
+        steps = bridge.bridge_plan(network, netlink)
+        closed = set(self.firewall.closed)
+        try:
+            bridge.run_plan(steps, netlink)
+            self.firewall.networks[network.bridge] = network
+            settings = self._forwarding(netlink)
+            if self._nft is not None:
+                opened = "".join(self.firewall.close_commands(version) for version in self.firewall.closed - closed)
+                self._change(self._nft, opened + self.firewall.add_commands(network))
+                self._tell_others(self._nft, befriend, [network.bridge])
+            bridge.run_plan(settings, netlink)
+        except BaseException:
+            self.firewall.closed = closed
+            if self.firewall.networks.pop(network.bridge, None) and self._nft is not None:
+                with suppress(NftablesError):
+                    self._nft.run(self.firewall.ruleset())
+            if any(isinstance(step, bridge.CreateBridge) for step in steps):
+                bridge.remove_bridge(network.bridge, netlink)
+            raise
 
-    def _install_table(self, published: Sequence[Forward]) -> list[str]:
-        assert self.network is not None
+    def _forwarding(self, netlink: NetlinkSocket) -> list[bridge.SetSysctl]:
+        """The settings that the networks of now need; notes the IP versions that Pier turns forwarding on for."""
+        networks = self.firewall.networks.values()
+        steps: list[bridge.SetSysctl] = []
+        for version in (4, 6) if self.config.ip_forward else ():
+            if any(network.subnet(version) and not network.internal for network in networks):
+                names = [link.name for link in netlink.links()] if version == 6 else []
+                wanted = bridge.forwarding_plan(version, names)
+                if wanted:
+                    self.firewall.closed.add(version)
+                steps += wanted
+        if any(not network.icc for network in networks):
+            steps += bridge.sysctl_plan({"net/bridge/bridge-nf-call-iptables": "1"})
+        return steps
+
+    def _change(self, nft: Nftables, commands: str) -> None:
+        """Run `commands`; where others have changed the table meanwhile, put the whole of it in place instead."""
+        if not commands:
+            return
+        try:
+            nft.run(commands)
+        except NftablesError:
+            nft.run(self.firewall.ruleset())
+
+    def _tell_others(self, nft: Nftables, words: Callable[[str, Iterable[str]], str], bridges: Iterable[str]) -> None:
+        """Let the tables of other daemons of Pier's know of our bridges."""
+        names = list(bridges)
+        for table in other_tables(nft.list("tables"), self.firewall.table) if names else []:
+            with suppress(NftablesError):  # one that is just going, or that never knew of them
+                nft.run(words(table, names))
+
+    def _occupied(self, netlink: NetlinkSocket) -> list[Network]:
+        ours = {*self.firewall.networks, self.config.bridge}
+        own = [link.index for link in netlink.links() if link.name in ours]
+        return bridge.host_networks(netlink.routes(), netlink.addresses(), except_indexes=own)
+
+    def _install_table(self) -> list[str]:
         if not self.config.iptables:
             self.publish_off = "the daemon runs with iptables=false"
             return []
         try:
             self._nft = self._nft or Nftables()
-            if self.network.router and forwarding_is_ours(self._nft, self.table):
-                self.network = replace(self.network, router=False)
-            InstallTable(self.network, tuple(published)).execute(self._nft)
+            self.firewall.closed |= forwarding_is_ours(self._nft, self.firewall.table)
+            self.firewall.others = {
+                name
+                for table in other_tables(self._nft.list("tables"), self.firewall.table)
+                for name in set_elements(self._nft, table, "bridges")
+            }
+            self._nft.run(self.firewall.ruleset())
+            self._tell_others(self._nft, befriend, self.firewall.networks)
             self.publish_off = ""
-            return foreign_drops(self._nft.list("chains"), self.network.bridge)
+            return foreign_drops(self._nft.list("chains"), self.config.bridge)
         except (NftablesMissing, NftablesError) as error:
             self.publish_off = error.wire
             return [f"WARNING: no address translation, no published ports: {error.wire}"]
+
+    def _remove_table(self, nft: Nftables) -> None:
+        ours = forwarding_is_ours(nft, self.firewall.table)
+        heirs = other_tables(nft.list("tables"), self.firewall.table)
+        self._tell_others(nft, unfriend, self.firewall.networks)
+        for version in ours:
+            if heirs:
+                nft.run(hand_over(heirs[0], version))
+            else:
+                bridge.write_sysctl(bridge.FORWARD[version], "0")
+        nft.run(remove_table(self.firewall.table))
 
 
 def forget_flows(forwards: Iterable[Forward]) -> None:
@@ -161,45 +250,19 @@ def forget_flows(forwards: Iterable[Forward]) -> None:
             forget_udp_flows(ports)
 
 
-def check_addresses(config: NetworkConfig) -> None:
-    """Raises BadBridgeAddress."""
+def set_elements(nft: Nftables, table: str, name: str) -> list[str]:
+    """The elements of a set of names; none where there is no such set."""
     try:
-        address = IPv4Interface(config.bip) if config.bip else None
-        within = IPv4Network(config.fixed_cidr) if config.fixed_cidr else None
-    except ValueError as error:
-        raise BadBridgeAddress(reason=str(error)) from None
-    if address and (address.network.prefixlen > 30 or address.ip in edges(address.network)):
-        raise BadBridgeAddress(reason=f"{config.bip} leaves no room for containers or is no host's address")
-    if within and not (address and within.subnet_of(address.network)):
-        raise BadBridgeAddress(
-            reason=f"fixed-cidr {within} is no part of the bridge's network {config.bip or '(unset)'}"
-        )
-
-
-def edges(network: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
-    return network.network_address, network.broadcast_address
-
-
-def choose_address(
-    config: NetworkConfig, earlier: str, occupied: Sequence[IPv4Network], *, in_use: bool
-) -> IPv4Interface:
-    """The bridge's address: the one configured, the one it had, or a new one; raises SubnetsExhausted."""
-    if config.bip:
-        return IPv4Interface(config.bip)
-    if earlier and (in_use or not any(IPv4Network(earlier).overlaps(network) for network in occupied)):
-        subnet = IPv4Network(earlier)
-    else:
-        subnet = choose_subnet(config.pools, occupied)
-    return IPv4Interface(f"{subnet.network_address + 1}/{subnet.prefixlen}")
-
-
-def forwarding_is_ours(nft: Nftables, table: str) -> bool:
-    """Was it Pier that turned forwarding on? Its table says so: the forward chain drops what is not Pier's."""
-    try:
-        listed = nft.list(f"chain {table} forward")
+        listed = nft.list(f"set {table} {name}")
     except NftablesError:
-        return False
-    return any(item.get("chain", {}).get("policy") == "drop" for item in listed)
+        return []
+    return [element for item in listed for element in item.get("set", {}).get("elem", [])]
+
+
+def forwarding_is_ours(nft: Nftables, table: str) -> set[int]:
+    """The IP versions that it was Pier who turned forwarding on for: its table drops what is not Pier's."""
+    names = set_elements(nft, table, "closed")
+    return {version for version in (4, 6) if f"ipv{version}" in names}
 
 
 def is_ours(table: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from pier.errors import InvalidParameter
 
@@ -13,9 +13,9 @@ class BadMac(InvalidParameter):
     remedy = "write six pairs of hexadecimal digits, e.g. 02:42:ac:11:00:02; the first must be even"
 
 
-def mac_of(address: IPv4Address) -> str:
-    """A locally administered MAC that no other address of the network has: 172.17.0.2 -> `02:42:ac:11:00:02`."""
-    return (b"\x02\x42" + address.packed).hex(":")
+def mac_of(address: IPv4Address | IPv6Address) -> str:
+    """A locally administered MAC made of an address's last four bytes: 172.17.0.2 -> `02:42:ac:11:00:02`."""
+    return (b"\x02\x42" + address.packed[-4:]).hex(":")
 
 
 def parse_mac(text: str) -> str:

@@ -12,16 +12,26 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pier.errors import InvalidParameter, NotImplementedYet, PierError
 from pier.model.network import PortBinding
 from pier.networks.firewall import Forward
 
-__all__ = ["BadPort", "HeldPort", "PortAlreadyAllocated", "PortBindFailed", "PortRequest", "PortTable", "requests_of"]
+__all__ = [
+    "BadPort",
+    "HeldPort",
+    "PortAlreadyAllocated",
+    "PortBindFailed",
+    "PortRequest",
+    "PortTable",
+    "Target",
+    "requests_of",
+]
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 ANY4, ANY6 = "0.0.0.0", "::"  # noqa: S104
+ANY = {4: ANY4, 6: ANY6}
 EPHEMERAL_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 EPHEMERAL_DEFAULT = range(49153, 65536)
 """IANA's dynamic ports, where the kernel does not say (as Docker)."""
@@ -60,6 +70,23 @@ class PortRequest:
     """Those of `host_ips` that a machine may lack: `::` where nobody named an address."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a container's published ports lead: its addresses on one network."""
+
+    bridge: str
+    """The network's device."""
+    ips: tuple[str, ...]
+    """At most one of each family."""
+    routed: tuple[int, ...] = ()
+    """The IP versions in which the network's addresses are reached directly: no port of the host is taken for them."""
+
+    def address(self, host_ip: str) -> str:
+        """The one a port on this address of the host leads to: of the same family where there is one."""
+        same = [ip for ip in self.ips if (":" in ip) == (":" in host_ip)]
+        return (same or list(self.ips))[0]
+
+
 @dataclass(slots=True)
 class HeldPort:
     """A published port and the socket that holds it on the host."""
@@ -67,7 +94,8 @@ class HeldPort:
     forward: Forward
     holder: str
     """The container's id."""
-    socket: socket.socket
+    socket: socket.socket | None
+    """None where no port of the host is taken: a routed network's, or SCTP where only the kernel's table knows it."""
 
 
 # --- from the API's words to requests
@@ -139,7 +167,8 @@ def port_map(forwards: Iterable[Forward], exposed: Iterable[str]) -> dict[str, l
     found: dict[str, list[PortBinding] | None] = {key if "/" in key else f"{key}/tcp": None for key in exposed}
     for forward in forwards:
         key = f"{forward.container_port}/{forward.protocol}"
-        found[key] = [*(found.get(key) or []), PortBinding(host_ip=forward.host_ip, host_port=str(forward.host_port))]
+        binding = PortBinding(host_ip=forward.host_ip, host_port=str(forward.host_port or ""))
+        found[key] = [*(found.get(key) or []), binding]
     return dict(sorted(found.items()))
 
 
@@ -173,6 +202,22 @@ def bind_port(protocol: str, host_ip: str, port: int) -> socket.socket:
     return held
 
 
+def split(request: PortRequest, target: Target) -> tuple[list[Forward], PortRequest]:
+    """(what needs no port of the host, the rest of the request): an address of a routed family is reached itself."""
+    direct = [ip for ip in request.host_ips if version_of(target.address(ip)) in target.routed]
+    forwards = [
+        Forward(request.protocol, ANY[version_of(target.address(ip))], 0, target.address(ip), request.container_port,
+                target.bridge)
+        for ip in direct
+        if version_of(ip) == version_of(target.address(ip))
+    ]  # fmt: skip
+    return forwards, replace(request, host_ips=tuple(ip for ip in request.host_ips if ip not in direct))
+
+
+def version_of(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
 def overlap(one: str, other: str) -> bool:
     """Do two host addresses share a port's name space: equal, or one of them every address of its family?"""
     if (":" in one) != (":" in other):
@@ -188,7 +233,7 @@ class PortTable:
     _held: dict[tuple[str, int], list[HeldPort]] = field(default_factory=dict)
     _next_ephemeral: int = 0
 
-    def claim(self, requests: Iterable[PortRequest], *, container_ip: str, holder: str) -> list[HeldPort]:
+    def claim(self, requests: Iterable[PortRequest], target: Target, *, holder: str) -> list[HeldPort]:
         """Hold a host port for every request, all or none.
 
         Raises PortAlreadyAllocated (another container has it), PortBindFailed (a process of the host has it, or the
@@ -197,7 +242,7 @@ class PortTable:
         claimed: list[HeldPort] = []
         try:
             for request in requests:
-                claimed += self._claim_one(request, container_ip, holder)
+                claimed += self._claim_one(request, target, holder)
         except BaseException:
             self.release(claimed)
             raise
@@ -208,14 +253,17 @@ class PortTable:
         held, lost = [], []
         for forward in forwards:
             try:
-                held.append(self._hold(forward, holder))
+                held.append(self._hold(forward, holder) if forward.host_port else HeldPort(forward, holder, None))
             except PierError as error:
                 lost.append(str(error))
         return held, lost
 
     def release(self, ports: Iterable[HeldPort]) -> None:
         for port in ports:
-            port.socket.close()
+            if not port.forward.host_port:
+                continue
+            if port.socket is not None:
+                port.socket.close()
             key = port.forward.protocol, port.forward.host_port
             self._held[key] = [other for other in self._held.get(key, []) if other is not port]
             if not self._held[key]:
@@ -225,11 +273,14 @@ class PortTable:
         """Close every socket; translations in the kernel stay."""
         self.release([port for ports in list(self._held.values()) for port in ports])
 
-    def _claim_one(self, request: PortRequest, container_ip: str, holder: str) -> list[HeldPort]:
-        candidates = request.host_ports or self._ephemeral_candidates()
+    def _claim_one(self, request: PortRequest, target: Target, holder: str) -> list[HeldPort]:
+        routed, taking = split(request, target)
+        if not taking.host_ips:
+            return [HeldPort(forward, holder, None) for forward in routed]
+        candidates = taking.host_ports or self._ephemeral_candidates()
         for port in candidates:
             try:
-                held = self._hold_all(request, port, container_ip, holder)
+                held = self._hold_all(taking, port, target, holder)
             except (PortAlreadyAllocated, PortBindFailed) as error:
                 only_choice = request.host_ports is not None and len(request.host_ports) == 1
                 if only_choice or (isinstance(error, PortBindFailed) and error.fields["errno"] != errno.EADDRINUSE):
@@ -237,7 +288,7 @@ class PortTable:
                 continue
             if request.host_ports is None:
                 self._next_ephemeral = (port - self.ephemeral.start + 1) % len(self.ephemeral)
-            return held
+            return [*(HeldPort(forward, holder, None) for forward in routed), *held]
         ports = request.host_ports or self.ephemeral
         raise AllPortsAllocated(host_ip=request.host_ips[0], first=ports[0], last=ports[-1])
 
@@ -245,11 +296,12 @@ class PortTable:
         for step in range(len(self.ephemeral)):
             yield self.ephemeral[(self._next_ephemeral + step) % len(self.ephemeral)]
 
-    def _hold_all(self, request: PortRequest, port: int, container_ip: str, holder: str) -> list[HeldPort]:
+    def _hold_all(self, request: PortRequest, port: int, target: Target, holder: str) -> list[HeldPort]:
         """The same port on every address of the request, or on none."""
         held: list[HeldPort] = []
         for host_ip in request.host_ips:
-            forward = Forward(request.protocol, host_ip, port, container_ip, request.container_port)
+            address = target.address(host_ip)
+            forward = Forward(request.protocol, host_ip, port, address, request.container_port, target.bridge)
             try:
                 held.append(self._hold(forward, holder))
             except PortBindFailed as error:

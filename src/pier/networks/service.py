@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,10 +22,12 @@ import msgspec
 from pier.errors import NotFound, PierError, Unavailable
 from pier.kernel.nftables import NftablesError
 from pier.model.network import PortBinding
+from pier.networks.bridge_options import BridgeNetwork
+from pier.networks.default_bridge import NetworkConfig, check_addresses, default_bridge
 from pier.networks.endpoint import Endpoint, NetworkRecord
 from pier.networks.firewall import Forward
-from pier.networks.host import HostSide, NetworkConfig, check_addresses
-from pier.networks.ipam import Ipv4Pool
+from pier.networks.host import HostSide
+from pier.networks.ipam import Address, AddressPool, open_pool
 from pier.networks.mac import mac_of, parse_mac
 from pier.networks.ports import (
     AllPortsAllocated,
@@ -34,6 +36,7 @@ from pier.networks.ports import (
     PortBindFailed,
     PortRequest,
     PortTable,
+    Target,
     requests_of,
 )
 from pier.networks.relay import Relay
@@ -87,7 +90,8 @@ class NetworkService:
         self._host = HostSide(config)
         self._worker = ThreadPoolExecutor(1, "networks")
         self._ports = PortTable()
-        self._pool: Ipv4Pool | None = None
+        self._network: BridgeNetwork | None = None
+        self._pool: AddressPool | None = None
         self._networks: dict[str, NetworkRecord] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._held: dict[str, Held] = {}
@@ -103,10 +107,7 @@ class NetworkService:
         repaired = await self._load(live)
         published = [forward for endpoint in self._endpoints.values() for forward in endpoint.forwards]
         in_use = any(endpoint.ip for endpoint in self._endpoints.values())
-        earlier = self._networks["bridge"].subnet
-        self.features = await self._work(
-            lambda: self._host.start(earlier_subnet=earlier, published=published, in_use=in_use)
-        )
+        self.features = await self._work(lambda: self._start_host(published, in_use=in_use))
         if self._host.bridge_off:
             return repaired
         await self._open_pool()
@@ -119,7 +120,7 @@ class NetworkService:
         """
         if any(endpoint.interfaces for endpoint in self._endpoints.values()):
             return False
-        await self._work(self._host.remove)
+        await self._work(self._host.teardown)
         return True
 
     async def close(self) -> None:
@@ -136,7 +137,8 @@ class NetworkService:
     @property
     def gateway(self) -> str:
         """The host as containers of the default bridge see it (`host-gateway`); empty without a bridge."""
-        return str(self._host.network.gateway) if self._host.network and not self._host.bridge_off else ""
+        subnet = self._network.subnet(4) if self._network and not self._host.bridge_off else None
+        return str(subnet.gateway) if subnet else ""
 
     def network_id(self, name: str) -> str:
         """The id of `bridge`, `host` or `none`; raises NetworkNotFound."""
@@ -209,9 +211,8 @@ class NetworkService:
         endpoint = self._place(endpoint, address)
         try:
             if requests:
-                held.ports = await self._work(
-                    lambda: self._ports.claim(requests, container_ip=endpoint.ip, holder=container_id)
-                )
+                target = Target(self._config.bridge, (endpoint.ip,))
+                held.ports = await self._work(lambda: self._ports.claim(requests, target, holder=container_id))
             endpoint = replace(endpoint, forwards=[port.forward for port in held.ports])
             held.relays = await start_relays(held.ports)
             # Record and map elements need no order: at start-up the table is rebuilt from the records.
@@ -225,11 +226,13 @@ class NetworkService:
         self._held[container_id] = held
         return endpoint
 
-    def _place(self, endpoint: Endpoint, address: IPv4Address) -> Endpoint:
+    def _place(self, endpoint: Endpoint, address: Address) -> Endpoint:
         """The endpoint with its address and its one interface on the default bridge."""
-        network = self._host.network
+        network = self._network
         assert network is not None
-        mac, prefix_len, gateway = endpoint.mac or mac_of(address), network.subnet.prefixlen, str(network.gateway)
+        assert self._pool is not None
+        mac, prefix_len = endpoint.mac or mac_of(address), self._pool.subnet.prefixlen
+        gateway = network.gateway(4)
         interface = Interface(
             name="eth0",
             host_name=f"veth{endpoint.endpoint_id[:7]}",
@@ -256,7 +259,7 @@ class NetworkService:
             if held.ports:
                 await self._work(lambda: self._ports.release(held.ports))
             if endpoint.ip and self._pool is not None:
-                self._pool.release(IPv4Address(endpoint.ip))
+                self._pool.release(ip_address(endpoint.ip))
 
     async def _keep(self, container_id: str, endpoint: Endpoint) -> Endpoint:
         await self._store.write(Put(ENDPOINT, container_id, endpoint.to_json()))
@@ -287,19 +290,34 @@ class NetworkService:
             await self._store.write(*puts, *(Delete(ENDPOINT, key) for key in stale))
         return [f"network endpoint of container {key[:12]}: freed, the container is gone" for key in stale]
 
+    def _start_host(self, published: list[Forward], *, in_use: bool) -> list[str]:
+        """Choose the default bridge's subnet and make the host's side; returns what this machine lacks."""
+        if self._config.bridge == "none":
+            self._host.bridge_off = self._host.publish_off = "the daemon runs with bridge=none"
+            return []
+        record = self._networks["bridge"]
+        try:
+            occupied = self._host.occupied()
+            earlier = record.subnet.split()
+            self._network = default_bridge(self._config, record.id, earlier=earlier, occupied=occupied, in_use=in_use)
+        except (OSError, PierError) as error:
+            self._host.bridge_off = self._host.publish_off = str(error)
+            return [f"WARNING: the bridge network is off: {error}"]
+        return self._host.start([self._network], published)
+
     async def _open_pool(self) -> None:
         """Take the addresses of live containers out of the pool; keep the subnet for the next start."""
-        network = self._host.network
-        assert network is not None
-        within = IPv4Network(self._config.fixed_cidr) if self._config.fixed_cidr else None
-        self._pool = Ipv4Pool(network.subnet, reserved=[network.gateway], within=within)
+        assert self._network is not None
+        subnet = self._network.subnet(4)
+        assert subnet is not None
+        self._pool = open_pool(subnet)
         for endpoint in self._endpoints.values():
             if endpoint.ip:
                 with contextlib.suppress(PierError):  # of another `bip`: it cannot collide
-                    self._pool.take(IPv4Address(endpoint.ip))
-        record = self._networks["bridge"]
-        if record.subnet != str(network.subnet):
-            self._networks["bridge"] = record = replace(record, subnet=str(network.subnet))
+                    self._pool.take(ip_address(endpoint.ip))
+        record, subnets = self._networks["bridge"], " ".join(str(item.network) for item in self._network.subnets)
+        if record.subnet != subnets:
+            self._networks["bridge"] = record = replace(record, subnet=subnets)
             await self._store.write(Put(NETWORK, "bridge", msgspec.json.encode(record)))
 
     async def _hold_ports_again(self) -> list[str]:
@@ -337,7 +355,7 @@ async def start_relays(held: Iterable[HeldPort]) -> list[Relay]:
     relays: list[Relay] = []
     try:
         for port in held:
-            if not port.forward.translated:
+            if port.socket is not None and not port.forward.translated:
                 relay = Relay(port.socket, port.forward.container_ip, port.forward.container_port)
                 await relay.start()
                 relays.append(relay)

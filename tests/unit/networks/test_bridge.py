@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
-from typing import cast
+from ipaddress import ip_address, ip_network
+from typing import Any, cast
 
 import pytest
 
 from pier.kernel.netlink import Address, Link, NetlinkSocket, Route
-from pier.networks.bridge import (
-    BridgeConfig,
-    device_plan,
-    host_networks,
-    run_plan,
-    sysctl_plan,
-    wanted_sysctls,
-)
-from pier.networks.host import BadBridgeAddress, NetworkConfig, check_addresses, choose_address, foreign_drops
+from pier.networks.bridge import device_plan, device_sysctls, forwarding_plan, host_networks, run_plan, sysctl_plan
+from pier.networks.bridge_options import BridgeNetwork
+from pier.networks.host import foreign_drops
+from pier.networks.ipam import Subnet
 
-CONFIG = BridgeConfig("pier0", IPv4Network("172.17.0.0/16"), IPv4Address("172.17.0.1"))
+FOUR = Subnet(ip_network("172.17.0.0/16"), ip_address("172.17.0.1"))
+SIX = Subnet(ip_network("fd00::/64"), ip_address("fd00::1"))
 LO = Link(1, "lo", "", 0, 65536, "00:00:00:00:00:00", up=True)
 BRIDGE = Link(5, "pier0", "bridge", 0, 1500, "02:42:ac:11:00:01", up=True)
 GATEWAY = Address(5, "172.17.0.1", 16)
+SETTINGS = {
+    "net/ipv4/conf/pier0/route_localnet": "1",
+    "net/ipv6/conf/pier0/accept_ra": "0",
+    "net/ipv6/conf/pier0/disable_ipv6": "1",
+}
+
+
+def network(*subnets: Subnet, **options: Any) -> BridgeNetwork:
+    return BridgeNetwork("1" * 64, "pier0", subnets or (FOUR,), **options)
+
+
+def described(links: list[Link], addresses: list[Address], made: BridgeNetwork | None = None) -> list[str]:
+    return [step.describe() for step in device_plan(made or network(), links, addresses, SETTINGS.get)]
 
 
 @pytest.mark.parametrize(
     ("links", "addresses", "expected"),
     [
-        ([LO], [], ["create bridge pier0", "add 172.17.0.1/16 to pier0", "set pier0 up"]),
         ([LO, BRIDGE], [GATEWAY], []),
         ([LO, BRIDGE], [], ["add 172.17.0.1/16 to pier0"]),
         (
@@ -39,36 +47,77 @@ GATEWAY = Address(5, "172.17.0.1", 16)
     ],
 )
 def test_only_what_is_missing(links: list[Link], addresses: list[Address], expected: list[str]) -> None:
-    assert [step.describe() for step in device_plan(CONFIG, links, addresses)] == expected
+    assert described(links, addresses) == expected
+
+
+def test_attack_21_a_new_bridge_never_listens_to_router_advertisements() -> None:
+    """CVE-2020-13401: the settings come before the device is up."""
+    assert described([LO], [], network(FOUR, SIX)) == [
+        "create bridge pier0",
+        "set net.ipv4.conf.pier0.route_localnet = 1",
+        "set net.ipv6.conf.pier0.accept_ra = 0",
+        "set net.ipv6.conf.pier0.disable_ipv6 = 0",
+        "add 172.17.0.1/16 to pier0",
+        "add fd00::1/64 to pier0",
+        "set pier0 up",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "addresses"),
+    [
+        ({}, ["172.17.0.1/16", "fd00::1/64"]),
+        ({"inhibit_ipv4": True}, ["fd00::1/64"]),
+        ({"internal": True}, ["172.17.0.1/16", "fd00::1/64"]),
+        ({"internal": True, "gateway_mode_v4": "isolated"}, ["fd00::1/64"]),
+    ],
+)
+def test_what_the_bridge_carries(options: dict[str, Any], addresses: list[str]) -> None:
+    assert network(FOUR, SIX, **options).addresses == addresses
 
 
 def test_another_device_of_that_name_is_left_alone() -> None:
     with pytest.raises(ValueError, match="pier0 exists and is no bridge"):
-        device_plan(CONFIG, [Link(5, "pier0", "veth", 0, 1500, "", up=True)], [])
+        device_plan(network(), [Link(5, "pier0", "veth", 0, 1500, "", up=True)], [])
 
 
-def test_sysctls_that_differ() -> None:
-    present = {"net/ipv4/conf/pier0/route_localnet": "0", "net/ipv4/ip_forward": "1"}
-    steps = sysctl_plan(wanted_sysctls(CONFIG, icc=True), present.get)
+def test_settings_that_differ() -> None:
+    present = SETTINGS | {"net/ipv4/conf/pier0/route_localnet": "0"}
+    steps = sysctl_plan(device_sysctls(network()), present.get)
     assert [step.describe() for step in steps] == ["set net.ipv4.conf.pier0.route_localnet = 1"]
 
 
-def test_isolation_that_this_kernel_cannot_give_is_refused() -> None:
-    present = dict.fromkeys(wanted_sysctls(CONFIG, icc=True), "1")
-    with pytest.raises(ValueError, match=r"no net\.bridge\.bridge-nf-call-iptables"):
-        sysctl_plan(wanted_sysctls(CONFIG, icc=False), present.get)
+def test_a_kernel_without_ipv6_is_told_nothing_of_it_and_refused_where_it_is_wanted() -> None:
+    without = {"net/ipv4/conf/pier0/route_localnet": "1"}
+    assert sysctl_plan(device_sysctls(network()), without.get) == []
+    with pytest.raises(ValueError, match=r"this kernel has no net\.ipv6\.conf\.pier0\.disable_ipv6"):
+        sysctl_plan(device_sysctls(network(FOUR, SIX)), without.get)
+
+
+def test_a_host_that_becomes_an_ipv6_router_still_hears_its_own() -> None:
+    present = {
+        "net/ipv6/conf/all/forwarding": "0",
+        "net/ipv6/conf/eth0/accept_ra": "1",
+        "net/ipv6/conf/eth1/accept_ra": "0",
+    }
+    steps = forwarding_plan(6, ["eth0", "eth1"], present.get)
+    assert [step.describe() for step in steps] == [
+        "set net.ipv6.conf.eth0.accept_ra = 2",
+        "set net.ipv6.conf.all.forwarding = 1",
+    ]
+    assert forwarding_plan(6, ["eth0"], {"net/ipv6/conf/all/forwarding": "1"}.get) == []
 
 
 class Step:
-    def __init__(self, name: str, log: list[str], failure: OSError | None = None) -> None:
-        self.name, self.log, self.failure = name, log, failure
+    def __init__(self, name: str, log: list[str], error: OSError | None = None) -> None:
+        self.name, self.log, self.error = name, log, error
 
     def describe(self) -> str:
         return self.name
 
     def execute(self, netlink: NetlinkSocket) -> None:
-        if self.failure:
-            raise self.failure
+        if self.error:
+            raise self.error
         self.log.append(f"do {self.name}")
 
     def undo(self, netlink: NetlinkSocket) -> None:
@@ -89,48 +138,15 @@ def test_host_networks_are_those_of_other_devices_and_no_default_routes() -> Non
         Route("0.0.0.0/1", "10.8.0.1", 3, 254),
         Route("10.8.0.0/16", "10.8.0.1", 3, 254),
         Route("172.17.0.0/16", "", 5, 254),
-        Route("fd00::/64", "", 2, 254),
+        Route("fd01::/64", "", 2, 254),
+        Route("::/0", "fe80::1", 2, 254),
+        Route("2000::/3", "fe80::1", 2, 254),
+        Route("fe80::/64", "", 2, 254),
+        Route("ff00::/8", "", 2, 255),
     ]
     addresses = [Address(2, "192.0.2.2", 24), Address(5, "172.17.0.1", 16), Address(2, "fd00::2", 64)]
-    assert host_networks(routes, addresses, except_index=5) == [
-        IPv4Network("10.8.0.0/16"),
-        IPv4Network("192.0.2.0/24"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("config", "earlier", "occupied", "in_use", "expected"),
-    [
-        ({}, "", [], False, "172.17.0.1/16"),
-        ({}, "", ["172.17.0.0/24"], False, "172.18.0.1/16"),
-        ({}, "172.19.0.0/16", [], False, "172.19.0.1/16"),
-        ({}, "172.19.0.0/16", ["172.19.1.0/24"], False, "172.17.0.1/16"),
-        ({}, "172.19.0.0/16", ["172.19.1.0/24"], True, "172.19.0.1/16"),
-        ({"bip": "10.5.0.9/24"}, "172.19.0.0/16", ["10.0.0.0/8"], True, "10.5.0.9/24"),
-    ],
-)
-def test_the_bridges_address(
-    config: dict[str, str], earlier: str, occupied: list[str], in_use: bool, expected: str
-) -> None:
-    networks = [IPv4Network(text) for text in occupied]
-    assert str(choose_address(NetworkConfig(**config), earlier, networks, in_use=in_use)) == expected
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"bip": "nonsense"},
-        {"bip": "10.0.0.0/24"},
-        {"bip": "10.0.0.255/24"},
-        {"bip": "10.0.0.1"},
-        {"bip": "10.0.0.1/24", "fixed_cidr": "10.0.1.0/28"},
-        {"bip": "10.0.0.1/24", "fixed_cidr": "10.0.0.1/28"},
-        {"fixed_cidr": "10.0.1.0/28"},
-    ],
-)
-def test_wrong_addresses_are_refused(config: dict[str, str]) -> None:
-    with pytest.raises(BadBridgeAddress, match="invalid address of the default bridge"):
-        check_addresses(NetworkConfig(**config))
+    found = host_networks(routes, addresses, except_indexes=[5])
+    assert [str(item) for item in found] == ["10.8.0.0/16", "fd01::/64", "192.0.2.0/24", "fd00::/64"]
 
 
 def test_another_firewall_that_drops_is_named() -> None:

@@ -20,6 +20,7 @@ from pier.networks.ports import (
     PortBindFailed,
     PortRequest,
     PortTable,
+    Target,
     ephemeral_ports,
     overlap,
     port_map,
@@ -168,7 +169,7 @@ def table() -> Iterator[PortTable]:
 
 
 def claim(table: PortTable, *requests: PortRequest, holder: str = "c" * 64) -> list[HeldPort]:
-    return table.claim(requests, container_ip="172.17.0.2", holder=holder)
+    return table.claim(requests, Target("pier0", ("172.17.0.2",)), holder=holder)
 
 
 def local(port: int | None, protocol: str = "tcp", ip: str = "127.0.0.1") -> PortRequest:
