@@ -94,6 +94,49 @@ ps --format '{{if}}{{end}}'
 ps --format '{{range .Names}}'
 ps -f bogus
 ps --all=maybe
+network create
+network create a b
+network create --bogus a
+network create --subnet 10.1.0.0/16 --gateway 10.1.0.1 --gateway 10.1.0.2 a
+network create --subnet 10.1.0.0/16 --subnet 10.2.0.0/16 --gateway 10.1.0.1,10.1.0.2 a
+network create --subnet 10.1.0.0/16 --subnet 10.2.0.0/16 --ip-range 10.1.1.0/24,10.1.2.0/24 a
+network create --subnet 10.1.0.0/16 --subnet 10.1.2.0/24 a
+network create --subnet 10.1.0.0/16 --gateway 10.9.0.1 a
+network create --subnet 10.1.0.0/16 --gateway x a
+network create --subnet 10.1.0.0/16 --ip-range 10.9.0.0/24 a
+network create --subnet 10.1.0.0/16 --aux-address a=10.9.0.1 a
+network create --subnet 10.1.0.0/16 --aux-address a a
+network create --subnet 10.1.0.0/16 --ip-range 10.9.0.0/99 a
+network create --subnet x --gateway 10.9.0.1 a
+network create --gateway 10.9.0.1 a
+network create --ipv6=maybe a
+network create -o
+network rm
+network rm --bogus
+network inspect
+network connect
+network connect a
+network connect a b c
+network connect --gw-priority x a b
+network connect --driver-opt x a b
+network connect --driver-opt =x a b
+network connect --link-local-ip
+network disconnect a
+network prune a
+network ls a
+network ls -f bogus
+network foo
+run --network name=a,bogus=x {i} true
+run --network name=a,foo {i} true
+run --network name=a,gw-priority=x {i} true
+run --network name=a,ip=1.2.3.4 --ip 1.2.3.5 {i} true
+run --network name=a,mac-address=x {i} true
+run --network name=a,driver-opt==x {i} true
+run --network alias=x {i} true
+run --mac-address x {i} true
+run --network bridge --network bridge {i} true
+run --network container:{r} --mac-address 02:42:0a:00:00:07 {i} true
+run --network container:{r} -h foo {i} true
 stop
 stop -t x a
 kill

@@ -56,6 +56,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "manifest create": ("manifest_create", "Make a manifest list of images in a registry, to push later"),
     "manifest inspect": ("manifest_inspect", "Show a manifest or manifest list, in a registry or made here"),
     "manifest push": ("manifest_push", "Push a manifest list"),
+    "network connect": ("network_connect", "Give a container one more network"),
+    "network create": ("network_create", "Make a network"),
+    "network disconnect": ("network_disconnect", "Take a network away from a container"),
+    "network inspect": ("network_inspect", "Show everything about networks"),
+    "network ls": ("network_ls", "List networks"),
+    "network prune": ("network_prune", "Remove all networks that no container uses"),
+    "network rm": ("network_rm", "Remove networks"),
     "system df": ("system_df", "Show what images, containers, caches and logs take on the disk"),
     "system prune": ("system_prune", "Remove everything that nothing uses"),
     "manifest rm": ("manifest_rm", "Forget manifest lists that were made here"),
@@ -78,6 +85,8 @@ SYNONYMS = {
     "container remove": "container rm",
     "image list": "image ls",
     "image remove": "image rm",
+    "network list": "network ls",
+    "network remove": "network rm",
 }
 """Further names of a path; usage texts show the one on the right."""
 
@@ -86,6 +95,8 @@ SAME = (
     ("images", "image ls", "image list"),
     ("rmi", "image rm", "image remove"),
     ("rm", "container rm", "container remove"),
+    ("network ls", "network list"),
+    ("network rm", "network remove"),
     *((verb, f"container {verb}") for verb in _CONTAINER if verb != "rm"),
     *((verb, f"image {verb}") for verb in _IMAGE),
     ("events", "system events"),
@@ -97,6 +108,7 @@ GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Make and look at manifest lists",
+    "network": "Manage networks",
     "system": "Look at the daemon as a whole",
 }
 
@@ -104,7 +116,7 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 ABSENT = frozenset(
     [
-        *"build builder buildx checkpoint compose config context network node plugin secret".split(),
+        *"build builder buildx checkpoint compose config context node plugin secret".split(),
         *"service stack swarm trust volume".split(),
         *("image build", "system dial-stdio"),
     ]

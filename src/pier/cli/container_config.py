@@ -368,6 +368,10 @@ def join_networks(networks: list[dict[str, Any]], opts: Options) -> tuple[str, d
         first["Links"] = opts["link"]
     endpoints: dict[str, Any] = {}
     for network in (first, *networks[1:]):
+        if mac := network.get("MacAddress", "").strip():
+            from pier.cli.values import check_mac  # noqa: PLC0415 - only with a MAC
+
+            check_mac(mac)
         if network["Name"] in endpoints:
             raise ValueError(f'network "{network["Name"]}" is specified multiple times')
         endpoints[network["Name"]] = _endpoint(network)

@@ -22,17 +22,25 @@ NO_TRUNC_ID = 64
 SHORT_ID = 12
 
 
-def render(fields: Fields, default: tuple[str, ...], layout: str, rows: list[Any], kind: str) -> str:
+def render(
+    fields: Fields,
+    default: tuple[str, ...],
+    layout: str,
+    rows: list[Any],
+    kind: str,
+    problem: str = "template parsing error",
+) -> str:
     """All rows as text, each ending in a newline.
 
-    `default` names the columns of the plain table; `layout` is the value of --format; `kind` is how errors call a row.
+    `default` names the columns of the plain table; `layout` is the value of --format; `kind` is how errors call a row,
+    `problem` what they begin with.
     """
     if layout in ("", "table"):
         header = [fields[name][0] for name in default]
         return table([header, *([fields[name][1](row) for name in default] for row in rows)])
     if layout == "json":
         return "".join(json_line(fields, row) for row in rows)
-    return _templated(fields, layout, rows, kind)
+    return _templated(fields, layout, rows, kind, problem)
 
 
 def json_line(fields: Fields, row: Any) -> str:
@@ -43,7 +51,7 @@ def json_line(fields: Fields, row: Any) -> str:
     return dumps(values, escape_html=True) + "\n"
 
 
-def _templated(fields: Fields, layout: str, rows: list[Any], kind: str) -> str:
+def _templated(fields: Fields, layout: str, rows: list[Any], kind: str, problem: str) -> str:
     from pier.cli.template import Record  # noqa: PLC0415 - only templates need it
 
     with_header = layout.startswith("table ")
@@ -53,7 +61,7 @@ def _templated(fields: Fields, layout: str, rows: list[Any], kind: str) -> str:
     if with_header:
         headers = {name: (lambda _row, *_args, _text=text: _text) for name, (text, _) in fields.items()}
         records.insert(0, Record(headers, None, kind))
-    text = "".join(execute(template, record) + "\n" for record in records)
+    text = "".join(execute(template, record, problem) + "\n" for record in records)
     return align(text) if with_header else text
 
 
@@ -67,14 +75,14 @@ def compile_template(text: str, status: int = EXIT_TEMPLATE, problem: str = "fai
         raise Failure(f"{problem}: {error}", status) from None
 
 
-def execute(template: Template, value: Any) -> str:
+def execute(template: Template, value: Any, problem: str = "failed to execute template") -> str:
     """Render one value; Failure in Docker's words when the template does not fit it."""
     from pier.cli.template import TemplateError  # noqa: PLC0415
 
     try:
         return template.render(value)
     except TemplateError as error:
-        raise Failure(f"failed to execute template: {error}") from None
+        raise Failure(f"{problem}: {error}") from None
 
 
 def short_id(identifier: str) -> str:

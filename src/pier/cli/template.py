@@ -23,7 +23,7 @@ OpenMap: type[dict[str, Any]] = type("OpenMap", (dict,), {"__doc__": "A map with
 
 OPEN_MAPS = frozenset(
     "Labels Annotations Sysctls Tmpfs StorageOpt DriverOpts Ports PortBindings Networks Volumes ExposedPorts Data "
-    "Attributes Options Containers Runtimes Details LogConfig.Config".split()
+    "Attributes Options Containers Runtimes Details AuxiliaryAddresses LogConfig.Config".split()
 )
 """Members of Engine API objects whose keys are free; `Parent.Member` where the name alone is not enough."""
 

@@ -61,6 +61,15 @@ def go_time(unix_s: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", local)
 
 
+def go_time_of(text: str) -> str:
+    """Go's Time.String() of an RFC 3339 time in its own zone: "2026-11-21 09:01:46.592 +0000 UTC"."""
+    date, _, rest = text.partition("T")
+    if rest.endswith("Z"):
+        return f"{date} {rest[:-1]} +0000 UTC"
+    zone = rest[-6:].replace(":", "")
+    return f"{date} {rest[:-6]} {zone} {zone}"
+
+
 def rfc3339_nano(nanoseconds: int) -> str:
     """Local time with nine decimals: "2026-11-21T09:01:46.592233220Z" (or "+02:00" at the end)."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)

@@ -311,15 +311,15 @@ def _absolute(path: str) -> str:
 
 def parse_network(text: str) -> dict[str, Any]:
     """`NAME` or `name=NAME,alias=…,ip=…,ip6=…,mac-address=…,driver-opt=k=v,gw-priority=n` -> a network to join."""
-    if "=" not in text:
+    if not _is_long_form(text):
         return {"Name": text}
     network: dict[str, Any] = {"Name": ""}
     for field in split_csv(text):
         name, equals, value = field.partition("=")
         key = name.strip().lower()
         value = value.strip()
-        if not equals:
-            raise ValueError(f"invalid field '{field}' must be a key=value pair")
+        if not equals or not key:
+            raise ValueError(f"invalid field {field}")
         if key == "name":
             network["Name"] = value
         elif key in ("alias", "link-local-ip"):
@@ -327,14 +327,45 @@ def parse_network(text: str) -> dict[str, Any]:
         elif key in _NETWORK_TEXTS:
             network[_NETWORK_TEXTS[key]] = value
         elif key == "driver-opt":
-            network.setdefault("DriverOpts", {}).update([parse_pair(value)])
+            option, equals, setting = value.partition("=")
+            if not option or not equals:
+                raise ValueError("invalid key value pair format in driver options")
+            network.setdefault("DriverOpts", {})[option.strip().lower()] = setting.strip()
         elif key == "gw-priority":
-            network["GwPriority"] = parse_int(value)
+            network["GwPriority"] = _priority(value)
         else:
             raise ValueError(f"invalid field key {key}")
     if not network["Name"]:
-        raise ValueError("network name is not specified")
+        raise ValueError("network name/id is not specified")
     return network
+
+
+def _is_long_form(text: str) -> bool:
+    """Whether somewhere a word, `=` and a word stand side by side."""
+    before, equals, after = text.partition("=")
+    while equals:
+        if before and after and all(c.isalnum() or c == "_" for c in (before[-1], after[0])):
+            return True
+        before, equals, after = after.partition("=")
+    return False
+
+
+def _priority(text: str) -> int:
+    try:
+        return parse_int(text)
+    except ValueError as error:
+        raise ValueError(f"invalid gw-priority ({text}): {str(error).rpartition(': ')[2]}") from None
+
+
+def check_mac(text: str) -> str:
+    """`text` if it is an Ethernet, EUI-64 or InfiniBand address as Go's net.ParseMAC takes them; raises ValueError."""
+    for separator, width in ((":", 2), ("-", 2), (".", 4)):
+        parts = text.split(separator)
+        if len(parts) * width in (12, 16, 40) and all(
+            len(part) == width and set(part.lower()) <= set("0123456789abcdef") for part in parts
+        ):
+            return text
+    raise ValueError(f"{text} is not a valid mac address")
 
 
 _NETWORK_TEXTS = {"ip": "IPv4Address", "ip6": "IPv6Address", "mac-address": "MacAddress"}

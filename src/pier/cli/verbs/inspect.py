@@ -10,6 +10,7 @@ from pier.cli.platform import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from pier.cli.flags import Options
@@ -38,17 +39,30 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     kind = _kind(cx.path, opts)
     if opts["platform"] and kind != "image":
         raise Failure("--platform chooses among the variants of images: `pier image inspect --platform …`")
-    template = _template(opts["format"])
+
+    def fetch(name: str) -> Any:
+        item = _object(cx, kind, name, size=opts["size"], wanted=opts["platform"])
+        if cx.path == "image inspect":
+            _add_argv(item, name)
+        return item
+
+    return show(args, opts["format"], fetch)
+
+
+def show(names: list[str], layout: str, fetch: Callable[[str], Any]) -> int:
+    """Print what `fetch` returns for each name, all as one list of JSON or each by the template `layout`.
+
+    A Failure of `fetch` is told at the end, and makes the exit status 1.
+    """
+    template = _template(layout)
     found: list[Any] = []
     problems: list[str] = []
-    for name in args:
+    for name in names:
         try:
-            found.append(_object(cx, kind, name, size=opts["size"], wanted=opts["platform"]))
-            if cx.path == "image inspect":
-                _add_argv(found[-1], name)
+            found.append(fetch(name))
         except Failure as failure:
             problems.append(failure.text)
-    return _print(found, template, opts["format"], "\n".join(problems))
+    return _print(found, template, layout, "\n".join(problems))
 
 
 def _add_argv(image: dict[str, Any], name: str) -> None:
