@@ -368,10 +368,7 @@ def join_networks(networks: list[dict[str, Any]], opts: Options) -> tuple[str, d
         first["Links"] = opts["link"]
     endpoints: dict[str, Any] = {}
     for network in (first, *networks[1:]):
-        if mac := network.get("MacAddress", "").strip():
-            from pier.cli.values import check_mac  # noqa: PLC0415 - only with a MAC
-
-            check_mac(mac)
+        _check_mac(network.get("MacAddress", "").strip())
         if network["Name"] in endpoints:
             raise ValueError(f'network "{network["Name"]}" is specified multiple times')
         endpoints[network["Name"]] = _endpoint(network)
@@ -381,6 +378,13 @@ def join_networks(networks: list[dict[str, Any]], opts: Options) -> tuple[str, d
 
 
 _DETAIL = {"ip": "IPv4 address", "ip6": "IPv6 address", "mac-address": "MAC address"}
+
+
+def _check_mac(text: str) -> None:
+    if text:
+        from pier.cli.values import check_mac  # noqa: PLC0415 - only with a MAC
+
+        check_mac(text)
 
 
 def _endpoint(network: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def render(
     layout: str,
     rows: list[Any],
     kind: str,
+    *,
     problem: str = "template parsing error",
 ) -> str:
     """All rows as text, each ending in a newline.

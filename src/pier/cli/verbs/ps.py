@@ -51,7 +51,9 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
         return 0
     columns = (*COLUMNS, "Size") if opts["size"] else COLUMNS
     fields = view(time.time(), trunc=not opts["no-trunc"])
-    out(render(fields, columns, layout, containers, "*formatter.ContainerContext", "failed to execute template"))
+    out(
+        render(fields, columns, layout, containers, "*formatter.ContainerContext", problem="failed to execute template")
+    )
     return 0
 
 
