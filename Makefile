@@ -9,6 +9,7 @@ UNITS   ?= /etc/systemd/system
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV      ?= uv
 TESTS   ?=
+WORKERS ?= 2
 PACKED  := $(wildcard src/pier/*.py src/pier/kernel/*.py src/pier/runtime/*.py src/pier/runtime/*/*.py) tools/pack.py tools/launchers.py
 
 .PHONY: demo test unit integration vm vm-systemd lint bench start stop venv dev install uninstall locks clean
@@ -18,9 +19,9 @@ demo: venv ; @$(BIN)/python demo/tour.py
 
 test: dev lint unit integration vm
 
-unit: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/unit $(TESTS)
+unit: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit $(TESTS)
 
-integration: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest tests/integration $(TESTS)
+integration: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests/integration $(TESTS)
 
 vm: dev ; @$(BIN)/python -m pytest tests/vm $(TESTS)
 

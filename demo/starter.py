@@ -9,6 +9,7 @@ by `pier import`.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -175,11 +176,13 @@ def _put(path: Path, content: bytes) -> None:
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else CACHE
     os.makedirs(folder, exist_ok=True)
-    try:
-        for make in (busybox, debian_python):
-            print(make(folder).archive)
-    except CannotMake as error:
-        sys.exit(str(error))
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two sessions of the tests may begin at once
+        try:
+            for make in (busybox, debian_python):
+                print(make(folder).archive)
+        except CannotMake as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,16 +21,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def leave_no_trace() -> Iterator[None]:
-    """Fails the session, with a list, when mounts, devices, cgroups, tables, processes or files were left behind.
+# --- the session must leave the host as it found it -----------------------------------------------------------------
+#
+# `make` turns this on (PIER_LEAK_CHECK=1); it is off otherwise, for a machine on which other work comes and goes.
+# Of a session in several processes only the first looks, before the others begin and after they have ended.
 
-    `make test` turns it on (PIER_LEAK_CHECK=1); off otherwise, for a machine on which other work comes and goes.
-    """
-    if os.environ.get("PIER_LEAK_CHECK") != "1":
-        yield
+BEFORE = pytest.StashKey[set[str]]()
+LEFT = pytest.StashKey[list[str]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if os.environ.get("PIER_LEAK_CHECK") == "1" and not hasattr(session.config, "workerinput"):
+        session.config.stash[BEFORE] = leaks.snapshot()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the session when mounts, devices, cgroups, tables, processes or files were left behind."""
+    if BEFORE not in session.config.stash:
         return
-    before = leaks.snapshot()
-    yield
-    left = leaks.leaks(before)
-    assert not left, "the test session left behind:\n  " + "\n  ".join(left)
+    if left := leaks.leaks(session.config.stash[BEFORE]):
+        session.config.stash[LEFT] = left
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left := config.stash.get(LEFT, []):
+        terminalreporter.section("the test session left behind", red=True)
+        terminalreporter.write_line("\n".join(left))

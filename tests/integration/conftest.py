@@ -25,8 +25,9 @@ from .client import Client, Done
 
 BIN = Path(os.environ.get("PIER_BIN") or sysconfig.get_path("scripts"))
 DEMO = Path(__file__).resolve().parents[2] / "demo"
-FIRST = int(os.environ.get("PIER_TEST_NUMBER", "1"))
-"""Number of the session's daemon; another one lets two sessions share a machine."""
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+FIRST = int(os.environ.get("PIER_TEST_NUMBER", "1")) + 2 * WORKER
+"""Number of the session's daemon; another one lets two sessions share a machine, as two workers of one session do."""
 START_S = 20.0
 COMMAND_S = 60.0
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from pier.api import hijack
 from pier.errors import InvalidParameter
 
 UPGRADE = {"Upgrade": "tcp", "Connection": "Upgrade"}
@@ -64,10 +66,11 @@ async def test_bytes_go_both_ways_and_each_half_closes_alone(client: Any, header
     assert await connection.read_all() == b""
 
 
-async def test_output_after_the_clients_eof_long_after(client: Any) -> None:
+async def test_output_after_the_clients_eof_long_after(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hijack, "HANGUP_POLL_S", 0.02)
     connection, _, container = await attach(client)
     connection.writer.write_eof()
-    await asyncio.sleep(2.5)  # longer than the watch for a client that went away altogether
+    await asyncio.sleep(0.2)  # many looks for a client that went away altogether
     container.send(b"late")
     assert await connection.read(4) == b"late"
     container.close()
@@ -169,12 +172,19 @@ async def test_a_client_that_goes_away_is_noticed_without_output(client: Any) ->
             await asyncio.sleep(0.05)
 
 
-async def test_a_half_closed_client_that_goes_away_is_noticed_without_output(client: Any) -> None:
+async def test_a_half_closed_client_that_goes_away_is_noticed_without_output(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hijack, "HANGUP_POLL_S", 0.02)
     connection, _, container = await attach(client)
     connection.writer.write_eof()
     assert await receive(container, 1) == b""
     connection.close()
-    await asyncio.sleep(1.5)
+    gone = select.poll()
+    gone.register(container, 0)  # POLLHUP comes unasked
+    async with asyncio.timeout(5):
+        while not gone.poll(0):
+            await asyncio.sleep(0.01)
     with pytest.raises(BrokenPipeError):
         container.send(b"?")
 

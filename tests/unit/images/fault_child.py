@@ -1,6 +1,9 @@
-"""One scenario on a store, run in a process of its own that a fault may kill: `fault_child.py ROOT SCENARIO`.
+"""Scenarios on a store, each run in a process of its own that a fault may kill.
 
-Prints how many times the scenario was tried until it ended well, and how many trees could not be deleted. A fault that
+Reads a JSON object a line, `{"root": …, "scenario": …, "fault": …, "size": …}`: with a size the root is a tmpfs of so
+many bytes. Answers each by the exit status, standard output and standard error of a fork; every module is loaded once.
+
+A scenario prints how many times it was tried until it ended well, and how many trees could not be deleted. A fault that
 is an error is raised once, so the second attempt, in the same process, must end well.
 """
 
@@ -10,8 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import os
 import sys
+import tempfile
+import traceback
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).parent)]
 
@@ -22,11 +30,13 @@ from pier.distribution import Registries, RegistryConfig
 from pier.distribution.download import Backoff
 from pier.images import ImageService
 from pier.images.commit import Commit
-from pier.kernel.mounts import mount_overlay
+from pier.kernel import namespaces
+from pier.kernel.mounts import MS_PRIVATE, MS_REC, mount, mount_overlay
 from pier.kernel.paths import closing
 from pier.oci import Digest
 from pier.oci.reference import Reference
 from pier.runtime.request import OverlayRoot
+from pier.storage import faults
 from pier.storage.verify import leftovers, verify
 
 CONTAINER = "c" * 64
@@ -115,5 +125,56 @@ async def main(root: str, scenario: str) -> None:
     assert in_trash == found, found
 
 
+def arm(fault: str) -> None:
+    """As if PIER_FAULT had been set when the modules were loaded."""
+    point = faults._armed(fault)
+    for module in list(sys.modules.values()):
+        if getattr(module, "point", None) is faults._nothing:
+            module.point = point
+
+
+def private_tmpfs(root: str, size: str) -> None:
+    """A small disk that goes with this process."""
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    mount("tmpfs", root, "tmpfs", 0, f"size={size}")
+
+
+def child(asked: dict[str, Any], out: int, err: int) -> None:
+    """The fork's whole life."""
+    status = 1
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdin = None
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+        if asked["size"]:
+            private_tmpfs(asked["root"], asked["size"])
+        if asked["fault"]:
+            arm(asked["fault"])
+        asyncio.run(main(asked["root"], asked["scenario"]))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        pid = os.fork()
+        if not pid:
+            child(asked, out.fileno(), err.fileno())
+        _, status = os.waitpid(pid, 0)
+        written = {}
+        for name, file in (("stdout", out), ("stderr", err)):
+            file.seek(0)
+            written[name] = file.read().decode()
+    return {"status": os.waitstatus_to_exitcode(status), **written}
+
+
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)

@@ -49,7 +49,7 @@ def text(size: int) -> bytes:
 LAYER = archive(
     [
         directory("etc"),
-        *(member(f"etc/file-{number}", data=text(20_000)) for number in range(60)),
+        *(member(f"etc/file-{number}", data=text(20_000)) for number in range(16)),
         member("etc/small", data=b"small"),
         member("etc/twice", data=text(5000)),
         member("etc/twice", data=text(6000)),
@@ -57,7 +57,7 @@ LAYER = archive(
         symlink("etc/link", "file-2"),
         member("etc/.wh.gone"),
         member("n" * 150, data=text(3000), xattrs={"user.x": "y"}),
-        member("big", data=text(900_000)),
+        member("big", data=text(400_000)),
     ],
     tarfile.PAX_FORMAT,
 )

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +52,27 @@ def main():
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources with a probe for an entry, and their pack."""
     code = tmp_path_factory.mktemp("packed") / "code"
     for room in ("kernel", "runtime"):
         shutil.copytree(ROOT / "src/pier" / room, code / "pier" / room, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (ROOT / "src/pier").glob("*.py"):
         shutil.copy2(path, code / "pier")
     (code / "pier/runtime/command/entry.py").write_text(PROBE)
+    make(code)
     return code
 
 
 @pytest.fixture
-def code(template: Path) -> Path:
-    """A copy of the sources with a probe for an entry, and their pack."""
-    make(template)
-    return template
+def code(template: Path) -> Iterator[Path]:
+    """The same; whatever a test changes of it is put back."""
+    paths = [*template.rglob("*.py"), pack(template)]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+    yield template
+    for path, (mtime_ns, content) in before.items():
+        if not path.exists() or (path.stat().st_mtime_ns, path.read_bytes()) != (mtime_ns, content):
+            path.write_bytes(content)
+            os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
 def make(code: Path) -> None:
@@ -169,5 +176,4 @@ def test_no_descriptor_stays_open(code: Path) -> None:
     make(code)
     argv = [sys.executable, "-IS", "-c", runtime_code(str(code))]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    (code / "pier/runtime/command/entry.py").write_text(PROBE)
     assert sorted(eval(done.stdout)) == ["0", "1", "2", "3"]

@@ -70,7 +70,7 @@ async def test_another_runtime_runs_a_program_and_leaves_nothing(lab: Lab, oci_r
 
 @pytest.mark.root
 async def test_program_ended_by_a_signal(lab: Lab, oci_runtime: list[str]) -> None:
-    record, _ = await lab.run(["sh", "-c", "kill -TERM $$; sleep 5"], oci_runtime=oci_runtime)
+    record, _ = await lab.run(["sh", "-c", "kill -TERM $$; sleep 0.1"], oci_runtime=oci_runtime)
     assert record.exit_code in (143, 0)  # pid 1 of a pid namespace ignores what it does not handle
     container = await lab.start(lab.request(["sleep", "100"], oci_runtime=oci_runtime))
     assert await end(container) == 137
