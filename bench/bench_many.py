@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
+import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import processes
-from api import Connection
+from api import API, Connection
 from engines import IMAGE, OWN, Engine, forget_bridge, image, start_pierd
 from samples import Row, Samples, Target, in_turn
 
@@ -21,6 +22,7 @@ NUMBER = 4
 """Of the daemon that is started here: its network holds so many."""
 SETTLE_S = 3.0
 RESTARTS = 3
+STATS_S, STATS_ROUNDS = 3.0, 3
 PATIENCE_S = 60.0
 
 
@@ -115,18 +117,35 @@ def _ask(connection: Connection, path: str) -> float:
 
 
 def _stats(engine: Engine, ids: list[str]) -> Row:
-    """The share of a core that one reading of all containers a second takes, as `docker stats` asks for it."""
+    """The share of a core that a reading of all containers a second takes, all of them watched as by `docker stats`."""
     assert engine.socket is not None
     assert engine.pid is not None
-    connection = Connection(engine.socket)
-    before = processes.cpu_s(engine.pid)
-    for id in ids:
-        json.loads(connection.fetch("GET", f"/containers/{id}/stats?stream=0&one-shot=1"))
-    used = processes.cpu_s(engine.pid) - before
-    connection.close()
-    return Row(
-        "CPU time of the daemon for one reading of all of them",
-        "ms",
-        {"pier": Samples([used * 1000])},
-        Target("at most 5 % of a core: 50 ms", 50),
-    )
+    with contextlib.ExitStack() as stack:
+        watchers = []
+        for id in ids:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(engine.socket)
+            sock.sendall(f"GET {API}/containers/{id}/stats?stream=1 HTTP/1.1\r\nHost: engine\r\n\r\n".encode())
+            watchers.append(sock)
+        _drain(watchers, SETTLE_S)
+        shares = []
+        for _ in range(STATS_ROUNDS):
+            before, began = processes.cpu_s(engine.pid), time.perf_counter()
+            _drain(watchers, STATS_S)
+            shares.append((processes.cpu_s(engine.pid) - before) / (time.perf_counter() - began) * 100)
+    name = f"the daemon's share of a core while `stats` of {CONTAINERS} is watched"
+    return Row(name, "%", {engine.name: Samples(shares)}, Target("at most 5 %", 5))
+
+
+def _drain(socks: list[socket.socket], seconds: float) -> None:
+    """Read whatever comes for so long."""
+    poller = select.epoll()
+    by_fd = {sock.fileno(): sock for sock in socks}
+    for fd in by_fd:
+        poller.register(fd, select.EPOLLIN)
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        for fd, _ in poller.poll(left):
+            if not by_fd[fd].recv(1 << 20):
+                raise RuntimeError("a stream of stats has ended")
+    poller.close()

@@ -24,7 +24,7 @@ from .hijack import (
     wants_upgrade,
 )
 from .router import NoSuchObject, Route
-from .stream import json_line, open_stream, send_bytes
+from .stream import closing, json_line, open_stream, send_bytes
 from .versions import MULTIPLEXED_SINCE, adapt_answer
 
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
@@ -203,11 +203,12 @@ async def stats(call: Call) -> web.StreamResponse:
         raise ConflictingOptions(what="cannot have stream=true and one-shot=true")
     readings = call.engine.containers.stats(call.id, stream=stream, one_shot=one_shot)
     response: web.StreamResponse | None = None
-    async for reading in readings:
-        line = json_line(adapt_answer(call.operation, call.version, dict(reading)))
-        if response is None:
-            response = await open_stream(call.request, "application/json")
-        await response.write(line)
+    async with closing(readings):
+        async for reading in readings:
+            line = json_line(adapt_answer(call.operation, call.version, reading))
+            if response is None:
+                response = await open_stream(call.request, "application/json")
+            await response.write(line)
     if response is None:
         response = await open_stream(call.request, "application/json")
     await response.write_eof()

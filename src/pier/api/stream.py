@@ -52,7 +52,7 @@ async def send_progress(
     writes it.
     """
     response = await open_stream(request, JSON) if head_first else None
-    async with _closing(messages):
+    async with closing(messages):
         try:
             async for message in messages:
                 if response is None:
@@ -81,7 +81,7 @@ async def send_bytes(request: web.Request, chunks: AsyncIterator[bytes], *, cont
 
     A failure later can only end the connection.
     """
-    async with _closing(chunks):
+    async with closing(chunks):
         first = asyncio.ensure_future(anext(chunks, None))
         try:
             await asyncio.wait({first}, timeout=HEAD_DELAY_S)
@@ -105,6 +105,6 @@ async def _settle(future: asyncio.Future[Any]) -> None:
         await asyncio.wait({future})
 
 
-def _closing(items: AsyncIterator[Any]) -> Any:
+def closing(items: AsyncIterator[Any]) -> Any:
     """Close an asynchronous generator when its reader stops early."""
     return aclosing(items) if hasattr(items, "aclose") else AsyncExitStack()

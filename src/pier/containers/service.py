@@ -22,7 +22,6 @@ from pier.containers import (
     recovery,
     removal,
     shutdown,
-    stats,
     top,
     update,
     waiters,
@@ -36,6 +35,7 @@ from pier.containers.export import export
 from pier.containers.inherited import images_of
 from pier.containers.inspect import inspect
 from pier.containers.probing import Probing
+from pier.containers.sampler import Sampler
 from pier.containers.seccomp_cache import SeccompCache
 from pier.containers.start import close_pending
 from pier.containers.world import Container, ContainersConfig, Images, Networks, Runtime, Snapshots, World
@@ -100,6 +100,7 @@ class ContainerService:
         self._execs = Execs(self._world)
         self._world.health = Probing(self._world, self._execs, lifecycle.HEALTH_ACTIONS)
         self._watcher = Watcher()
+        self._sampler = Sampler(self._world)
         self._loaded: list[str] | None = None
 
     # the daemon's side
@@ -312,7 +313,7 @@ class ContainerService:
         return export(self._world, self._find(ref))
 
     def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
-        return stats.stream(self._world, self._find(ref), stream=stream, one_shot=one_shot)
+        return self._sampler.stream(self._find(ref), stream=stream, one_shot=one_shot)
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         return await archive.path_stat(self._world, self._find(ref), ref, path)

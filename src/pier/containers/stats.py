@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
 
-from pier.containers.start import cgroup_of
-from pier.containers.world import Container, World
-from pier.kernel.cgroup_stats import CgroupStats, IOEntry
+from pier.kernel.cgroup_files import read_again
+from pier.kernel.cgroup_stats import CgroupStats, IOEntry, OpenCounters
 from pier.kernel.cgroups import Cgroup
-from pier.model import wire
 from pier.model.container import (
     BlkioStatEntry,
     BlkioStats,
@@ -26,51 +22,69 @@ from pier.model.container import (
 )
 from pier.model.time import rfc3339_nano
 
-PERIOD_S = 1.0
 NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 HOST_CPU_FIELDS = 8
 """user nice system idle iowait irq softirq steal: guest time is in user already (proc_stat(5))."""
 _UINT64_MAX = 2**64 - 1
 
 
-async def stream(world: World, container: Container, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
-    """Readings as JSON objects: one a second, or one alone (after a second, for the rate, unless `one_shot`)."""
-    before = ContainerStatsResponse()
-    if not stream and not one_shot and container.record.state.pid:
-        before = await reading(world, container)
-        await asyncio.sleep(PERIOD_S)
-    while True:
-        now = await reading(world, container)
-        now.preread, now.precpu_stats = before.read, before.cpu_stats
-        yield wire.to_builtins(now)
-        if not stream or container.id not in world.containers:
-            return
-        before = now
-        await asyncio.sleep(PERIOD_S)
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine's figures at the time of a reading."""
+
+    read_ns: int
+    cpu_ns: int
+    cpus: int
+    memory: int
+
+    @classmethod
+    def now(cls) -> Host:
+        return cls(
+            time.time_ns(), host_cpu_ns(_file("/proc/stat")), os.cpu_count() or 1, total_memory(_file("/proc/meminfo"))
+        )
 
 
-async def reading(world: World, container: Container) -> ContainerStatsResponse:
-    """One reading without its predecessor; of a container that does not run only its name."""
-    record = container.record
-    if not record.state.pid:
-        return ContainerStatsResponse(name=f"/{record.name}", id=record.id)
-    cgroup = cgroup_of(world, container)
-    return await asyncio.to_thread(_read, f"/{record.name}", record.id, cgroup, record.state.pid)
+class Reader:
+    """Reads one run of a container, again and again from files held open. Blocking; for one thread at a time."""
+
+    def __init__(self, id: str, cgroup: Cgroup, pid: int) -> None:
+        self.pid = pid
+        self._id = id
+        self._counters = OpenCounters(cgroup.layout, cgroup.path)
+        self._devices: int | None = None
+        self._devices_opened = False
+
+    def read(self, name: str, host: Host) -> ContainerStatsResponse:
+        """A reading without its predecessor; zeros once the run has ended. Raises OSError (EMFILE)."""
+        if not self._devices_opened:
+            self._devices_opened = True
+            self._devices = _open_devices(self.pid)
+        return response(
+            self._counters.collect(),
+            name=f"/{name}",
+            id=self._id,
+            read_ns=host.read_ns,
+            host_cpu_ns=host.cpu_ns,
+            online_cpus=host.cpus,
+            memory_total=host.memory,
+            networks=parse_net_dev(read_again(self._devices)) if self._devices is not None else {},
+        )
+
+    def close(self) -> None:
+        self._counters.close()
+        if self._devices is not None:
+            os.close(self._devices)
+            self._devices = None
 
 
-def _read(name: str, id: str, cgroup: Cgroup, pid: int) -> ContainerStatsResponse:
-    counters = cgroup.stats()
-    devices = _file(f"/proc/{pid}/net/dev") if _has_own_network(pid) else ""
-    return response(
-        counters,
-        name=name,
-        id=id,
-        read_ns=time.time_ns(),
-        host_cpu_ns=host_cpu_ns(_file("/proc/stat")),
-        online_cpus=os.cpu_count() or 1,
-        memory_total=total_memory(_file("/proc/meminfo")),
-        networks=parse_net_dev(devices),
-    )
+def _open_devices(pid: int) -> int | None:
+    """The counters of a process's network devices; None where they are the host's, or it has just ended."""
+    try:
+        if not _has_own_network(pid):
+            return None
+        return os.open(f"/proc/{pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _has_own_network(pid: int) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 _SHORTEST_WAIT_S = 0.0005
 _LONGEST_WAIT_S = 0.02
+_READ_SIZE = 16384
 
 
 def read(path: str) -> str:
@@ -32,8 +33,26 @@ def read(path: str) -> str:
     return text.decode()
 
 
+def read_again(fd: int) -> str:
+    """The text of a small file that is held open, as it is now; empty when its cgroup is gone."""
+    try:
+        text = os.pread(fd, _READ_SIZE, 0)
+        while len(text) % _READ_SIZE == 0 and (chunk := os.pread(fd, _READ_SIZE, len(text))):
+            text += chunk
+    except OSError as error:
+        if error.errno not in {errno.ENODEV, errno.EOPNOTSUPP}:
+            raise
+        return ""
+    return text.decode()
+
+
 def flat(text: str) -> dict[str, int]:
     """A "flat keyed" file: `key value` lines."""
+    words = text.split()
+    try:
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    except ValueError:  # a value that is no number: only the others count
+        pass
     pairs = (line.partition(" ") for line in text.splitlines())
     return {key: int(value) for key, _, value in pairs if value.lstrip("-").isdecimal()}
 

@@ -202,18 +202,10 @@ class Cgroup(CgroupTree):
 
     def stats(self) -> CgroupStats:
         """What this cgroup has used. Zeros when it is gone."""
-        version = self.layout.version
-        stats = CgroupStats(2 if self.layout.mode == "v2" else 1)
-        (cgroup_stats.read_v2_cpu if version("cpu") == 2 else cgroup_stats.read_v1_cpu)(stats, self._read)
-        (cgroup_stats.read_v2_memory if version("memory") == 2 else cgroup_stats.read_v1_memory)(stats, self._read)
-        (cgroup_stats.read_v2_io if version("blkio") == 2 else cgroup_stats.read_v1_io)(stats, self._read)
-        cgroup_stats.read_pids(stats, self._read)
-        return stats
+        return cgroup_stats.collect(self.layout, self._read)
 
     def _read(self, controller: str, file: str) -> str:
-        mount = self.layout.controllers.get(controller)
-        if mount is None and (controller == "cgroup" or (controller == "cpu" and self.layout.mode == "v2")):
-            mount = self.layout.unified  # cpu.stat is there without the controller
+        mount = cgroup_stats.mount_of(self.layout, controller)
         return "" if mount is None else cgroup_files.read(f"{mount}{self.path}/{file}")
 
 
