@@ -124,6 +124,8 @@ class Monitor:
         """How often the kernel has killed in the container for want of memory."""
         self.on_oom: Callable[[], None] = lambda: None
         """Called when `ooms` grows."""
+        self.resolver: list[int] = []
+        """The sockets of the container's name server, UDP and TCP, where it has one and nobody has taken them yet."""
         self.execs_found: list[FoundExec] = []
         """What the monitor knew of when this connection was made."""
         self._loop.add_reader(self._sock.fileno(), self._readable)
@@ -158,9 +160,14 @@ class Monitor:
             self._lose()
             return
         message, fds = received
-        for fd in fds:
-            os.close(fd)
+        if fds:
+            self._take_resolver(fds)
         self._take(message)
+
+    def _take_resolver(self, fds: list[int]) -> None:
+        for fd in self.resolver:
+            os.close(fd)
+        self.resolver = fds
 
     def _take(self, message: dict[str, Any]) -> None:
         if "started" in message:
@@ -190,6 +197,7 @@ class Monitor:
         if self._lost:
             return
         self._lost = True
+        self._take_resolver([])
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
         if not self._started.done():
@@ -265,6 +273,10 @@ class Monitor:
     async def update(self, resources: Mapping[str, Any]) -> None:
         """Have the container's runtime change limits (OCI `linux.resources`). Raises MonitorError, MonitorLost."""
         await self._order("update", resources=resources)
+
+    async def make_resolver(self) -> None:
+        """Give the container a name server (`resolver`), where it has none. Raises MonitorError, MonitorLost."""
+        await self._order("resolver")
 
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         """Run one more process; returns its pid on the host once the program itself runs.

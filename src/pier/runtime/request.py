@@ -113,6 +113,9 @@ class StartRequest:
     stdin_once: bool = False
     log: LogFile | None = None
     interfaces: list[Interface] = field(default_factory=list)
+    resolver: bool = False
+    """Whether the container's network namespace, a new one, gets a name server at 127.0.0.11: the sockets come with
+    `Monitor.resolver`."""
     seccomp_bpf: str | None = None
     """Path of the compiled filter (an array of `struct sock_filter`); None: unconfined."""
     init: bool = False

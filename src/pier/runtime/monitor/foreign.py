@@ -22,7 +22,7 @@ from pier.kernel.paths import closing
 from pier.runtime import wire
 from pier.runtime.monitor.oci_call import OciRuntime, RuntimeFailed
 from pier.runtime.process import network, program
-from pier.runtime.process.init import Report, Stdio, is_new, leave_host_mounts, make_mount_private
+from pier.runtime.process.init import Report, Stdio, is_new, leave_host_mounts, make_mount_private, offer_resolver
 from pier.runtime.request import BindRoot, ExecRequest, OverlayRoot, StartRequest, Supervision
 
 
@@ -133,7 +133,7 @@ def create(runtime: OciRuntime, request: StartRequest, report: Report, stdio: St
     os.makedirs(rootfs, mode=0o700)
     with contextlib.ExitStack() as stack:
         root_fd = stack.enter_context(closing(_mount_root(request, rootfs)))
-        netns = stack.enter_context(_network(request))
+        netns = stack.enter_context(_network(request, report))
         ready = program.prepare(
             spec["process"], request.user, request.group_add, filter=None, root_fd=root_fd, labels=[]
         )
@@ -188,7 +188,7 @@ def _mount_root(request: StartRequest, place: str) -> int:
 
 
 @contextlib.contextmanager
-def _network(request: StartRequest) -> Iterator[str]:
+def _network(request: StartRequest, report: Report) -> Iterator[str]:
     """The container's network namespace with its devices, by a path that this process holds; "" where it has none.
 
     A runtime that looks at the devices when it makes the container (a virtual machine's does) finds them all.
@@ -202,6 +202,7 @@ def _network(request: StartRequest) -> Iterator[str]:
         namespaces.unshare(namespaces.CLONE_NEWNET)
         try:
             network.configure(host, request.interfaces)
+            offer_resolver(request, report)
             made = stack.enter_context(closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)))
         finally:
             namespaces.setns(own, namespaces.CLONE_NEWNET)

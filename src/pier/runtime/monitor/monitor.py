@@ -17,6 +17,7 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from pier.errors import PierError
@@ -31,6 +32,7 @@ from pier.runtime.monitor.errands import Errands
 from pier.runtime.monitor.execs import DRAIN_S, Client, Execs
 from pier.runtime.monitor.foreign import ForeignMaker
 from pier.runtime.monitor.maker import Maker, OwnMaker
+from pier.runtime.monitor.name_server import NameServer
 from pier.runtime.monitor.oci_call import RuntimeFailed
 from pier.runtime.monitor.oom import OomWatch
 from pier.runtime.monitor.parking import Parked, ParkedMaker
@@ -95,6 +97,7 @@ class Monitor:
         self._attached = attached
         self._execs = Execs(self._poller, maker, self._tell, self._broadcast)
         self._errands = Errands(self._poller, maker)
+        self._name_server = NameServer(self._poller)
         self._oom = OomWatch(self._poller, cgroup, self._tell_oom)
         self._ooms = 0
         self._listener: socket.socket | None = None
@@ -143,6 +146,7 @@ class Monitor:
         starting = Starting(pid, mine, outer, terminal=terminal, goes_on=goes_on)
         self._await_start(starting)
         self._maker.settled({starting.pid})
+        self._name_server.fds = starting.resolver
         self._started_at_ns = time.time_ns()
         self._held_mounts = _hold_mounts(starting.pid)
         log = Log(supervision.log) if supervision.log is not None else None
@@ -262,7 +266,7 @@ class Monitor:
         self._introduce(sock)
 
     def _introduce(self, sock: socket.socket) -> None:
-        if self._tell(sock, {"started": self._describe()}):
+        if self._tell(sock, {"started": self._describe()}, self._name_server.fds):
             self._execs.all_told()
 
     def _describe(self) -> dict[str, Any]:
@@ -307,10 +311,10 @@ class Monitor:
         if reply is not None:
             self._tell(sock, {"id": message.get("id"), **reply})
 
-    def _tell(self, sock: socket.socket, message: dict[str, Any]) -> bool:
+    def _tell(self, sock: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> bool:
         """Send one message; a daemon that does not read its replies is dropped (False), it can connect again."""
         try:
-            wire.send(sock, message)
+            wire.send(sock, message, fds)
         except OSError:
             self._drop_control(sock)
             return False
@@ -372,6 +376,16 @@ class Monitor:
             resources=message["resources"],
         )
 
+    def _op_resolver(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """Give the container a name server; the answer has its sockets, UDP and TCP."""
+        assert self._init is not None
+
+        def made(error: str) -> None:
+            reply = {"error": error} if error else {"ok": True}
+            self._tell(sock, {"id": message.get("id"), **reply}, self._name_server.fds)
+
+        self._name_server.make(self._init.pidfd, made)
+
     def _answer(self, sock: socket.socket, message: dict[str, Any], error: str) -> None:
         self._tell(sock, {"id": message.get("id"), **({"error": error} if error else {"ok": True})})
 
@@ -388,6 +402,7 @@ class Monitor:
         "pause": _op_pause,
         "resume": _op_resume,
         "update": _op_update,
+        "resolver": _op_resolver,
     }
 
     def _tell_oom(self) -> None:
@@ -430,6 +445,7 @@ class Monitor:
         while self._work_is_left(init) and (left := deadline - time.monotonic()) > 0:
             self._round(left)
         init.streams.finish()
+        self._name_server.close()
         self._forget()
         record = ExitRecord(init.exit_code or 0, init.finished_at_ns, killed_last or self._ooms > 0)
         try:

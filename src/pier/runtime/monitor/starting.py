@@ -58,6 +58,8 @@ class Starting:
         self.terminal = terminal
         self.done = False
         self.error: tuple[str, int] | None = None
+        self.resolver: list[int] = []
+        """The name server's sockets, UDP and TCP, where the container has one."""
         self._outer = outer
         self._terminal_fd = -1
         self._passed_on = False
@@ -90,6 +92,8 @@ class Starting:
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         if message.get("terminal") and fds and self._terminal_fd < 0:
             self._terminal_fd = fds.pop()
+        elif message.get("resolver") and len(fds) == 2 and not self.resolver:
+            self.resolver, fds = fds, []
         close_fds(fds)
         if "error" in message:
             self._end((str(message["error"]), int(message.get("exit_code", 128))))
@@ -131,7 +135,7 @@ class Starting:
         """The start has failed: end the process. It is still to be buried; one that hangs in the kernel may stay."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        close_fds([*self._outer, self._terminal_fd])
+        close_fds([*self._outer, self._terminal_fd, *self.resolver])
 
     def bury(self) -> None:
         """Wait for the end after `abandon`, but not for ever: a process that does not end is left to init."""

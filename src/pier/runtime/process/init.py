@@ -23,7 +23,7 @@ from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.paths import closing
 from pier.kernel.schedule import set_personality
 from pier.runtime import wire
-from pier.runtime.process import idmap, network, program, remap, rootfs
+from pier.runtime.process import idmap, network, program, remap, resolver, rootfs
 from pier.runtime.process.blame import FieldError, asked_by
 from pier.runtime.process.failure import OTHER, ProgramError
 from pier.runtime.process.reaper import run_reaper, show_as_reaper
@@ -47,6 +47,10 @@ class Report:
 
     def terminal(self, master: int) -> None:
         wire.send(self._sock, {"terminal": True}, [master])
+
+    def name_server(self, sockets: resolver.Sockets) -> None:
+        """The name server's sockets are there; the caller keeps, and closes, its own."""
+        wire.send(self._sock, {"resolver": True}, sockets.filenos())
 
     def pass_on(self, pid: int) -> None:
         """Another child of the monitor's goes on in this one's place."""
@@ -192,7 +196,8 @@ def run(
                 limit(cgroup, late, report)
                 report.pass_on(pid)
 
-            crossed = remap.cross(request, stdio, confine=confine, hand_over=hand_over)
+            networked = partial(offer_resolver, request, report)
+            crossed = remap.cross(request, stdio, confine=confine, networked=networked, hand_over=hand_over)
             request, stage = crossed.request, RemappedStage(cgroup, crossed)
         become_container(request, report, stdio, stage, prepared)
     except BaseException as error:
@@ -217,6 +222,7 @@ def become_container(
     enter_namespaces(linux.get("namespaces", []), prepared.namespaces)
     if is_new(linux, "network"):
         network.configure(host_link, request.interfaces, loopback="network" not in prepared.namespaces)
+        offer_resolver(request, report)
     if host_link is not None:
         host_link.close()
     if is_new(linux, "uts"):
@@ -252,6 +258,16 @@ def become_container(
     if linux.get("personality"):
         set_personality(linux["personality"]["domain"])
     start_program(ready, report, set(request.requested), stage, make_cwd=True, with_reaper=request.init)
+
+
+def offer_resolver(request: StartRequest, report: Report) -> None:
+    """Make the container's name server, if it is to have one, in this process's network namespace. Raises OSError."""
+    if request.resolver:
+        sockets = resolver.open_sockets()
+        if sockets.warning:
+            report.warn(sockets.warning)
+        report.name_server(sockets)
+        sockets.close()
 
 
 def _v1_hierarchies(layout: Layout) -> list[tuple[str, str]]:

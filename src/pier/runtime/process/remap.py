@@ -58,11 +58,17 @@ def host_id(maps: Maps, inside: int) -> int:
 
 
 def cross(
-    request: StartRequest, stdio: Iterable[int], *, confine: Callable[[], None], hand_over: Callable[[int], None]
+    request: StartRequest,
+    stdio: Iterable[int],
+    *,
+    confine: Callable[[], None],
+    networked: Callable[[], None],
+    hand_over: Callable[[int], None],
 ) -> Crossed:
     """Return in a new process, a sibling of this one, in the container's user and pid namespaces; this one ends.
 
-    `confine` sets limits and joins the cgroup; `hand_over`, once the other is there, sets the rest of them and tells
+    `confine` sets limits and joins the cgroup; `networked` is called in a new network namespace that has its devices;
+    `hand_over`, once the other is there, sets the rest of them and tells
     the monitor who goes on. The process is not yet the root of the user namespace (`init.become_root`). Raises OSError,
     ValueError.
     """
@@ -78,6 +84,8 @@ def cross(
         with contextlib.suppress(OSError):  # what cannot be raised is judged when it is set
             idmap.raise_hard_limits(os.getpid(), request.spec["process"].get("rlimits", []))
         _join_network(net_fd, request, is_new=not paths["network"])
+        if not paths["network"]:
+            networked()
         sources = idmap.prepare_sources(request.spec, new_user_namespace=True)
         assert not isinstance(request.root, DetachedRoot)
         try:
@@ -98,7 +106,7 @@ def cross(
     rest = [{"type": "network", "path": "/proc/self/ns/net"}]
     rest += [item for item in linux["namespaces"] if item["type"] != "network"]
     spec = {**request.spec, "linux": {**linux, "namespaces": rest}}
-    return Crossed(request.having(spec=spec, root=root, interfaces=[]), sources)
+    return Crossed(request.having(spec=spec, root=root, interfaces=[], resolver=False), sources)
 
 
 def _open_namespaces(uids: Maps, gids: Maps, paths: dict[str, str]) -> tuple[int, int]:
