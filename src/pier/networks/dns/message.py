@@ -14,6 +14,8 @@ from typing import NamedTuple
 __all__ = ["Edns", "Malformed", "Query", "address_records", "parse_query", "pointer_record", "refusal", "reply"]
 
 HEADER = struct.Struct("!6H")  # id, flags, and the number of questions, answers, authorities, additional records
+IDENTITY = struct.Struct("!3H")
+"""What a header begins with, as far as the questions."""
 QUESTION = struct.Struct("!HH")  # type, class
 RECORD = struct.Struct("!HHIH")  # type, class, time to live, length of the data
 OPT_RECORD = struct.Struct("!BHHBBHH")  # root, type, payload size, extended rcode, version, flags, length of the data
@@ -223,15 +225,15 @@ def is_reply_to(query: Query, ident: int, data: bytes) -> bool:
     """Whether a message is a reply to `query`, sent on as `ident`: right id, right question (RFC 5452 section 9.1)."""
     if len(data) < HEADER.size:
         return False
-    got, flags, questions, *_ = HEADER.unpack_from(data)
+    got, flags, questions = IDENTITY.unpack_from(data)
     if got != ident or not flags & QR or flags & OPCODE:
         return False
     if questions == 0:  # as some servers refuse
-        return flags & RCODE != NOERROR
+        return bool(flags & RCODE)
     end = HEADER.size + len(query.question)
     asked, kind = query.question[: -QUESTION.size], query.question[-QUESTION.size :]
     name_end = end - QUESTION.size
-    return questions == 1 and data[HEADER.size : name_end].lower() == asked.lower() and data[name_end:end] == kind
+    return bool(questions == 1) and data[HEADER.size : name_end].lower() == asked.lower() and data[name_end:end] == kind
 
 
 def rcode_of(data: bytes) -> int:

@@ -71,8 +71,9 @@ class Served:
 class DnsServer:
     """One per daemon; all its work is done on the event loop, none of it blocks."""
 
-    def __init__(self) -> None:
-        self.names = NameTable()
+    def __init__(self, names: NameTable) -> None:
+        """`names` are those of all networks."""
+        self._names = names
         self._sockets = Sockets()
         self._served: dict[str, Served] = {}
         self._under_way = 0
@@ -133,7 +134,7 @@ class DnsServer:
             if error.rcode is not None:
                 send(served.udp, refusal(data, error.rcode), client)
             return
-        found = answer(self.names, served.container_id, served.settings, query, limit=query.udp_max)
+        found = answer(self._names, served.container_id, served.settings, query, limit=query.udp_max)
         if found is not None:
             send(served.udp, found, client)
         else:
@@ -207,7 +208,7 @@ class DnsServer:
             query = parse_query(data)
         except Malformed as error:
             return None if error.rcode is None else refusal(data, error.rcode)
-        found = answer(self.names, served.container_id, served.settings, query, limit=TCP_MAX)
+        found = answer(self._names, served.container_id, served.settings, query, limit=TCP_MAX)
         if found is not None:
             return found
         if not self._may_start(served):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pier.networks.dns import DnsServer, Server, Settings, upstream
+from pier.networks.dns import DnsServer, NameTable, Server, Settings, upstream
 from pier.networks.dns import server as server_module
 from pier.networks.dns.server import NotNameServerSockets
 from pier.runtime.process import resolver
@@ -118,8 +118,8 @@ class House:
 
 @pytest.fixture
 async def house(box: Machine) -> AsyncIterator[House]:
-    server = DnsServer()
-    names = server.names
+    names = NameTable()
+    server = DnsServer(names)
     names.put("n1", "e1", "c1", ["me", "web"], ["172.20.0.2"], network_name="front")
     names.put("n1", "e2", "c2", ["you", "web"], ["172.20.0.3"], network_name="front", links={"link": "me"})
     names.put("n2", "e3", "c3", ["secret"], ["172.21.0.2"], network_name="back")
@@ -195,7 +195,7 @@ async def test_edns_version_of_the_future(house: House) -> None:
 
 async def test_more_addresses_than_a_datagram_holds_go_over_tcp(house: House) -> None:
     for number in range(100):
-        house.server.names.put("n1", f"m{number}", f"m{number}", ["many"], [f"172.20.1.{number}"])
+        house.server._names.put("n1", f"m{number}", f"m{number}", ["many"], [f"172.20.1.{number}"])
     assert (found := await house.ask("many")).flags == {"qr", "tc", "rd", "ra"}
     assert len(found.answers) == 30
     assert len((await house.ask("many", edns=opt(1232))).answers) == 74
@@ -387,7 +387,7 @@ async def test_only_name_server_sockets_are_served(case: str) -> None:
     fds = {"file": [file, tcp], "swapped": [tcp, udp], "not listening": [udp, tcp], "one": [udp]}[case]
     for fd in {udp, tcp, file} - set(fds):
         os.close(fd)
-    server = DnsServer()
+    server = DnsServer(NameTable())
     with pytest.raises(NotNameServerSockets):
         server.serve("c1", fds, Settings())
     for fd in fds:
