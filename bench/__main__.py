@@ -17,6 +17,7 @@ import bench_archives
 import bench_cold
 import bench_daemon
 import bench_disk
+import bench_dns
 import bench_exec
 import bench_growth
 import bench_images
@@ -60,6 +61,7 @@ def main() -> None:
             "cold": lambda: bench_cold.measure(compared, rounds, archive),
         }
         benches["logs"] = lambda: bench_logs.measure(compared, rounds)
+        benches["dns"] = lambda: bench_dns.measure(compared, rounds)
         benches["many"] = lambda: bench_many.measure(compared, folder / "many", archive, rounds)
         benches["archives"] = lambda: bench_archives.measure(compared, folder / "archives", rounds)
         benches["pull"] = lambda: bench_pull.measure(compared, folder / "pull", rounds)
