@@ -23,6 +23,7 @@ from . import (
     system,
     truncate,
     unimplemented,
+    volumes,
     websocket,
 )
 from .call import Call
@@ -49,6 +50,7 @@ GROUPS: Final = (
     distribution,
     image_archives,
     images,
+    volumes,
     unimplemented,
 )
 ROUTES: Final = tuple(route for group in GROUPS for route in group.ROUTES)

@@ -1,16 +1,15 @@
-"""Removing what nothing uses. Of volumes, networks and build caches there are none yet that could be unused."""
+"""Removing what nothing uses. Of networks and build caches there are none yet that could be unused."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from pier.model.disk_usage import BuildCachePruneResponse, NetworksPruneResponse, VolumesPruneResponse
+from pier.model.disk_usage import BuildCachePruneResponse, NetworksPruneResponse
 from pier.model.filters import Filters, pruned_before_ns
 
 from .call import Call
 from .router import Route
 
-VOLUME_FILTERS = ("all", "label", "label!")
 NETWORK_FILTERS = ("label", "label!", "until")
 BUILD_FILTERS = ("description", "id", "inuse", "label", "parent", "private", "shared", "type", "unused-for", "until")
 
@@ -21,12 +20,6 @@ async def containers(call: Call) -> web.StreamResponse:
 
 async def images(call: Call) -> web.StreamResponse:
     return call.answer(await call.engine.images.prune(call.query.filters()))
-
-
-async def volumes(call: Call) -> web.StreamResponse:
-    """Pier has no volumes of its own yet."""
-    _checked(call, VOLUME_FILTERS)
-    return call.answer(VolumesPruneResponse())
 
 
 async def networks(call: Call) -> web.StreamResponse:
@@ -51,7 +44,6 @@ def _checked(call: Call, accepted: tuple[str, ...]) -> Filters:
 ROUTES = (
     Route("POST", "/containers/prune", "ContainerPrune", containers),
     Route("POST", "/images/prune", "ImagePrune", images),
-    Route("POST", "/volumes/prune", "VolumePrune", volumes),
     Route("POST", "/networks/prune", "NetworkPrune", networks),
     Route("POST", "/build/prune", "BuildPrune", build_cache),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -41,6 +41,7 @@ from pier.model.image import (
     RemoteTag,
 )
 from pier.model.system import SystemInfo, SystemVersion
+from pier.model.volume import Volume, VolumesPruneResponse
 from pier.oci import Descriptor, Digest, Reference
 
 
@@ -146,6 +147,18 @@ class Images(Protocol):
     def push(self, reference: str, *, platform: str, auth: dict[str, str] | None) -> AsyncIterator[dict[str, Any]]: ...
 
 
+class Volumes(Protocol):
+    """`volumes.service.VolumeService`."""
+
+    async def list(self, filters: Filters) -> list[Volume]: ...
+    async def create(
+        self, *, name: str, driver: str, driver_opts: Mapping[str, str] | None, labels: Mapping[str, str] | None
+    ) -> Volume: ...
+    async def inspect(self, name: str, *, size: bool) -> Volume: ...
+    async def remove(self, name: str, *, force: bool) -> None: ...
+    async def prune(self, filters: Filters, *, every: bool) -> VolumesPruneResponse: ...
+
+
 class Remote(Protocol):
     """`images.remote.Remote`."""
 
@@ -184,6 +197,8 @@ class Engine(Protocol):
     def containers(self) -> Containers: ...
     @property
     def images(self) -> Images: ...
+    @property
+    def volumes(self) -> Volumes: ...
     @property
     def remote(self) -> Remote: ...
     @property

@@ -1,6 +1,6 @@
 """Operations of the contract that Pier does not have yet: each answers 501 and names itself. One list, to become empty.
 
-Below it, the operations that answer as Docker does on a node outside any swarm, and those on plugins, volumes and
+Below it, the operations that answer as Docker does on a node outside any swarm, and those on plugins and
 networks that do not exist: `docker inspect NAME` asks for each kind in turn.
 """
 
@@ -22,10 +22,6 @@ class NoSuchNetwork(NotFound):
     """network {name} not found"""
 
 
-class NoSuchVolume(NotFound):
-    """get {name}: no such volume"""
-
-
 class NotInASwarm(Unavailable):
     """This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again."""  # noqa: E501
 
@@ -42,11 +38,6 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     # the daemon
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "GRPC"),
-    # volumes
-    ("GET", "/volumes", "VolumeList"),
-    ("POST", "/volumes/create", "VolumeCreate"),
-    ("PUT", "/volumes/{name}", "VolumeUpdate"),
-    ("DELETE", "/volumes/{name}", "VolumeDelete"),
     # networks
     ("GET", "/networks", "NetworkList"),
     ("DELETE", "/networks/{id}", "NetworkDelete"),
@@ -124,13 +115,8 @@ async def inspect_network(call: Call) -> web.StreamResponse:
     raise NoSuchNetwork(name=call.id)
 
 
-async def no_such_volume(call: Call) -> web.StreamResponse:
-    raise NoSuchVolume(name=call.params["name"])
-
-
 ROUTES = (
     Route("GET", "/networks/{id}", "NetworkInspect", inspect_network),
-    Route("GET", "/volumes/{name}", "VolumeInspect", no_such_volume),
     *(Route(method, path, operation, not_implemented) for method, path, operation in UNIMPLEMENTED),
     *(Route(method, path, operation, not_in_a_swarm) for method, path, operation in SWARM),
     *(Route(method, path, operation, no_such_plugin) for method, path, operation in ONE_PLUGIN),

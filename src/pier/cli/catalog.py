@@ -66,6 +66,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "system df": ("system_df", "Show what images, containers, caches and logs take on the disk"),
     "system prune": ("system_prune", "Remove everything that nothing uses"),
     "manifest rm": ("manifest_rm", "Forget manifest lists that were made here"),
+    "volume create": ("volume_create", "Make a volume"),
+    "volume inspect": ("inspect", "Show everything about volumes"),
+    "volume ls": ("volume_ls", "List volumes"),
+    "volume prune": ("prune", "Remove volumes that no container has"),
+    "volume rm": ("volume_rm", "Remove volumes"),
 }
 """Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
 
@@ -87,6 +92,8 @@ SYNONYMS = {
     "image remove": "image rm",
     "network list": "network ls",
     "network remove": "network rm",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
 }
 """Further names of a path; usage texts show the one on the right."""
 
@@ -101,6 +108,8 @@ SAME = (
     *((verb, f"image {verb}") for verb in _IMAGE),
     ("events", "system events"),
     ("info", "system info"),
+    ("volume ls", "volume list"),
+    ("volume rm", "volume remove"),
 )
 """Paths that are one command, for the "Aliases" of `--help`."""
 
@@ -110,6 +119,7 @@ GROUPS = {
     "manifest": "Make and look at manifest lists",
     "network": "Manage networks",
     "system": "Look at the daemon as a whole",
+    "volume": "Manage volumes",
 }
 
 COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
@@ -117,7 +127,7 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 ABSENT = frozenset(
     [
         *"build builder buildx checkpoint compose config context node plugin secret".split(),
-        *"service stack swarm trust volume".split(),
+        *"service stack swarm trust".split(),
         *("image build", "system dial-stdio"),
     ]
 )

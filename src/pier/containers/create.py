@@ -8,17 +8,17 @@ import os
 import shutil
 import time
 
-from pier.containers import fields, links, names, timezone, unwritable, userns, validate
+from pier.containers import fields, links, names, timezone, unwritable, userns, validate, volume_mounts
 from pier.containers import merge as rules
 from pier.containers.inherited import DonorMissing, resolve
 from pier.containers.record import KIND, Record
-from pier.containers.spec_mounts import InvalidMount, UserMount, tmpfs_mounts
+from pier.containers.spec_mounts import InvalidMount, UserMount
 from pier.containers.spec_resources import resources
 from pier.containers.world import Container, Image, World
 from pier.errors import InvalidParameter, NotFound
 from pier.images.manifests import wire_descriptor, wire_platform
 from pier.kernel.cgroups import lost
-from pier.model.container import ContainerConfig, ContainerCreateRequest, ContainerCreateResponse
+from pier.model.container import ContainerCreateRequest, ContainerCreateResponse
 from pier.model.host_config import HostConfig
 from pier.model.image import OCIDescriptor
 from pier.oci.platform import Platform, host_platform, runnable_on
@@ -51,7 +51,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     warnings += validate.check(
         config, host, cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes(), systemd=systemd
     )
-    mounts = await resolve(world, host)
+    mounts = await resolve(world, config, host)
     mode = userns.parse_mode(host.userns_mode)
     if mode.kind == "auto" or (not mode.kind and world.config.id_map is not None):
         userns.check(host)
@@ -62,7 +62,6 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     warnings += rules.endpoint_warnings(body.networking_config)
     check_joined(world, host)
     linked = links.resolve(world, host)
-    warnings += volume_warnings(config, host, mounts)
     id = names.make_id()
     id_map = await userns.choose(world, id, mode)
     record = Record(
@@ -91,19 +90,36 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         world.id_maps.pop(id, None)
         raise
     container = Container(record)
-    try:
-        warnings += await asyncio.to_thread(make_folders, world, image, record, mounts)
-        await world.save(container)
-    except BaseException:
-        del world.names[record.name]
-        world.id_maps.pop(id, None)
-        await asyncio.shield(asyncio.to_thread(remove_folders, world, id))
-        with contextlib.suppress(Exception):
-            await world.store.write(Delete(KIND, id))
-        raise
-    world.containers[id] = container
+    warnings += await _make(world, image, container)
     world.publish(container, "create")
     return ContainerCreateResponse(id=id, warnings=warnings)
+
+
+async def _make(world: World, image: Image, container: Container) -> list[str]:
+    """Make what it has on the disk, and its volumes, and write all of it down; returns warnings.
+
+    Whatever fails, nothing is left of it, and its name is free again.
+    """
+    record = container.record
+    claim = None
+    try:
+        host, mounts = record.host_config, record.mounts or []
+        claim, record.mounts = await volume_mounts.claim(world, host, mounts, record.id_map)
+        warnings = await asyncio.to_thread(make_folders, world, image, record, record.mounts)
+        await volume_mounts.populate(world, record, list(image.layers))
+        await world.store.write(record.put(), *claim.changes)
+    except BaseException:
+        del world.names[record.name]
+        world.id_maps.pop(record.id, None)
+        await asyncio.shield(asyncio.to_thread(remove_folders, world, record.id))
+        with contextlib.suppress(Exception):
+            await world.store.write(Delete(KIND, record.id))
+        if claim is not None:
+            await asyncio.shield(world.volumes.give_up(claim))
+        raise
+    world.containers[record.id] = container
+    world.volumes.settle(claim)
+    return warnings
 
 
 def manifest_descriptor(image: Image) -> OCIDescriptor:
@@ -163,23 +179,6 @@ def lost_limits(world: World, host: HostConfig) -> list[str]:
     limits = resources(host, [])
     del limits["devices"]
     return lost(limits, world.config.cgroups, world.cgroup_files)
-
-
-def volume_warnings(config: ContainerConfig, host: HostConfig, mounts: list[UserMount]) -> list[str]:
-    """Volumes without a name are not there yet: their data lives in the container's own layer, and is said to."""
-    covered = {mount.target for mount in (*mounts, *tmpfs_mounts(host))}
-    paths = sorted(os.path.normpath(path) for path in config.volumes or ())
-    for path in paths:
-        if path == "/":
-            raise InvalidMount(type="volume", reason="invalid specification: destination can't be '/'")
-        if not path.startswith("/"):
-            raise InvalidMount(type="volume", reason=f"invalid mount path: '{path}' mount path must be absolute")
-    return [
-        f"Pier has no anonymous volumes yet: what is written to {path} stays in the container's own layer, and goes "
-        "when the container is removed."
-        for path in paths
-        if path not in covered
-    ]
 
 
 def online_cpus() -> str:

@@ -1,4 +1,5 @@
-"""Mounts that a start makes ahead and hands over: trees of images, and /dev/shm of a container whose IPC is shared.
+"""Mounts that a start makes ahead and hands over: trees of images, volumes that are no plain folder, and /dev/shm of a
+container whose IPC is shared.
 
 They are attached nowhere, reached through a descriptor of this process for as long as the start takes, and moved to
 their place by the container's first process.
@@ -11,6 +12,7 @@ import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+from pier.containers import volume_mounts
 from pier.containers.inherited import mounts_of
 from pier.containers.record import Record
 from pier.containers.spec_mounts import UserMount
@@ -33,19 +35,21 @@ class SubpathMissing(InvalidParameter):
 async def detached_mounts(
     world: World, record: Record, ipc_donor: Container | None, stack: contextlib.ExitStack
 ) -> tuple[str, dict[str, str]]:
-    """(path of the donor's /dev/shm or "", target -> path of an image's tree); there as long as `stack` is open.
+    """(path of the donor's /dev/shm or "", target -> path of a detached mount); there as long as `stack` is open.
 
-    Raises ShmNotShared, SubpathMissing, LayerNotFound, OSError.
+    Raises ShmNotShared, SubpathMissing, LayerNotFound, MountFailed, OSError.
     """
     images = [mount for mount in mounts_of(record) if mount.type == "image"]
-    if world.config.oci_runtimes.command(record.oci_runtime) and (images or ipc_donor):
+    volumes = await volume_mounts.ready(world, record, stack)
+    if world.config.oci_runtimes.command(record.oci_runtime) and (images or ipc_donor or volumes):
         raise NotImplementedYet(
-            what=f"an image mount, or another's IPC namespace, with the runtime {record.oci_runtime}"
+            what="an image mount, a part of a volume, a volume with a file system of its own, or another's IPC "
+            f"namespace, with the runtime {record.oci_runtime}"
         )
     shm = ""
     if ipc_donor is not None:
         shm = keep(await asyncio.to_thread(donated_shm, ipc_donor), stack)
-    ready = {}
+    ready = {target: path_of(fd) for target, fd in volumes.items()}
     for mount in images:
         ready[mount.target] = keep(await asyncio.to_thread(image_tree, world, mount), stack)
     return shm, ready

@@ -7,13 +7,17 @@ import asyncio
 from pier.containers.create import remove_folders
 from pier.containers.record import KIND
 from pier.containers.start import close_pending, disconnect
+from pier.containers.volume_mounts import to_remove
 from pier.containers.waiters import WAIT_CONDITIONS, wake
 from pier.containers.world import Container, World
 from pier.state import Delete
 
 
 async def discard(world: World, container: Container) -> None:
-    """Delete a container that does not run: files, layer, record, name. The caller holds its lock. Raises OSError."""
+    """Delete a container that does not run: files, layer, record, name, and its volumes without a name if asked to.
+
+    The caller holds its lock. Raises OSError.
+    """
     close_pending(container)
     await disconnect(world, container)
     try:
@@ -22,8 +26,11 @@ async def discard(world: World, container: Container) -> None:
         container.record.state.status = "dead"
         await world.save(container)
         raise
-    await world.store.write(Delete(KIND, container.id))
-    world.containers.pop(container.id, None)
+    record = container.record
+    volumes = to_remove(record) if record.removes_volumes or record.host_config.auto_remove else []
+    async with world.volumes.removing(volumes, user=container.id) as changes:
+        await world.store.write(Delete(KIND, container.id), *changes)
+        world.containers.pop(container.id, None)
     world.id_maps.pop(container.id, None)
     if world.names.get(container.record.name) == container.id:
         del world.names[container.record.name]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
-from pier.containers import etc_files, mount_ids
+from pier.containers import etc_files, mount_ids, volume_mounts
 from pier.containers.create import ensure_source
 from pier.containers.detached import image_tree, keep, path_of
 from pier.containers.inherited import mounts_of
@@ -74,8 +74,13 @@ async def file_view(world: World, container: Container) -> AsyncIterator[FileVie
         if container.record.state.status == "removing":
             raise BeingRemoved(id=container.id)
         with contextlib.ExitStack() as stack:
-            root_fd = await finish(asyncio.to_thread(_assemble, world, container.record, stack))
-            yield _view(root_fd, container.record)
+            try:
+                with contextlib.ExitStack() as aside:
+                    volumes = await volume_mounts.ready(world, container.record, aside)
+                    root_fd = await finish(asyncio.to_thread(_assemble, world, container.record, volumes, stack))
+                yield _view(root_fd, container.record)
+            finally:
+                await asyncio.shield(volume_mounts.release(world, container))
 
 
 @contextlib.asynccontextmanager
@@ -109,11 +114,14 @@ def _view(root_fd: int, record: Record) -> FileView:
     return FileView(root_fd, record.id_map, record.host_config.readonly_rootfs, device_dev)
 
 
-def _assemble(world: World, record: Record, stack: contextlib.ExitStack) -> int:
-    """Mount what the start would, but for what the kernel fills: no proc, sysfs, /dev, and no tmpfs. Blocking."""
+def _assemble(world: World, record: Record, volumes: Mapping[str, int], stack: contextlib.ExitStack) -> int:
+    """Mount what the start would, but for what the kernel fills: no proc, sysfs, /dev, and no tmpfs. Blocking.
+
+    `volumes` has the detached mounts of those volumes that are no plain folder, by their targets.
+    """
     root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
     with contextlib.ExitStack() as aside:
-        operations = list(_binds(world, record, aside))
+        operations = list(_binds(world, record, volumes, aside))
         user_fd = None
         if record.id_map is not None:
             user_fd = aside.enter_context(closing(idmapped.user_namespace(record.id_map)))
@@ -123,7 +131,9 @@ def _assemble(world: World, record: Record, stack: contextlib.ExitStack) -> int:
     return root_fd
 
 
-def _binds(world: World, record: Record, stack: contextlib.ExitStack) -> Iterator[rootfs.Operation]:
+def _binds(
+    world: World, record: Record, volumes: Mapping[str, int], stack: contextlib.ExitStack
+) -> Iterator[rootfs.Operation]:
     host = record.host_config
     flags = ["rbind", *(["ro"] if host.readonly_rootfs else [])]
     for name in etc_files.NAMES:
@@ -132,8 +142,12 @@ def _binds(world: World, record: Record, stack: contextlib.ExitStack) -> Iterato
             yield rootfs.BindMount(path, f"/etc/{name}", rootfs.parse_options(flags))
     for mount in mounts_of(record):
         source, words = mount.source, list(mount.options)
-        if mount.type == "bind":
-            ensure_source(mount, record.id_map)
+        if mount.target in volumes:
+            source = path_of(volumes[mount.target])
+            words.append(DETACHED)
+        elif mount.type in ("bind", "volume"):
+            if mount.type == "bind":
+                ensure_source(mount, record.id_map)
             if mount.ids is not None:
                 on_disk = mount_ids.with_room_for_root(mount.ids.on_disk(record.id_map))
                 shown = idmapped.shown(source, on_disk, recursive="rbind" in words)

@@ -1,4 +1,5 @@
-"""All mounts of a container in one list: its own, images resolved, and those of other containers (`--volumes-from`)."""
+"""All mounts of a container in one list: its own, images resolved, volumes declared as data (`VOLUME`), and those of
+other containers (`--volumes-from`)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,18 @@ from dataclasses import replace
 
 from pier.containers import mount_ids
 from pier.containers.record import Record
-from pier.containers.spec_mounts import InvalidBindMode, UserMount, by_depth, check_mode, user_mounts
+from pier.containers.spec_mounts import (
+    InvalidBindMode,
+    UserMount,
+    anonymous_volume,
+    by_depth,
+    check_mode,
+    tmpfs_mounts,
+    user_mounts,
+)
 from pier.containers.world import World
 from pier.errors import InvalidParameter, NotFound
+from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig
 
 
@@ -22,10 +32,11 @@ class ImageMissing(InvalidParameter):
     remedy = "pull it first"
 
 
-async def resolve(world: World, host: HostConfig) -> list[UserMount]:
+async def resolve(world: World, config: ContainerConfig, host: HostConfig) -> list[UserMount]:
     """The mounts that a new container will have. Raises DonorMissing, ImageMissing, and what `user_mounts` raises.
 
-    Its own win over those it inherits; a later `--volumes-from` does not, as with Docker.
+    Its own win over those it inherits; a later `--volumes-from` does not, as with Docker. A place declared as data
+    gets a volume without a name where nothing else is mounted.
     """
     found: dict[str, UserMount] = {}
     for text in host.volumes_from or ():
@@ -35,10 +46,15 @@ async def resolve(world: World, host: HostConfig) -> list[UserMount]:
         except NotFound as error:
             raise DonorMissing(reason=error.message) from error
         for mount in mounts_of(donor.record):
-            if mount.type in ("bind", "image"):  # a tmpfs is one container's alone
+            if mount.type != "tmpfs":  # that is one container's alone
                 found.setdefault(mount.target, inherit(mount, mode))
     for mount in user_mounts(host):
         found[mount.target] = await _with_layers(world, mount) if mount.type == "image" else mount
+    covered = {*found, *(mount.target for mount in tmpfs_mounts(host))}
+    for path in sorted(config.volumes or ()):
+        declared = anonymous_volume(path)
+        if declared.target not in covered:
+            found.setdefault(declared.target, declared)
     return by_depth(list(found.values()))
 
 
@@ -66,10 +82,10 @@ def parse_from(text: str) -> tuple[str, str]:
 def inherit(mount: UserMount, mode: str) -> UserMount:
     """As another container gets it: never writable where the donor's is not."""
     words = mode.split(",")
+    options = mount.options
     if "ro" in words and not mount.read_only:
-        options = (*mount.options[:1], "rro", *mount.options[1:])
-        return replace(mount, options=options, mode="")
-    return replace(mount, mode="")
+        options = (*options[:1], "rro", *options[1:])
+    return replace(mount, options=options, mode="", copy_up=False)
 
 
 def images_of(record: Record) -> set[str]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pier.containers import names, restart, signals
+from pier.containers import names, restart, signals, volume_mounts
 from pier.containers.discard import discard
 from pier.containers.freezer import thaw
 from pier.containers.record import mark_ended, mark_started
@@ -139,6 +139,7 @@ async def settle(world: World, container: Container, ended: ExitRecord) -> bool:
         mark_ended(record.state, exit_code=ended.exit_code, at_ns=finished_at_ns, oom_killed=oom_killed)
         world.health.sync(container)
         await disconnect(world, container)
+        await volume_mounts.release(world, container)
         world.publish(container, "die", exitCode=str(ended.exit_code), execDuration=str(ran_ns // 1_000_000_000))
         if again:
             container.failures = restart.next_failures(container.failures, ran_ns)

@@ -283,7 +283,7 @@ def _in_volume(record: Record, wanted: Sequence[str]) -> bool:
     if not wanted:
         return True
     points = mount_points(record)
-    places = {place for point in points for place in (point.source, point.destination)}
+    places = {place for point in points for place in (point.source, point.destination, point.name) if place}
     return any(os.path.normpath(value) in places for value in wanted)
 
 

@@ -83,6 +83,8 @@ class Record(msgspec.Struct, kw_only=True):
     restart_count: int = 0
     stopped_by_user: bool = False
     """`unless-stopped` and `always` look at this."""
+    removes_volumes: bool = False
+    """Its removal has begun, and takes the volumes without a name along."""
 
     def put(self) -> Put:
         """The change that writes this record."""

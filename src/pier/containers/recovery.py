@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pier.containers import links, restart
+from pier.containers import links, restart, volume_mounts
 from pier.containers.discard import discard
 from pier.containers.lifecycle import adopt, mark_reconnected, start
 from pier.containers.record import KIND, Record, mark_ended
@@ -68,6 +68,7 @@ async def repair(world: World, container: Container) -> list[str]:
     monitor = await world.runtime.reconnect(world.config.exec_dir(record.id))
     if monitor is not None and monitor.id == record.id:
         mark_reconnected(container, monitor)
+        await volume_mounts.found_again(world, container, monitor.pid)
         adopt(world, container, monitor)
         await world.save(container)
         return [f"container {record.name}: found running again, pid {monitor.pid}"]

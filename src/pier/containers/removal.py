@@ -23,8 +23,11 @@ class RemovalInProgress(Conflict):
     """removal of container {id} is already in progress"""
 
 
-async def remove(world: World, ref: str, *, force: bool, link: bool = False, keep_data: bool = False) -> None:
-    """Remove a container and everything it has; with `keep_data` not one that has data to lose.
+async def remove(
+    world: World, ref: str, *, force: bool, volumes: bool = False, link: bool = False, keep_data: bool = False
+) -> None:
+    """Remove a container and everything it has, with `volumes` also those of its volumes that have no name and no other
+    user; with `keep_data` not one that has data to lose.
 
     Raises CannotRemove, RemovalInProgress, HoldsData, NotFound, OSError.
     """
@@ -32,11 +35,13 @@ async def remove(world: World, ref: str, *, force: bool, link: bool = False, kee
         await links.remove(world, ref)
         return
     container = world.find(ref)
-    while not await _remove_at_rest(world, container, ref, force=force, keep_data=keep_data):
+    while not await _remove_at_rest(world, container, ref, force=force, volumes=volumes, keep_data=keep_data):
         pass
 
 
-async def _remove_at_rest(world: World, container: Container, ref: str, *, force: bool, keep_data: bool) -> bool:
+async def _remove_at_rest(
+    world: World, container: Container, ref: str, *, force: bool, volumes: bool, keep_data: bool
+) -> bool:
     """As `remove`; False where a restart has started the container again after it was ended."""
     await change_over(container)
     if container.running:
@@ -59,6 +64,7 @@ async def _remove_at_rest(world: World, container: Container, ref: str, *, force
         if keep_data:
             await asyncio.to_thread(declared_data.refuse, world, container.record, ref)
         container.record.state.status = "removing"
+        container.record.removes_volumes = volumes
         await world.save(container)
         await discard(world, container)
     return True

@@ -24,6 +24,7 @@ from pier.containers import (
     shutdown,
     top,
     update,
+    volume_mounts,
     waiters,
 )
 from pier.containers.archive import Archive
@@ -63,6 +64,7 @@ from pier.oci import Digest, Reference
 from pier.runtime.request import LogFile
 from pier.runtime.systemd.units import expand_slice
 from pier.state import Store
+from pier.volumes import VolumeService
 
 
 class LogsUnreadable(PierError):
@@ -81,6 +83,7 @@ class ContainerService:
         images: Images,
         snapshots: Snapshots,
         networks: Networks,
+        volumes: VolumeService,
         store: Store,
         events: EventBus,
         config: ContainersConfig,
@@ -91,6 +94,7 @@ class ContainerService:
             images=images,
             snapshots=snapshots,
             networks=networks,
+            volumes=volumes,
             store=store,
             events=events,
             config=config,
@@ -154,6 +158,10 @@ class ContainerService:
                 found.setdefault(image_id, []).append((item.id, item.running))
         return found
 
+    def by_volume(self) -> dict[str, builtins.list[str]]:
+        """Volume -> ids of the containers that have it, for the volume service."""
+        return volume_mounts.users(self._world.containers.values())
+
     def counts(self) -> dict[str, int]:
         """Status -> number of containers, for `info`."""
         found: dict[str, int] = {}
@@ -204,8 +212,7 @@ class ContainerService:
         await lifecycle.rename(self._world, self._find(ref), name)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool, keep_data: bool = False) -> None:
-        """`volumes` has nothing to do yet: no container has volumes of its own."""
-        await removal.remove(self._world, ref, force=force, link=link, keep_data=keep_data)
+        await removal.remove(self._world, ref, force=force, volumes=volumes, link=link, keep_data=keep_data)
 
     async def prune(self, filters: Filters) -> ContainersPruneResponse:
         return await prune.prune(self._world, filters)

@@ -13,13 +13,15 @@ from typing import Any
 
 from pier.containers import mount_ids, tmpfs_words
 from pier.containers.mount_ids import MountIds
-from pier.errors import InvalidParameter, NotImplementedYet
+from pier.errors import InvalidParameter
 from pier.model.container import MountPoint
 from pier.model.host_config import HostConfig, Mount
 from pier.storage.ids import IdMap
 
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", mount_ids.WORD})
+SHARED_LABEL = "z"
+"""The mode of a volume for which none is given, as Docker shows it."""
 DETACHED = "detached"
 """Pier's own word in an OCI bind mount: what is at its source is a mount that belongs to no tree, to be moved."""
 PROC_FILES = frozenset(
@@ -57,9 +59,9 @@ class UserMount:
     """One mount that the user asked for, whichever way it was written."""
 
     type: str
-    """`bind`, `tmpfs` or `image`."""
+    """`bind`, `volume`, `tmpfs` or `image`."""
     source: str
-    """A path of the host, or what the user called the image."""
+    """A path of the host (a volume's folder too), or what the user called the image."""
     target: str
     options: tuple[str, ...]
     """As in an OCI mount."""
@@ -71,10 +73,16 @@ class UserMount:
     ids: MountIds | None = None
     """Whose its files are shown to be; None: whose they are."""
     subpath: str = ""
-    """What of the image is shown; empty: all."""
+    """What of the image or the volume is shown; empty: all."""
     image_id: str = ""
     layers: tuple[str, ...] = ()
     """Of the image, the base first."""
+    volume: str = ""
+    """The volume's name; empty for one without, until it has been made."""
+    copy_up: bool = False
+    """An empty volume takes over what the image has at its place."""
+    anonymous: bool = False
+    """The volume was made without a name: it goes with the last container that has it (`rm -v`)."""
 
     @property
     def read_only(self) -> bool:
@@ -90,7 +98,7 @@ class UserMount:
         mapped = [mount_ids.WORD] if self.ids is not None else []
         return {
             "destination": self.target,
-            "type": "bind" if ready else self.type,
+            "type": "bind" if ready or self.type == "volume" else self.type,
             "source": ready or self.source,
             "options": [*self.options, *mapped, *([DETACHED] if ready else [])],
             **(self.ids.oci(id_map) if self.ids is not None else {}),
@@ -101,9 +109,10 @@ class UserMount:
         bind, image = self.type == "bind", self.type == "image"
         return MountPoint(
             type=self.type,
-            name=self.source if image else "",
-            source=self.source if bind else "",
+            name=self.source if image else self.volume,
+            source=self.source if bind or self.volume else "",
             destination=self.target,
+            driver="local" if self.volume else "",
             mode=self.mode,
             rw=not self.read_only,
             propagation=self.propagation if bind or image else "",
@@ -113,8 +122,8 @@ class UserMount:
 def user_mounts(host: HostConfig) -> list[UserMount]:
     """The mounts of `-v` and `--mount`, in the order given, sorted so that parents come before what lies below them.
 
-    Raises InvalidBind, InvalidBindMode, InvalidMount, DuplicateMount, MountInsideProc, and for volumes
-    NotImplementedYet. `--tmpfs` is not among them: Docker's inspect does not count it as a mount.
+    Raises InvalidBind, InvalidBindMode, InvalidMount, DuplicateMount, MountInsideProc. `--tmpfs` is not among them:
+    Docker's inspect does not count it as a mount.
     """
     found = [parse_bind(text) for text in host.binds or ()] + [parse_mount(mount) for mount in host.mounts or ()]
     seen = {mount.target for mount in tmpfs_mounts(host)}
@@ -133,34 +142,46 @@ def by_depth(mounts: Sequence[UserMount]) -> list[UserMount]:
 def parse_bind(text: str) -> UserMount:
     """`SOURCE:TARGET[:MODE]` of `-v`, MODE being words separated by commas. See `user_mounts` for the errors."""
     parts = text.split(":")
-    if len(parts) not in (2, 3) or not all(parts[:2]):
-        if len(parts) == 1 and text:
-            raise NotImplementedYet(what=f"an anonymous volume (-v {text})")
+    if len(parts) > 3 or not all(parts[:2]):
         raise InvalidParameter(f"invalid volume specification: '{text}'")
+    if len(parts) == 1:
+        return anonymous_volume(text)
     source, target, mode = parts[0], parts[1], parts[2] if len(parts) == 3 else ""
-    is_path = source.startswith("/")
+    kind = "bind" if source.startswith("/") else "volume"
     try:
-        target = clean_target(target, "bind" if is_path else "volume")
+        target = clean_target(target, kind)
     except InvalidMount as error:
         raise InvalidBind(text=text, reason=error.message) from error
     words = mode.split(",") if mode else []
     ids = check_mode(mode, words)
     propagation = next((word for word in words if word in PROPAGATIONS), "")
-    if not is_path:
-        raise NotImplementedYet(what=f"the named volume {source!r} (-v {text})")
-    if "nocopy" in words:
-        reason = 'invalid mount config for type "bind": field VolumeOptions must not be specified'
+    wrong = "VolumeOptions" if kind == "bind" and "nocopy" in words else ""
+    wrong = "BindOptions" if kind == "volume" and propagation else wrong
+    if wrong:
+        reason = f'invalid mount config for type "{kind}": field {wrong} must not be specified'
         raise InvalidBind(text=text, reason=reason)
+    options = ("rbind", *(("rro",) if "ro" in words else ()), propagation or "rprivate")
+    if kind == "volume":
+        copy_up = "nocopy" not in words
+        return UserMount(
+            "volume", "", target, options, mode=mode or SHARED_LABEL, ids=ids, volume=source, copy_up=copy_up
+        )
     return UserMount(
         type="bind",
         source=posixpath.normpath(source),
         target=target,
-        options=("rbind", *(("rro",) if "ro" in words else ()), propagation or "rprivate"),
+        options=options,
         mode=mode,
         create_source=True,
         from_bind=True,
         ids=ids,
     )
+
+
+def anonymous_volume(path: str, *, mode: str = "") -> UserMount:
+    """A volume without a name (`-v PATH`, an image's VOLUME). Raises InvalidMount, MountInsideProc."""
+    target = clean_target(path, "volume")
+    return UserMount("volume", "", target, ("rbind", "rprivate"), mode=mode, copy_up=True, anonymous=True)
 
 
 def check_mode(mode: str, words: list[str]) -> MountIds | None:
@@ -187,8 +208,7 @@ def parse_mount(mount: Mount) -> UserMount:
         case "image":
             return _image(mount)
         case "volume":
-            name = f" {mount.source!r}" if mount.source else ""
-            raise NotImplementedYet(what=f"the {mount.type} mount{name} at {mount.target}")
+            return _volume(mount)
         case _:
             raise InvalidParameter(f'invalid mount config for type "{mount.type}": mount type unknown')
 
@@ -200,10 +220,7 @@ def _bind(mount: Mount) -> UserMount:
         raise InvalidMount(type="bind", reason="field Source must not be empty")
     if not mount.source.startswith("/"):
         raise InvalidMount(type="bind", reason=f"invalid mount path: '{mount.source}' mount path must be absolute")
-    for other in ("volume_options", "tmpfs_options", "image_options"):
-        if getattr(mount, other) is not None:
-            name = "".join(part.capitalize() for part in other.split("_"))
-            raise InvalidMount(type="bind", reason=f"field {name} must not be specified")
+    _refuse_others(mount)
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in PROPAGATIONS:
         raise InvalidMount(type="bind", reason=f"invalid propagation mode: {propagation}")
@@ -222,22 +239,53 @@ def _bind(mount: Mount) -> UserMount:
     )
 
 
+def _refuse_others(mount: Mount) -> None:
+    """Options of another type of mount."""
+    for kind in ("bind", "volume", "tmpfs", "image"):
+        if kind != mount.type and getattr(mount, f"{kind}_options") is not None:
+            raise InvalidMount(type=mount.type, reason=f"field {kind.capitalize()}Options must not be specified")
+
+
+def _volume(mount: Mount) -> UserMount:
+    _refuse_others(mount)
+    options = mount.volume_options
+    subpath = _subpath(mount, options.subpath if options else "")
+    target = clean_target(mount.target, "volume")
+    if not mount.source:
+        if subpath:
+            raise InvalidMount(type="volume", reason="must not set Subpath when using anonymous volumes")
+        if mount.read_only:
+            raise InvalidMount(type="volume", reason="must not set ReadOnly mode when using anonymous volumes")
+    return UserMount(
+        "volume",
+        "",
+        target,
+        ("rbind", *(("rro",) if mount.read_only else ()), "rprivate"),
+        mode=SHARED_LABEL,
+        subpath=subpath,
+        volume=mount.source,
+        copy_up=not (options and options.no_copy),
+        anonymous=not mount.source,
+    )
+
+
+def _subpath(mount: Mount, subpath: str) -> str:
+    if subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath:
+        raise InvalidMount(type=mount.type, reason=f"subpath must be a relative path within the {mount.type}")
+    clean = posixpath.normpath(subpath) if subpath else ""
+    return "" if clean == "." else clean
+
+
 def _image(mount: Mount) -> UserMount:
     if not mount.source:
         raise InvalidMount(type="image", reason="field Source must not be empty")
-    for other in ("bind_options", "volume_options", "tmpfs_options"):
-        if getattr(mount, other) is not None:
-            name = "".join(part.capitalize() for part in other.split("_"))
-            raise InvalidMount(type="image", reason=f"field {name} must not be specified")
-    subpath = mount.image_options.subpath if mount.image_options else ""
-    if subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath:
-        raise InvalidMount(type="image", reason="subpath must be a relative path within the image")
+    _refuse_others(mount)
     return UserMount(
         type="image",
         source=mount.source,
         target=clean_target(mount.target, "image"),
         options=("rbind", "ro", "rprivate"),
-        subpath=posixpath.normpath(subpath) if subpath else "",
+        subpath=_subpath(mount, mount.image_options.subpath if mount.image_options else ""),
     )
 
 

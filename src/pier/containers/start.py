@@ -28,6 +28,7 @@ from pier.containers import (
     timezone,
     userns,
     validate,
+    volume_mounts,
 )
 from pier.containers.create import ensure_source
 from pier.containers.detached import detached_mounts
@@ -73,6 +74,7 @@ async def launch(world: World, container: Container) -> Monitor:
         with contextlib.ExitStack() as stack:
             request = await build_request(world, record, endpoint, stack)
             ends, container.pending = container.pending, []
+            volume_mounts.announce(world, container)
             monitor = await world.runtime.launch(request, ends)
     except BaseException as error:
         await asyncio.shield(_give_up(world, container, error, before))
@@ -114,6 +116,7 @@ async def _give_up(world: World, container: Container, error: BaseException, bef
     close_pending(container)
     code = error.exit_code if isinstance(error, StartFailed) else CANNOT_START
     mark_failed(container.record.state, exit_code=code, error=str(error), before=before)
+    await volume_mounts.release(world, container)
     await disconnect(world, container)
     await world.save(container)
 

@@ -27,6 +27,7 @@ from pier.runtime.request import AttachEnd, BindRoot, ExitRecord, LogFile, Overl
 from pier.state import Store
 from pier.storage.changes import Change
 from pier.storage.ids import IdMap
+from pier.volumes import VolumeService
 
 log = logging.getLogger("pier.containers")
 
@@ -192,6 +193,8 @@ class Container:
     failures: int = 0
     """Runs since the last that was long enough to reset the back-off."""
     execs: set[str] = field(default_factory=set)
+    volumes_mounted: bool = False
+    """It has been told that the volumes of the present run are mounted."""
 
     @property
     def id(self) -> str:
@@ -244,6 +247,7 @@ class World:
     images: Images
     snapshots: Snapshots
     networks: Networks
+    volumes: VolumeService
     store: Store
     events: EventBus
     config: ContainersConfig

@@ -1,4 +1,4 @@
-"""`docker system df`: what containers, images and logs take on the disk, kind by kind."""
+"""`docker system df`: what containers, images, volumes and logs take on the disk, kind by kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Final, Protocol
 
 from pier.images.usage import Usage
 from pier.model.container import ContainerSummary
-from pier.model.disk_usage import ContainersUsage, DiskUsage, ImagesUsage, LogFileUsage, LogsUsage, ObjectsUsage
+from pier.model.disk_usage import (
+    ContainersUsage,
+    DiskUsage,
+    ImagesUsage,
+    LogFileUsage,
+    LogsUsage,
+    ObjectsUsage,
+    VolumesUsage,
+)
 from pier.model.filters import Filters
 from pier.model.image import ImageSummary
 
@@ -28,7 +36,11 @@ class Images(Protocol):
     async def disk_usage(self) -> Usage: ...
 
 
-async def disk_usage(containers: Containers, images: Images, kinds: Collection[str]) -> DiskUsage:
+class Volumes(Protocol):
+    async def usage(self) -> VolumesUsage: ...
+
+
+async def disk_usage(containers: Containers, images: Images, volumes: Volumes, kinds: Collection[str]) -> DiskUsage:
     """The kinds asked for, each with its items."""
     answer = DiskUsage()
     if "image" in kinds:
@@ -36,7 +48,7 @@ async def disk_usage(containers: Containers, images: Images, kinds: Collection[s
     if "container" in kinds:
         answer.container_usage = await _containers(containers)
     if "volume" in kinds:
-        answer.volume_usage = ObjectsUsage(items=[])
+        answer.volume_usage = await volumes.usage()
     if "build-cache" in kinds:
         answer.build_cache_usage = ObjectsUsage(items=[])
     if "log" in kinds:

@@ -1,6 +1,6 @@
 """The composition root: every room is made here, handed its neighbours, started in order and closed in reverse.
 
-Order of opening: what must be there, folders and locks, state, content, snapshots, images, runtime, networks,
+Order of opening: what must be there, folders and locks, state, content, snapshots, images, runtime, networks, volumes,
 containers. A later step may use an earlier one and never the other way round; the one exception, images asking which
 containers use them, is a function handed in. Whatever fails, what was opened before it is closed again.
 """
@@ -42,6 +42,7 @@ from pier.storage import ContentStore, Setup, Snapshotter, choose_driver
 from pier.storage.ids import IdMap
 from pier.storage.layer import LayerLimits
 from pier.storage.tar import TarLimits
+from pier.volumes import VolumeService
 
 log = logging.getLogger("pier.engine")
 
@@ -58,6 +59,7 @@ class Engine:
     images: ImageService
     remote: Remote
     networks: NetworkService
+    volumes: VolumeService
     events: EventBus
     system: System
     _registries: Registries
@@ -142,19 +144,32 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     stack.push_async_callback(_close_networks, networks)
     _report(await networks.start(_perhaps_running(config)))
 
+    volumes = VolumeService(
+        top=os.path.join(config.data_root, "volumes"),
+        notes=os.path.join(config.exec_root, "volumes"),
+        store=state,
+        events=events,
+        id_map=id_map,
+    )
+    stack.push_async_callback(volumes.close)
+    _report(await volumes.start())
+
     settings = containers_config(config, layout, driver, id_map)
     containers = ContainerService(
         runtime=runtime,
         images=images,
         snapshots=snapshots,
         networks=networks,
+        volumes=volumes,
         store=state,
         events=events,
         config=settings,
     )
     stack.push_async_callback(containers.close)
     images.users = containers.by_image
+    volumes.users = containers.by_volume
     _report(await containers.start())
+    _report(await volumes.forget_stillborn())
 
     system = System(
         config=config,
@@ -167,6 +182,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         driver_status=[["Backing Filesystem", host.filesystem_name(config.data_root)], *snapshots.status()],
         containers=containers,
         images=images,
+        volumes=volumes,
         listeners=lambda: events.listeners,
         lacking=networks.features,
         remapped=id_map is not None,
@@ -178,6 +194,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         images,
         Remote(registries),
         networks,
+        volumes,
         events,
         system,
         registries,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import field
-
 from .container import ContainerSummary
 from .image import ImageSummary
+from .volume import Volume
 from .wire import OMIT, Struct
 
 
@@ -28,8 +27,12 @@ class ContainersUsage(KindUsage):
     items: Annotated[list[ContainerSummary] | None, OMIT] = None
 
 
+class VolumesUsage(KindUsage):
+    items: Annotated[list[Volume] | None, OMIT] = None
+
+
 class ObjectsUsage(KindUsage):
-    """Volumes and build caches, of which there are none yet."""
+    """Build caches, of which there are none yet."""
 
     items: Annotated[list[dict[str, Any]] | None, OMIT] = None
 
@@ -55,7 +58,7 @@ class DiskUsage(Struct):
 
     image_usage: Annotated[ImagesUsage | None, OMIT] = None
     container_usage: Annotated[ContainersUsage | None, OMIT] = None
-    volume_usage: Annotated[ObjectsUsage | None, OMIT] = None
+    volume_usage: Annotated[VolumesUsage | None, OMIT] = None
     build_cache_usage: Annotated[ObjectsUsage | None, OMIT] = None
     log_usage: Annotated[LogsUsage | None, OMIT] = None
 
@@ -66,15 +69,8 @@ class LegacyDiskUsage(DiskUsage):
     layers_size: int = 0
     images: list[ImageSummary] | None = None
     containers: list[ContainerSummary] | None = None
-    volumes: list[dict[str, Any]] | None = None
+    volumes: list[Volume] | None = None
     build_cache: list[dict[str, Any]] | None = None
-
-
-class VolumesPruneResponse(Struct):
-    """What POST /volumes/prune took away."""
-
-    volumes_deleted: list[str] = field(default_factory=list)
-    space_reclaimed: int = 0
 
 
 class NetworksPruneResponse(Struct):

@@ -10,20 +10,40 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
-from pier.storage.tree_tar import DEPTH_MAX, DIRECTORY_FLAGS, Node, TreeTooDeep
+from pier.storage.faults import point
+from pier.storage.tree_tar import DEPTH_MAX, DIRECTORY_FLAGS, FILE_FLAGS, OVERLAY_XATTRS, Node, TreeTooDeep
 
 FICLONE: Final = 0x40049409
 """ioctl_ficlone(2)"""
 _NO_REFLINK: Final = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_SMALL: Final = 128 << 10
+"""Bytes that are read and written at once."""
+
+Owners = Callable[[int, int], tuple[int, int]]
+"""(uid, gid) of the original -> those of the copy."""
 
 
-def copy_tree(source_fd: int, target_fd: int) -> None:
-    """Copy what is in one directory, and its attributes, onto another, which is empty. Raises TreeTooDeep, OSError."""
-    _Copy(target_fd).directory(source_fd, target_fd, 0)
-    _attributes(source_fd, target_fd)
+def as_they_are(uid: int, gid: int) -> tuple[int, int]:
+    return uid, gid
+
+
+def copy_tree(source_fd: int, target_fd: int, owners: Owners = as_they_are) -> None:
+    """Copy what is in one directory, and its attributes, onto another, which is empty.
+
+    What vanishes or turns into something else meanwhile is passed over. Raises TreeTooDeep, OSError.
+    """
+    copy = _Copy(target_fd, owners)
+    copy.directory(source_fd, target_fd, 0)
+    copy.attributes(source_fd, target_fd, os.fstat(source_fd))
+
+
+def copy_attributes(source_fd: int, target_fd: int, owners: Owners = as_they_are) -> None:
+    """Owner, mode, xattrs and times of one file or directory onto another. Raises OSError."""
+    _Copy(target_fd, owners).attributes(source_fd, target_fd, os.fstat(source_fd))
 
 
 def can_clone(folder: str) -> bool:
@@ -54,40 +74,55 @@ def clone(source_fd: int, target_fd: int) -> bool:
 class _Copy:
     """One run: which inodes have been copied, and whether cloning works here."""
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, owners: Owners) -> None:
         self._root_fd = root_fd
+        self._owners = owners
         self._links: dict[tuple[int, int], bytes] = {}
         self._clones = True
+        self._made_as = os.geteuid(), os.getegid()
 
     def directory(self, source_fd: int, target_fd: int, depth: int, at: bytes = b"") -> None:
         if depth == DEPTH_MAX:
             raise TreeTooDeep(path=os.fsdecode(at[:200]), depth=DEPTH_MAX)
         for name in sorted(map(os.fsencode, os.listdir(source_fd))):
-            info = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
-            node = Node(at + name, source_fd, name, info)
-            if not node.is_dir:
-                self._entry(node, target_fd)
-                continue
+            point("copy-entry")
+            with contextlib.suppress(FileNotFoundError):
+                info = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+                if stat.S_ISDIR(info.st_mode):
+                    self._below(source_fd, target_fd, name, depth, at)
+                elif info.st_nlink == 1 or not self._link(info, at + name, target_fd, name):
+                    self._entry(Node(at + name, source_fd, name, info), target_fd)
+
+    def _below(self, source_fd: int, target_fd: int, name: bytes, depth: int, at: bytes) -> None:
+        try:
+            below = os.open(name, DIRECTORY_FLAGS, dir_fd=source_fd)
+        except OSError as error:
+            if error.errno in _TURNED:
+                return
+            raise
+        try:
             os.mkdir(name, 0o700, dir_fd=target_fd)
-            below = node.open()
+            copy = os.open(name, DIRECTORY_FLAGS, dir_fd=target_fd)
             try:
-                copy = os.open(name, DIRECTORY_FLAGS, dir_fd=target_fd)
-                try:
-                    self.directory(below, copy, depth + 1, node.path + b"/")
-                    _attributes(below, copy)
-                finally:
-                    os.close(copy)
+                self.directory(below, copy, depth + 1, at + name + b"/")
+                self.attributes(below, copy, os.fstat(below))
             finally:
-                os.close(below)
+                os.close(copy)
+        finally:
+            os.close(below)
+
+    def _link(self, info: os.stat_result, path: bytes, target_fd: int, name: bytes) -> bool:
+        """Make it a further name of what has been copied already; False: it is the first."""
+        inode = info.st_dev, info.st_ino
+        with contextlib.suppress(KeyError, FileNotFoundError):  # what vanished before it was copied is no first name
+            first = self._links[inode]
+            os.link(first, name, src_dir_fd=self._root_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+            return True
+        self._links[inode] = path
+        return False
 
     def _entry(self, node: Node, target_fd: int) -> None:
         info = node.info
-        if info.st_nlink > 1:
-            first = self._links.get((info.st_dev, info.st_ino))
-            if first is not None:
-                os.link(first, node.name, src_dir_fd=self._root_fd, dst_dir_fd=target_fd, follow_symlinks=False)
-                return
-            self._links[info.st_dev, info.st_ino] = node.path
         if stat.S_ISREG(info.st_mode):
             self._file(node, target_fd)
             return
@@ -95,31 +130,62 @@ class _Copy:
             os.symlink(os.readlink(node.name, dir_fd=node.dir_fd), node.name, dir_fd=target_fd)
         else:
             os.mknod(node.name, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev, dir_fd=target_fd)
-        os.chown(node.name, info.st_uid, info.st_gid, dir_fd=target_fd, follow_symlinks=False)
+        os.chown(node.name, *self._owners(info.st_uid, info.st_gid), dir_fd=target_fd, follow_symlinks=False)
         if not stat.S_ISLNK(info.st_mode):
             os.chmod(node.name, stat.S_IMODE(info.st_mode), dir_fd=target_fd)
         place = b"/proc/self/fd/%d/%s" % (target_fd, node.name)
         for key, value in node.all_xattrs().items():
-            os.setxattr(place, key, value, follow_symlinks=False)
+            if not key.startswith(OVERLAY_XATTRS):
+                os.setxattr(place, key, value, follow_symlinks=False)
         os.utime(node.name, ns=(info.st_atime_ns, info.st_mtime_ns), dir_fd=target_fd, follow_symlinks=False)
 
     def _file(self, node: Node, target_fd: int) -> None:
-        source = node.open()
         try:
+            source = os.open(node.name, FILE_FLAGS, dir_fd=node.dir_fd)
+        except OSError as error:
+            if error.errno in _TURNED:
+                return
+            raise
+        try:
+            info = os.fstat(source)  # of what is read, should the name be another's by now
+            if not stat.S_ISREG(info.st_mode):
+                return
             copy = os.open(node.name, _NEW, 0o600, dir_fd=target_fd)
             try:
                 if not (self._clones and clone(source, copy)):
                     self._clones = False
-                    _copy_data(source, copy, node.info.st_size)
-                _attributes(source, copy)
+                    _copy_data(source, copy, info)
+                self.attributes(source, copy, info)
             finally:
                 os.close(copy)
         finally:
             os.close(source)
 
+    def attributes(self, source_fd: int, target_fd: int, info: os.stat_result) -> None:
+        """Owner before mode (chown clears set-id bits), mode before xattrs (an ACL changes what the mode shows)."""
+        owner = self._owners(info.st_uid, info.st_gid)
+        if owner != self._made_as or stat.S_ISDIR(info.st_mode):
+            os.fchown(target_fd, *owner)
+        os.fchmod(target_fd, stat.S_IMODE(info.st_mode))
+        with contextlib.suppress(OSError):
+            for key in os.listxattr(source_fd):
+                if not os.fsencode(key).startswith(OVERLAY_XATTRS):
+                    os.setxattr(target_fd, key, os.getxattr(source_fd, key))
+        os.utime(target_fd, ns=(info.st_atime_ns, info.st_mtime_ns))
 
-def _copy_data(source: int, copy: int, size: int) -> None:
+
+_TURNED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+"""What open(2) says of a name that is another kind of thing by now, or none."""
+
+
+def _copy_data(source: int, copy: int, info: os.stat_result) -> None:
     """The data without the holes."""
+    size = info.st_size
+    if size <= _SMALL and info.st_blocks * 512 >= size:
+        view = memoryview(os.read(source, size + 1))
+        while view:
+            view = view[os.write(copy, view) :]
+        return
     at = 0
     while at < size:
         try:
@@ -136,14 +202,3 @@ def _copy_data(source: int, copy: int, size: int) -> None:
                 break
             at += sent
     os.ftruncate(copy, size)
-
-
-def _attributes(source_fd: int, target_fd: int) -> None:
-    """Owner before mode (chown clears set-id bits), mode before xattrs (an ACL changes what the mode shows)."""
-    info = os.fstat(source_fd)
-    os.fchown(target_fd, info.st_uid, info.st_gid)
-    os.fchmod(target_fd, stat.S_IMODE(info.st_mode))
-    with contextlib.suppress(OSError):
-        for key in os.listxattr(source_fd):
-            os.setxattr(target_fd, key, os.getxattr(source_fd, key))
-    os.utime(target_fd, ns=(info.st_atime_ns, info.st_mtime_ns))

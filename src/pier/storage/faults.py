@@ -22,6 +22,8 @@ POINTS: Final = frozenset(
     tree-trashed tree-deleting
     diff-begun diff-entry diff-written
     recipe-written recipe-named blob-dropped
+    copy-entry volume-begun volume-made volume-leaving volume-gone
+    fill-begun fill-copied fill-filled fill-moved
     """.split()
 )
 

@@ -18,6 +18,7 @@ from pier.api.app import make_app
 from pier.api.server import Server
 from pier.containers.attach import Attachment
 from pier.errors import NotFound
+from pier.events import EventBus
 from pier.model.container import (
     ContainerConfig,
     ContainerCreateRequest,
@@ -27,13 +28,15 @@ from pier.model.container import (
     ContainerSummary,
     ContainerWaitResponse,
 )
-from pier.model.disk_usage import DiskUsage, ImagesUsage, LogFileUsage, LogsUsage, ObjectsUsage
+from pier.model.disk_usage import DiskUsage, ImagesUsage, LogFileUsage, LogsUsage, VolumesUsage
 from pier.model.event import EventActor, EventMessage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
 from pier.model.image import ImageDeleteResponseItem, ImageInspect, ImageSummary
 from pier.model.system import SystemInfo, SystemVersion
 from pier.oci import Digest
+from pier.state import MemoryStore
+from pier.volumes import VolumeService
 
 
 class NoSuchContainer(NotFound):
@@ -253,7 +256,7 @@ class FakeSystem:
         if "image" in kinds:
             found.image_usage = ImagesUsage(1, 1, 3, 9, [image])
         if "volume" in kinds:
-            found.volume_usage = ObjectsUsage(items=[])
+            found.volume_usage = VolumesUsage(items=[])
         if "log" in kinds:
             found.log_usage = LogsUsage(1, 1, 0, 7, [LogFileUsage("f" * 64, "web", "json-file", 1, 7)])
         return found
@@ -265,6 +268,8 @@ class FakeEngine:
     images: FakeImages = field(default_factory=FakeImages)
     events: FakeEvents = field(default_factory=FakeEvents)
     system: FakeSystem = field(default_factory=FakeSystem)
+    volumes: VolumeService | None = None
+    """The real one, which needs no privileges for what is a folder."""
 
 
 @dataclass
@@ -365,6 +370,9 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     engine = FakeEngine()
+    top, notes = str(tmp_path / "volumes"), str(tmp_path / "notes")
+    engine.volumes = VolumeService(top=top, notes=notes, store=MemoryStore(), events=EventBus())
+    await engine.volumes.start()
     path = str(tmp_path / "s")
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
@@ -375,3 +383,4 @@ async def client(tmp_path: Path) -> AsyncIterator[Client]:
     yield made
     made.close()
     await server.close()
+    await engine.volumes.close()

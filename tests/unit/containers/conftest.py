@@ -27,6 +27,7 @@ from pier.runtime.client import FoundExec, MonitorLost, StartFailed
 from pier.runtime.request import AttachEnd, ExecRequest, ExitRecord, OverlayRoot, StartRequest
 from pier.state import MemoryStore
 from pier.storage.ids import IdMap
+from pier.volumes import VolumeService
 
 LAYER = Digest("sha256:" + "2" * 64)
 
@@ -237,7 +238,12 @@ class House:
             cgroups=Layout("v2", {}, (str(tmp_path / "cgroup"),), str(tmp_path / "cgroup")),
             seccomp_profile="unconfined",
         )
+        self.volumes = self.make_volumes()
         self.service = self.make()
+
+    def make_volumes(self) -> VolumeService:
+        data, run = self.config.data_root, self.config.exec_root
+        return VolumeService(top=f"{data}/volumes", notes=f"{run}/volumes", store=self.store, events=self.events)
 
     def make(self) -> ContainerService:
         return ContainerService(
@@ -245,6 +251,7 @@ class House:
             images=self.images,
             snapshots=self.snapshots,
             networks=self.networks,
+            volumes=self.volumes,
             store=self.store,
             events=self.events,
             config=self.config,
@@ -252,8 +259,15 @@ class House:
 
     async def again(self) -> list[str]:
         await self.service.close()
+        await self.volumes.close()
+        self.volumes = self.make_volumes()
         self.service = self.make()
-        return await self.service.start()
+        return await self.start()
+
+    async def start(self) -> list[str]:
+        repaired = await self.volumes.start()
+        self.volumes.users = self.service.by_volume
+        return [*repaired, *await self.service.start(), *await self.volumes.forget_stillborn()]
 
     async def create(self, name: str = "web", *, cmd: list[str] | None = None, **host: Any) -> str:
         body = ContainerCreateRequest(image="bb", cmd=cmd, host_config=HostConfig(**host))
@@ -277,6 +291,7 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     made = House(tmp_path)
-    await made.service.start()
+    await made.start()
     yield made
     await made.service.close()
+    await made.volumes.close()

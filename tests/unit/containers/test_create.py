@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pier.errors import InvalidParameter, NotFound, NotImplementedYet, PierError
+from pier.errors import InvalidParameter, NotFound, PierError
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig, Mount
 from pier.model.network import EndpointSettings, NetworkingConfig
@@ -78,18 +78,6 @@ async def test_a_missing_bind_source_is_made_for_v_and_refused_for_mount(house: 
     assert (tmp_path / "new").is_dir()
     with pytest.raises(InvalidParameter, match="bind source path does not exist"):
         await house.create("mm", mounts=[Mount(type="bind", source=f"{tmp_path}/other", target="/x")])
-
-
-async def test_volumes_of_the_image_are_warned_of(house: Any) -> None:
-    house.images.known["db"] = type(house.images.known["bb"])(RunConfig(cmd=["web"], volumes={"/data": {}}))
-    answer = await house.service.create(ContainerCreateRequest(image="db"), name="", platform="")
-    assert len(answer.warnings) == 1
-    assert "/data" in answer.warnings[0]
-
-
-async def test_named_volumes_are_for_later(house: Any) -> None:
-    with pytest.raises(NotImplementedYet, match="named volume 'data'"):
-        await house.create(binds=["data:/x"])
 
 
 @pytest.mark.parametrize("bad", ["../x", "a/b", "a b", "-x", "web" * 300, "a"])

@@ -330,16 +330,18 @@ async def test_what_waits_for_its_restart_takes_no_pause(house: Any) -> None:
 
 
 async def test_trap_28_declared_data_is_not_removed_unasked(house: Any, tmp_path: Path) -> None:
+    """Of a container that an older daemon made: there the data is in the container's own layer."""
     own, image = tmp_path / "own", tmp_path / "image"
     for tree, size in ((own, 3_000_000), (image, 500_000)):
         (tree / "data").mkdir(parents=True)
         (tree / "data/file").write_bytes(b"x" * size)
     house.snapshots.trees = (own, image)
     body = ContainerCreateRequest(image="bb", volumes={"/data/": {}, "/none": {}})
-    await house.service.create(body, name="web", platform="")
+    id = (await house.service.create(body, name="web", platform="")).id
+    house.service._find(id).record.mounts = []
     with pytest.raises(Conflict, match=r"2\.5 MB in /data would be lost"):
         await house.service.remove("web", force=False, volumes=False, link=False, keep_data=True)
     assert await house.status() == "created"
     (own / "data/file").write_bytes(b"")
     await house.service.remove("web", force=False, volumes=False, link=False, keep_data=True)
-    assert house.store.records == {}
+    assert {kind for kind, _ in house.store.records} == {"volume"}

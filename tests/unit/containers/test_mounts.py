@@ -7,8 +7,8 @@ import pytest
 
 from pier.containers import tmpfs_words
 from pier.containers.spec_mounts import UserMount, default_mounts, parse_bind, parse_mount, user_mounts
-from pier.errors import InvalidParameter, NotImplementedYet, PierError
-from pier.model.host_config import BindOptions, HostConfig, ImageOptions, Mount, TmpfsOptions
+from pier.errors import InvalidParameter, PierError
+from pier.model.host_config import BindOptions, HostConfig, ImageOptions, Mount, TmpfsOptions, VolumeOptions
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,10 @@ def test_parse_mount(mount: Mount, options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("mount", "error"),
     [
-        (Mount(type="volume", source="data", target="/b"), NotImplementedYet),
-        (Mount(type="volume", target="/b"), NotImplementedYet),
+        (Mount(type="volume", source="data", target="/b", bind_options=BindOptions()), InvalidParameter),
+        (Mount(type="volume", source="d", target="/b", volume_options=VolumeOptions(subpath="../x")), InvalidParameter),
+        (Mount(type="volume", target="/b", volume_options=VolumeOptions(subpath="x")), InvalidParameter),
+        (Mount(type="volume", target="/b", read_only=True), InvalidParameter),
         (Mount(type="image", target="/b"), InvalidParameter),
         (Mount(type="image", source="i", target="/b", bind_options=BindOptions()), InvalidParameter),
         (Mount(type="image", source="i", target="/b", image_options=ImageOptions(subpath="../x")), InvalidParameter),

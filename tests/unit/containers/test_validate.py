@@ -138,7 +138,6 @@ def test_every_field_has_a_rule() -> None:
 @pytest.mark.parametrize(
     ("host", "error", "named"),
     [
-        (HostConfig(volume_driver="a"), NotImplementedYet, "--volume-driver"),
         (HostConfig(cpu_count=2), InvalidParameter, "CpuCount"),
     ],
 )

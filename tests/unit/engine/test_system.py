@@ -11,6 +11,7 @@ from pier.engine.runtimes import About
 from pier.engine.system import System, registry_config, security_options, without_secret
 from pier.kernel.cgroups import Layout
 from pier.model.container import ContainerSummary
+from pier.model.disk_usage import VolumesUsage
 from pier.model.image import ImageSummary
 
 V1 = Layout("v1", {name: f"/cg/{name}" for name in "blkio cpu cpuset devices freezer memory pids".split()}, ())
@@ -32,6 +33,11 @@ class Images:
         return []
 
 
+class Volumes:
+    async def usage(self) -> VolumesUsage:
+        return VolumesUsage(items=[])
+
+
 def made(config: DaemonConfig) -> System:
     return System(
         config=config,
@@ -44,6 +50,7 @@ def made(config: DaemonConfig) -> System:
         driver_status=[["Backing Filesystem", "extfs"], ["userxattr", "false"]],
         containers=Containers(),
         images=Images(),
+        volumes=Volumes(),
         listeners=lambda: 3,
         lacking=["no NAT in this kernel"],
         runtimes=About(OciRuntimes()),

@@ -76,7 +76,8 @@ def fault(name: str, deed: str) -> str:
 
 
 def test_every_point_is_tried() -> None:
-    assert {name.partition(":")[0] for _, name in CASES} == POINTS
+    of_volumes = {name for name in POINTS if name.startswith(("copy-", "fill-", "volume-"))}
+    assert {name.partition(":")[0] for _, name in CASES} == POINTS - of_volumes
     assert len(POINTS) >= 20
 
 

@@ -1,4 +1,4 @@
-"""`pier inspect`, `pier container inspect`, `pier image inspect`: everything about objects, as JSON or by template."""
+"""`pier inspect` and `pier container|image|volume inspect`: everything about objects, as JSON or by template."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMAND = Command(
         Flag("as-run", "", "bool", "Show the run command that makes a container like this one"),
         Flag("format", "f", "string", "json, or a Go template"),
         Flag("platform", "", "string", "Show an image's variant for this platform: os/arch[/variant]"),
-        Flag("size", "s", "bool", "Show a container's sizes"),
+        Flag("size", "s", "bool", "Show the sizes of a container or a volume"),
         Flag("type", "", "string", "Kind of object: container, image, network or volume"),
     ),
     arity=(1, None),
@@ -138,7 +138,7 @@ def _object(cx: Context, kind: str, name: str, *, size: bool, wanted: str) -> An
 
 def _get(cx: Context, kind: str, name: str, *, size: bool) -> Any:
     location = path(_PATHS[kind], name) if kind in ("network", "volume") else path(_PATHS[kind], name, "json")
-    return cx.client.get(location, size=size and kind == "container")
+    return cx.client.get(location, size=size and kind in ("container", "volume"))
 
 
 def _print(found: list[Any], template: Any, layout: str, problem: str) -> int:

@@ -1,4 +1,7 @@
-"""`pier container prune`, `pier image prune`: remove what nothing uses, after a question. All of it: `system_prune`."""
+"""`pier container prune`, `pier image prune`, `pier volume prune`: remove what nothing uses, after a question.
+
+All of it: `system_prune`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 COMMAND = Command(
     "[OPTIONS]",
     flags=(
-        Flag("all", "a", "bool", "Images: remove all unused ones, not only those without a name"),
+        Flag("all", "a", "bool", "Images, volumes: remove all unused ones, not only those without a name"),
         Flag("filter", "", "filter", "Only what fits: until=, label="),
         Flag("force", "f", "bool", "Do not ask"),
     ),
@@ -28,6 +31,8 @@ _QUESTIONS = {
     "container": "WARNING! This will remove all stopped containers.",
     "image": "WARNING! This will remove all dangling images.",
     "image -a": "WARNING! This will remove all images without at least one container associated to them.",
+    "volume": "WARNING! This will remove anonymous local volumes not used by at least one container.",
+    "volume -a": "WARNING! This will remove all local volumes not used by at least one container.",
 }
 _LISTS = {
     "container": ("ContainersDeleted", "Deleted Containers:"),
@@ -39,10 +44,12 @@ _LISTS = {
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
     kind = cx.path.partition(" ")[0]
-    everything = kind == "image" and opts["all"]
-    if not opts["force"] and not confirmed(_QUESTIONS["image -a" if everything else kind]):
+    everything = kind in ("image", "volume") and opts["all"]
+    if not opts["force"] and not confirmed(_QUESTIONS[f"{kind} -a" if everything else kind]):
         return 0
     filters = list(opts["filter"])
+    if kind == "volume" and everything:
+        filters.append(("all", "true"))
     if kind == "image":
         filters.append(("dangling", "false" if everything else "true"))
     answer = cx.client.post(f"/{kind}s/prune", filters=filters_query(filters))

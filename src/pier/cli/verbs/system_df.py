@@ -9,6 +9,7 @@ from pier.cli.format import render, short_id
 from pier.cli.out import out
 from pier.cli.table import table
 from pier.cli.units import ago, human_size
+from pier.cli.verbs.volume_ls import links, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
     logs = found.get("LogUsage") or {}
     in_use = [image for image in images if image["Containers"] > 0]
     held = sum(image["Size"] - max(image["SharedSize"], 0) for image in in_use)
+    used = [volume for volume in volumes if volume["UsageData"]["RefCount"] > 0]
     idle = [container for container in containers if container["State"] not in _ACTIVE]
     return [
         _row("Images", images, len(in_use), found["LayersSize"], found["LayersSize"] - held, percent=True),
         _row("Containers", containers, len(containers) - len(idle), _written(containers), _written(idle), percent=True),
-        _row("Local Volumes", volumes, 0, 0, 0),
+        _row("Local Volumes", volumes, len(used), _sizes(volumes), _sizes(volumes) - _sizes(used), percent=True),
         _row("Build Cache", caches, 0, 0, 0),
         _row(
             "Logs",
@@ -79,6 +81,10 @@ def _written(containers: list[dict[str, Any]]) -> int:
     return sum(container.get("SizeRw", 0) for container in containers)
 
 
+def _sizes(volumes: list[dict[str, Any]]) -> int:
+    return sum(volume["UsageData"]["Size"] for volume in volumes)
+
+
 FIELDS: Fields = {
     "Type": ("TYPE", lambda row: row["Type"]),
     "TotalCount": ("TOTAL", lambda row: str(row["TotalCount"])),
@@ -99,11 +105,13 @@ def details(found: dict[str, Any], now_s: float) -> str:
         [short_id(log["Id"]), log["Name"], log["Driver"], str(log["Files"]), human_size(log["Size"], 3)]
         for log in (found.get("LogUsage") or {}).get("Items") or []
     ]
+    volumes = [["VOLUME NAME", "LINKS", "SIZE"]]
+    volumes += [[one["Name"], links(one), size(one)] for one in found.get("Volumes") or []]
     cache = [["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]]
     parts = [
         ("Images space usage:", images),
         ("Containers space usage:", containers),
-        ("Local Volumes space usage:", [["VOLUME NAME", "LINKS", "SIZE"]]),
+        ("Local Volumes space usage:", volumes),
         ("Build cache usage: 0B", cache),
         ("Logs space usage:", logs),
     ]

@@ -1,0 +1,531 @@
+"""The volume service: makes, shows, mounts and removes volumes. One per daemon, on the event loop's thread.
+
+Who uses a volume is known by the containers' records; `users` is handed in by whoever has them. A container that is
+being made, and has no record yet, holds what it is about to use by a `Claim`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import errno
+import logging
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from pier.errors import Conflict, InvalidParameter, NotFound, PierError
+from pier.events import EventBus
+from pier.kernel.paths import closing
+from pier.model.disk_usage import VolumesUsage
+from pier.model.filters import Filters
+from pier.model.volume import Volume, VolumesPruneResponse, VolumeUsageData
+from pier.state import Delete, Put, Store
+from pier.storage.copy_tree import Owners, as_they_are
+from pier.storage.ids import IdMap
+from pier.storage.project_quota import QuotaUnavailable
+from pier.volumes import fill, options
+from pier.volumes.folders import Folders
+from pier.volumes.mounted import Donor, Mounted
+from pier.volumes.record import ANONYMOUS, DRIVER, KIND, NoSuchVolume, Record, check_name, decode, make_name
+
+log = logging.getLogger("pier.volumes")
+
+LIST_FILTERS = ("dangling", "driver", "label", "name")
+PRUNE_FILTERS = ("all", "label", "label!")
+UNRESOLVED = "error resolving passed in network volume address"
+
+
+class NoSuchDriver(NotFound):
+    """create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found"""
+
+    remedy = "the driver is `local`"
+
+
+class VolumeInUse(Conflict):
+    """remove {name}: volume is in use - [{ids}]"""
+
+
+class NoQuota(InvalidParameter):
+    """create {name}: quota size requested but no quota support"""
+
+    remedy = "here: {reason}; for one volume alone: `--opt type=tmpfs --opt device=tmpfs --opt o=size=…`"
+
+
+class MountFailed(PierError):
+    """error while mounting volume '{mountpoint}': {reason}"""
+
+
+class BadAll(InvalidParameter):
+    """invalid filter 'all': strconv.ParseBool: parsing "{text}": invalid syntax"""
+
+
+class Wanted(NamedTuple):
+    """A volume that a container asks for; without a name it gets one of its own."""
+
+    name: str = ""
+    driver: str = ""
+    options: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass
+class Claim:
+    """The volumes of a container that is being made: nobody can remove them until it is settled or given up."""
+
+    names: list[str]
+    """In the order in which they were asked for."""
+    changes: list[Put] = field(default_factory=list)
+    """Records to be written together with the container's."""
+
+
+Users = Callable[[], Mapping[str, Sequence[str]]]
+
+
+class VolumeService:
+    """Names in the answers are volumes'; `owner` is the host's uid and gid of who owns a new volume's root."""
+
+    def __init__(self, *, top: str, notes: str, store: Store, events: EventBus, id_map: IdMap | None = None) -> None:
+        """`top` is the folder of the volumes, `notes` one that a reboot empties."""
+        self.users: Users = dict
+        self.folders = Folders(top)
+        self._notes = notes
+        self._store = store
+        self._events = events
+        self._owner = id_map.root if id_map is not None else (0, 0)
+        self._records: dict[str, Record] = {}
+        self._unwritten: set[str] = set()
+        """Made for a claim, in no database yet."""
+        self._holds: Counter[str] = Counter()
+        self._busy: dict[str, asyncio.Future[None]] = {}
+        """Being made or removed."""
+        self._mounted: dict[str, Mounted] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._adopted: list[str] = []
+
+    # --- the daemon's side
+
+    async def start(self) -> builtins.list[str]:
+        """Load the records and hold them against the folders; returns what was repaired."""
+        repaired = []
+        for key, data in (await self._store.load(KIND)).items():
+            try:
+                self._records[key] = decode(data)
+            except msgspec.MsgspecError as error:
+                log.error("the record of volume %s is damaged: %s", key, error)
+                await self._store.write(Delete(KIND, key))
+                repaired.append(f"volume {key}: its record was damaged and is dropped")
+        adopted, sentences = await asyncio.to_thread(self.folders.begin, self._records, self._owner)
+        for record in adopted:
+            self._records[record.name] = record
+            self._adopted.append(record.name)
+            repaired.append(f"volume {record.name}: had no record, is known again by its folder")
+        if adopted:
+            await self._store.write(*(record.put() for record in adopted))
+        return [*repaired, *sentences, *await asyncio.to_thread(self._finish_copies)]
+
+    def _finish_copies(self) -> builtins.list[str]:
+        finished = []
+        for name in self._records:
+            try:
+                with closing(self.folders.open_folder(name)) as folder, closing(self.folders.open_data(name)) as root:
+                    if fill.recover(folder, root):
+                        finished.append(f"volume {name}: what it takes over from its image is complete now")
+            except OSError as error:
+                log.warning("volume %s: a copy from its image cannot be finished: %s", name, error)
+        return finished
+
+    async def forget_stillborn(self) -> builtins.list[str]:
+        """Remove anonymous volumes of containers that a kill kept from being made; after `users` is known."""
+        used = self.users()
+        found = []
+        for name in self._adopted:
+            record = self._records[name]
+            if record.anonymous and name not in used and await asyncio.to_thread(self.folders.is_empty, name):
+                await self._remove(record)
+                found.append(f"volume {name}: of a container that was not made")
+        self._adopted = []
+        return found
+
+    async def close(self) -> None:
+        """Let go of everything; what containers have mounted stays with them."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        for mounted in self._mounted.values():
+            mounted.close()
+        self.folders.close()
+
+    # --- the faces' side
+
+    async def create(
+        self,
+        *,
+        name: str = "",
+        driver: str = "",
+        driver_opts: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume; one of that name that is there already is the answer, as it is.
+
+        Raises NameTooShort, InvalidName, NoSuchDriver, InvalidOption, MissingOption, NoQuota, OSError.
+        """
+        claim = await self.claim([Wanted(name, driver, driver_opts, labels)])
+        try:
+            if claim.changes:
+                await self._store.write(*claim.changes)
+        except BaseException:
+            await self.give_up(claim)
+            raise
+        self.settle(claim)
+        return self._shown(self._records[claim.names[0]])
+
+    async def list(self, filters: Filters) -> list[Volume]:
+        """Those that fit, by name. Raises UnknownFilter, InvalidFilterValue."""
+        filters.validate(LIST_FILTERS)
+        dangling = filters.boolean("dangling") if "dangling" in filters else None
+        used = self.users() if dangling is not None else {}
+        return [
+            self._shown(record)
+            for name, record in sorted(self._records.items())
+            if filters.pattern("name", name)
+            and filters.exact("driver", record.driver)
+            and filters.key_values("label", record.labels or {})
+            and (dangling is None or dangling != (name in used or name in self._holds))
+        ]
+
+    async def inspect(self, name: str, *, size: bool = False) -> Volume:
+        """One volume; with `size` what it takes, which means looking at every file. Raises NoSuchVolume."""
+        record = self.get(name)
+        shown = self._shown(record)
+        if size:
+            shown.usage_data = (await self._measure([record]))[0]
+        return shown
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove a volume that nobody uses. Raises NoSuchVolume (not with `force`), VolumeInUse, OSError."""
+        await self._unoccupied(name)
+        record = self._records.get(name)
+        if record is None:
+            if force:
+                return
+            raise NoSuchVolume(name=name)
+        self._check_unused(name)
+        await self._remove(record)
+
+    async def prune(self, filters: Filters, *, every: bool = False) -> VolumesPruneResponse:
+        """Remove the volumes that nobody uses, of those with a name only if `every` or the filter `all` says so.
+
+        Raises UnknownFilter, BadAll.
+        """
+        filters.validate(PRUNE_FILTERS)
+        if "all" in filters:
+            every = _parse_all(filters)
+        answer = VolumesPruneResponse()
+        used = self.users()
+        for name, record in sorted(self._records.items()):
+            labels = record.labels or {}
+            fits = filters.key_values("label", labels) and filters.lacks_key_values("label!", labels)
+            if name in used or not fits or not (every or record.anonymous):
+                continue
+            try:
+                size_bytes = await asyncio.to_thread(self.folders.size_bytes, name)
+                await self.remove(name)
+            except (Conflict, NotFound):
+                continue
+            answer.volumes_deleted.append(name)
+            answer.space_reclaimed += size_bytes
+        self._events.publish("volume", "prune", "", {"reclaimed": str(answer.space_reclaimed)})
+        return answer
+
+    async def usage(self) -> VolumesUsage:
+        """What each volume takes; those on file systems that options describe are not among them, as with Docker."""
+        records = [record for _, record in sorted(self._records.items()) if not record.options]
+        items = [self._shown(record) for record in records]
+        for item, usage in zip(items, await self._measure(records), strict=True):
+            item.usage_data = usage
+        sizes = [(item.usage_data.size, item.usage_data.ref_count) for item in items if item.usage_data]
+        return VolumesUsage(
+            active_count=sum(count > 0 for _, count in sizes),
+            total_count=len(items),
+            reclaimable=sum(size for size, count in sizes if not count),
+            total_size=sum(size for size, _ in sizes),
+            items=items,
+        )
+
+    async def _measure(self, records: Sequence[Record]) -> builtins.list[VolumeUsageData]:
+        used = self.users()
+        names = [record.name for record in records]
+        sizes = await asyncio.to_thread(lambda: [self.folders.size_bytes(name) for name in names])
+        return [VolumeUsageData(size, len(used.get(name, ()))) for name, size in zip(names, sizes, strict=True)]
+
+    def get(self, name: str) -> Record:
+        """Raises NoSuchVolume."""
+        record = self._records.get(name)
+        if record is None:
+            raise NoSuchVolume(name=name)
+        return record
+
+    def _shown(self, record: Record) -> Volume:
+        return record.shown(self.folders.data(record.name))
+
+    # --- making and removing
+
+    async def claim(self, wanted: Sequence[Wanted], owner: tuple[int, int] | None = None) -> Claim:
+        """Make what is missing of these and hold all; to be settled or given up. Raises as `create`."""
+        claim = Claim([])
+        try:
+            for item in wanted:
+                record = await self._ensure(item, owner or self._owner)
+                self._holds[record.name] += 1
+                claim.names.append(record.name)
+                if record.name in self._unwritten:
+                    claim.changes.append(record.put())
+        except BaseException:
+            await asyncio.shield(self.give_up(claim))
+            raise
+        return claim
+
+    async def _ensure(self, wanted: Wanted, owner: tuple[int, int]) -> Record:
+        name = check_name(wanted.name) if wanted.name else make_name()
+        await self._unoccupied(name)
+        found = self._records.get(name)
+        if wanted.driver not in ("", DRIVER):
+            raise NoSuchDriver(name=name, driver=wanted.driver)
+        if found is not None:
+            return found
+        options.check(name, wanted.options)
+        labels = dict(wanted.labels) if wanted.labels else None
+        if not wanted.name:
+            labels = {**(labels or {}), ANONYMOUS: ""}
+        record = Record(
+            name=name,
+            created_ns=time.time_ns(),
+            labels=labels,
+            options=dict(wanted.options) if wanted.options else None,
+        )
+        with self._occupied(name):
+            try:
+                bound = options.size_bytes(name, wanted.options)
+                await asyncio.to_thread(self.folders.make, record, owner, bound)
+            except QuotaUnavailable as error:
+                raise NoQuota(name=name, reason=error.fields.get("reason", "")) from error
+            self._records[name] = record
+            self._unwritten.add(name)
+        return record
+
+    def settle(self, claim: Claim) -> None:
+        """The container and the records are written."""
+        for name in claim.names:
+            if name in self._unwritten:
+                self._unwritten.discard(name)
+                self._publish(name, "create")
+        self._let_go(claim)
+
+    async def give_up(self, claim: Claim) -> None:
+        """The container was not made: what was made for it alone goes."""
+        self._let_go(claim)
+        for name in claim.names:
+            if name in self._unwritten and name not in self._holds:
+                self._unwritten.discard(name)
+                del self._records[name]
+                await asyncio.to_thread(self.folders.throw_away, name)
+
+    def _let_go(self, claim: Claim) -> None:
+        self._holds -= Counter(claim.names)
+
+    def _check_unused(self, name: str) -> None:
+        ids = self.users().get(name, ())
+        if ids or name in self._holds:
+            raise VolumeInUse(name=name, ids=", ".join(ids))
+
+    async def _remove(self, record: Record) -> None:
+        async with self.removing([record.name]) as changes:
+            await self._store.write(*changes)
+
+    @contextlib.asynccontextmanager
+    async def removing(self, names: Sequence[str], user: str = "") -> AsyncIterator[builtins.list[Delete]]:
+        """Remove those of these volumes that nobody but a container that goes has: the changes, for the block to write.
+
+        Where the block fails they stay. Raises OSError.
+        """
+        leaving: builtins.list[Record] = []
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                await self._unoccupied(name)
+                others = [id for id in self.users().get(name, ()) if id != user]
+                if name in self._records and not others and name not in self._holds:
+                    stack.enter_context(self._occupied(name))
+                    leaving.append(self._records.pop(name))
+            try:
+                for record in leaving:
+                    await asyncio.to_thread(self.folders.mark_leaving, record.name)
+                yield [record.delete() for record in leaving]
+            except BaseException:
+                for record in leaving:
+                    self._records[record.name] = record
+                    self.folders.unmark(record.name)
+                raise
+            for record in leaving:
+                await asyncio.to_thread(self.folders.throw_away, record.name)
+        for record in leaving:
+            self._locks.pop(record.name, None)
+            self._publish(record.name, "destroy")
+
+    def _publish(self, name: str, action: str) -> None:
+        self._events.publish("volume", action, name, {"driver": DRIVER})
+
+    async def _unoccupied(self, name: str) -> None:
+        while (busy := self._busy.get(name)) is not None:
+            await asyncio.wait([busy])
+
+    @contextlib.contextmanager
+    def _occupied(self, name: str) -> Iterator[None]:
+        done = self._busy[name] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._busy[name]
+            done.set_result(None)
+
+    # --- what containers do with volumes
+
+    def mountpoint(self, name: str) -> str:
+        """The folder of a volume that is one."""
+        return self.folders.data(name)
+
+    def is_folder(self, name: str) -> bool:
+        """Whether it is a folder, not a mount. Raises NoSuchVolume."""
+        return options.plan(self.get(name).options) is None
+
+    def is_transient(self, name: str) -> bool:
+        """Whether its files are gone with the last container that runs with it: a tmpfs. Raises NoSuchVolume."""
+        asked = options.plan(self.get(name).options)
+        return asked is not None and asked.own_instance
+
+    async def populate(self, name: str, source_fd: int, *, into: str = "", owners: Owners = as_they_are) -> bool:
+        """Copy a directory into a volume, if it is empty. Raises NoSuchVolume, MountFailed, TreeTooDeep, OSError."""
+        if not self.is_folder(name):
+            async with self.opened(name) as fd:
+                return await self.populate_mounted(fd, source_fd, into=into, owners=owners)
+
+        def work() -> bool:
+            with closing(self.folders.open_folder(name)) as folder, closing(self.folders.open_data(name)) as root:
+                return fill.fill(folder, root, source_fd, into=into, owners=owners)
+
+        async with self._lock(name):
+            return await asyncio.to_thread(work)
+
+    async def populate_mounted(
+        self, mount_fd: int, source_fd: int, *, into: str = "", owners: Owners = as_they_are
+    ) -> bool:
+        """The same for a volume that is a mount, which its caller has; nothing where it cannot be written to."""
+
+        def work() -> bool:
+            with closing(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)) as root:
+                fill.recover(root, root)
+                return fill.fill(root, root, source_fd, into=into, owners=owners)
+
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                return False
+            raise
+
+    async def mount(self, name: str, user: str) -> tuple[int, bool]:
+        """(detached mount of a volume that is a mount, whether its file system begins with this); closed by the caller.
+
+        It stays mounted until `unmount` for the same user. Raises NoSuchVolume, MountFailed.
+        """
+        record = self.get(name)
+        asked = options.plan(record.options)
+        assert asked is not None
+        async with self._lock(name):
+            mounted = self._mounted.get(name)
+            try:
+                if mounted is None:
+                    resolved = await asyncio.to_thread(options.resolve, asked, look_up)
+                    mounted = self._mounted[name] = Mounted(resolved, f"{self._notes}/{name}")
+                return await asyncio.to_thread(mounted.acquire, user)
+            except OSError as error:
+                if mounted is not None and not mounted.users:
+                    self._mounted.pop(name, None)
+                raise MountFailed(mountpoint=self.mountpoint(name), reason=_reason(error, asked, self, name)) from error
+
+    async def unmount(self, name: str, user: str) -> None:
+        """A user has ended. Never raises: the end of a container goes on."""
+        if name not in self._mounted:
+            return
+        async with self._lock(name):
+            mounted = self._mounted.get(name)
+            if mounted is None:
+                return
+            with contextlib.suppress(OSError):
+                if await asyncio.to_thread(mounted.release, user):
+                    del self._mounted[name]
+
+    async def found_mounted(self, name: str, user: str, donor: Donor) -> None:
+        """A container of an earlier daemon's goes on, and has this volume."""
+        record = self._records.get(name)
+        asked = options.plan(record.options) if record is not None else None
+        if asked is not None:
+            mounted = self._mounted.setdefault(name, Mounted(asked, f"{self._notes}/{name}"))
+            mounted.users.add(user)
+            mounted.donors[user] = donor
+
+    @contextlib.asynccontextmanager
+    async def opened(self, name: str) -> AsyncIterator[int]:
+        """A descriptor of a volume's root while the block runs, of any kind. Raises NoSuchVolume, MountFailed."""
+        self._holds[self.get(name).name] += 1
+        try:
+            if self.is_folder(name):
+                with closing(await asyncio.to_thread(self.folders.open_data, name)) as fd:
+                    yield fd
+                return
+            user = f"view-{make_name()}"
+            mount_fd, _ = await self.mount(name, user)
+            try:
+                with closing(mount_fd):
+                    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
+                with closing(fd):
+                    yield fd
+            finally:
+                await asyncio.shield(self.unmount(name, user))
+        finally:
+            self._holds -= Counter([name])
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
+def look_up(host: str) -> str:
+    """The address of a server. Blocking. Raises OSError."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        reason = f"{UNRESOLVED}: lookup {host}: {error.strerror or error}"
+        raise OSError(errno.EHOSTUNREACH, reason) from error
+
+
+def _reason(error: OSError, asked: options.MountPlan, service: VolumeService, name: str) -> str:
+    text = error.strerror or str(error)
+    if text.startswith(UNRESOLVED):
+        return text
+    plain = os.strerror(error.errno).lower() if error.errno else text
+    detail = "" if plain in text.lower() else f" ({options.masked(text)})"
+    return f"failed to mount local volume: {asked.describe(service.mountpoint(name))}: {plain}{detail}"
+
+
+def _parse_all(filters: Filters) -> bool:
+    text = filters.get("all")[0]
+    if text.lower() not in ("1", "t", "true", "0", "f", "false"):
+        raise BadAll(text=text[:40])
+    return text.lower() in ("1", "t", "true")
