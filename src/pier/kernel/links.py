@@ -26,7 +26,7 @@ __all__ = ["IPVLAN_FLAGS", "IPVLAN_MODES", "MACVLAN_MODES", "Child", "Link", "Ve
 # linux/rtnetlink.h, linux/if_link.h, linux/veth.h
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 28, 29
+IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 20, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 IFLA_BRPORT_MODE = 4
 IFLA_MACVLAN_MODE = 1
@@ -61,6 +61,8 @@ class Link:
     mac: str
     """Lower-case, `02:42:ac:11:00:02`; empty where the device has none."""
     up: bool
+    alias: str = ""
+    """What somebody wrote down about it (`ip link set dev … alias`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,11 @@ def create_veth(pair: VethPair) -> Request:
     return request._replace(what=f"create veth pair {pair.host_name}, {pair.peer_name}")
 
 
+def create_pair(name: str, peer: str) -> Request:
+    """Two veth devices of this namespace that lead to each other, down."""
+    return create(name, "veth", data=attribute(VETH_INFO_PEER, header() + name_attribute(peer)))
+
+
 def create_child(child: Child) -> Request:
     """The device on its parent, in the other namespace, down. Raises ValueError for a mode that does not exist."""
     place = attribute_u32(IFLA_LINK, child.parent), attribute_u32(IFLA_NET_NS_FD, child.netns_fd)
@@ -204,6 +211,12 @@ def set_mac(index: int, mac: str) -> Request:
     return Request(RTM_SETLINK, 0, header(index) + mac_attribute(mac), f"set network device {index} to MAC {mac}")
 
 
+def set_alias(index: int, text: str) -> Request:
+    """At most 255 bytes; empty: none."""
+    body = header(index) + attribute(IFLA_IFALIAS, text.encode())
+    return Request(RTM_SETLINK, 0, body, f"set the alias of network device {index}")
+
+
 def set_mtu(index: int, mtu: int) -> Request:
     body = header(index) + attribute_u32(IFLA_MTU, mtu)
     return Request(RTM_SETLINK, 0, body, f"set network device {index} to MTU {mtu}")
@@ -235,6 +248,7 @@ def parse_link(payload: memoryview) -> Link:
         mtu=u32_of(found.get(IFLA_MTU)),
         mac=bytes(found.get(IFLA_ADDRESS, b"")).hex(":"),
         up=bool(flags & IFF_UP),
+        alias=text_of(found.get(IFLA_IFALIAS)),
     )
 
 

@@ -14,6 +14,7 @@ put into bytes by `kernel.links` and `kernel.routes`.
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from pier.kernel import links, routes
@@ -65,6 +66,19 @@ class NetlinkSocket(Channel):
         """
         self.do(*links.create_veth(pair))
 
+    def create_pair(self, name: str, peer: str) -> None:
+        """Make two veth devices of this namespace that lead to each other, down."""
+        self.do(*links.create_pair(name, peer))
+
+    def knows(self, kind: str) -> bool:
+        """Whether this kernel has devices of a kind that needs a parent: macvlan, ipvlan, vlan. Loads its module."""
+        try:
+            self.do(*links.create("pier-probe", kind))  # without a parent: refused, and for that reason if it is known
+        except OSError as error:
+            return error.errno != errno.EOPNOTSUPP
+        self.delete_link(self.link_index("pier-probe"))
+        return True
+
     def create_child(self, child: Child) -> None:
         """Make a macvlan or ipvlan in another namespace, down.
 
@@ -92,6 +106,10 @@ class NetlinkSocket(Channel):
 
     def set_mac(self, index: int, mac: str) -> None:
         self.do(*links.set_mac(index, mac))
+
+    def set_alias(self, index: int, text: str) -> None:
+        """Write something down about a device, at most 255 bytes (`Link.alias`)."""
+        self.do(*links.set_alias(index, text))
 
     def set_mtu(self, index: int, mtu: int) -> None:
         self.do(*links.set_mtu(index, mtu))

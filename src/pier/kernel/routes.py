@@ -19,7 +19,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
 IFA_F_NODAD = 0x02
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
 RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -107,12 +107,12 @@ def everything(kind: int) -> Request:
     return Request(kind, 0, RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0), "list routes")
 
 
-def add_route(index: int, destination: str, gateway: str) -> Request:
+def add_route(index: int, destination: str, gateway: str, metric: int = 0) -> Request:
     """Send what goes to `destination` (a network with prefix length) out by device `index`, to `gateway` if any.
 
-    Raises ValueError.
+    Among routes to one destination the one with the least metric holds; 0 is the kernel's choice. Raises ValueError.
     """
-    body = route_body(index, destination, gateway)
+    body = route_body(index, destination, gateway) + (attribute_u32(RTA_PRIORITY, metric) if metric else b"")
     return Request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body, f"add {name_of(destination, gateway)}")
 
 

@@ -15,6 +15,9 @@ from pier.kernel.nlmsg import Request
 from pier.kernel.paths import closing
 from pier.runtime.request import Interface
 
+LAST_RESORT = 4096
+"""The metric of a route without a gateway: another interface's default route, which has one, comes before it."""
+
 
 def configure(host: NetlinkSocket | None, interfaces: list[Interface], *, loopback: bool = True) -> None:
     """Bring up loopback and make `interfaces` in this process's network namespace; `host` belongs to the host's.
@@ -89,7 +92,10 @@ def create_device(host: NetlinkSocket, netns_fd: int, interface: Interface) -> N
 def route_requests(index: int, interface: Interface) -> list[Request]:
     """The routes of an interface whose device is `index`, those it gets by its addresses excepted."""
     # A gateway may lie behind one of the other routes.
-    more = [routes.add_route(index, destination, gateway) for destination, gateway in interface.routes]
+    more = [
+        routes.add_route(index, destination, gateway, 0 if gateway else LAST_RESORT)
+        for destination, gateway in interface.routes
+    ]
     return more + [routes.add_route(index, routes.default_of(gateway), gateway) for gateway in interface.gateways]
 
 

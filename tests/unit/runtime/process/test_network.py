@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from netlab import Machine, machines
+from netlab import Machine, machines, stop
 from pier.kernel.netlink import Address, NetlinkSocket, Route
 from pier.runtime.process import network
 from pier.runtime.request import Interface, StartRequest
@@ -109,6 +110,27 @@ def test_several_interfaces_with_one_default_route(pair: tuple[Machine, Machine]
             Route("::/0", "fd01::1", two, 254),
         ]
         assert Route("fd09::/64", "fd01::9", two, 254) in main
+
+
+@pytest.mark.root
+def test_a_default_route_without_a_gateway_yields_to_one_that_has_one(pair: tuple[Machine, Machine]) -> None:
+    host, guest = pair
+    with host.run(NetlinkSocket) as sock:
+        sock.create_bridge("br1", mac="02:42:0a:01:00:01")
+        sock.set_up(sock.link_index("br1"))
+    everywhere = [("0.0.0.0/0", ""), ("::/0", "")]
+    l3 = veth("eth1", "br1", addresses=["10.9.0.2/24", "fd09::2/64"], mac="", routes=everywhere)
+    guest.plug(l3, host)
+    guest.plug(veth(gateways=["10.0.0.1"]), host)
+    server = host.serve("udp", 7)
+    assert guest.ask("udp", "10.0.0.1", 7) == "10.0.0.2"
+    stop(server)
+    with guest.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.connect(("192.0.2.77", 9))
+        assert sock.getsockname()[0] == "10.0.0.2"
+    with guest.run(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as sock:
+        sock.connect(("2001:db8::1", 9))
+        assert sock.getsockname()[0] == "fd09::2"
 
 
 @pytest.mark.root
