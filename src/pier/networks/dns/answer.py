@@ -18,33 +18,24 @@ from pier.networks.dns.message import (
     reply,
 )
 from pier.networks.dns.names import NameTable
+from pier.networks.resolv import Upstream
 
-__all__ = ["Server", "Settings", "answer"]
+__all__ = ["Settings", "answer"]
 
 ANY = 255
 IPV4, IPV6 = 4, 16
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A name server that questions are passed on to."""
-
-    address: str
-    from_host: bool = False
-    """Asked from the host's network namespace: it is the host's own, at an address that is another machine for the
-    container (127.0.0.53). All others are asked from the container's, through its firewall and routes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """How one container's name server works, besides the names it knows."""
 
-    servers: tuple[Server, ...] = ()
+    servers: tuple[Upstream, ...] = ()
     """In the order they are asked."""
     forwards: bool = True
     """False on internal networks alone: nothing is sent from the host's namespace for the container."""
     single_label_is_local: bool = False
-    """The user has set `ndots` above 0: an unknown name without a dot is left to the search domains, as with Docker."""
+    """The user has set `ndots`: an unknown name without a dot is left to the search domains, as with Docker."""
     host_addresses: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     """`host.docker.internal` and its like -> packed addresses."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from pier.errors import PierError
-from pier.networks.dns.answer import Server, Settings, answer
+from pier.networks.dns.answer import Settings, answer
 from pier.networks.dns.message import (
     REFUSED,
     SERVFAIL,
@@ -26,6 +26,7 @@ from pier.networks.dns.message import (
 from pier.networks.dns.names import NameTable
 from pier.networks.dns.sockets import Sockets
 from pier.networks.dns.upstream import Exchange, ask_over_tcp, receive_message, send_message
+from pier.networks.resolv import Upstream
 
 __all__ = ["DnsServer", "NotNameServerSockets"]
 
@@ -60,7 +61,7 @@ class Served:
         self.under_way = 0
 
     @property
-    def servers(self) -> Sequence[Server]:
+    def servers(self) -> Sequence[Upstream]:
         """Those that may be asked for this container."""
         settings = self.settings
         # What the container's own namespace cannot reach is not reached for it: an internal network's container may ask

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from pier.kernel.namespaces import CLONE_NEWNET, setns
-from pier.networks.dns.answer import Server
 from pier.networks.dns.message import REFUSED, SERVFAIL, Query, is_reply_to, rcode_of, with_id
 from pier.networks.dns.sockets import Sockets
+from pier.networks.resolv import Upstream
 
 __all__ = ["Exchange", "ask_over_tcp", "new_socket"]
 
@@ -58,7 +58,7 @@ def in_network_of(sock: socket.socket) -> Iterator[None]:
         os.close(theirs)
 
 
-def new_socket(server: Server, kind: int, inside: socket.socket) -> socket.socket:
+def new_socket(server: Upstream, kind: int, inside: socket.socket) -> socket.socket:
     """A socket to ask `server` from; `inside` is one in the container's network namespace. Raises OSError."""
     address = ipaddress.ip_address(server.address)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
@@ -66,7 +66,7 @@ def new_socket(server: Server, kind: int, inside: socket.socket) -> socket.socke
         return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
 
-def place_of(server: Server) -> tuple[str, int] | tuple[str, int, int, int]:
+def place_of(server: Upstream) -> tuple[str, int] | tuple[str, int, int, int]:
     """Where to connect to. Raises OSError for an interface that is not there."""
     address, _, zone = server.address.partition("%")
     if ":" not in address:
@@ -80,7 +80,7 @@ class Exchange:
     __slots__ = ("_done", "_inside", "_left", "_open", "_query", "_sockets", "_timer")
 
     def __init__(
-        self, query: Query, servers: Sequence[Server], *, inside: socket.socket, sockets: Sockets, done: Done
+        self, query: Query, servers: Sequence[Upstream], *, inside: socket.socket, sockets: Sockets, done: Done
     ) -> None:
         """`done` is told the reply, under the query's own id, or None; not before `start`, and not after `close`."""
         self._query = query
@@ -115,7 +115,7 @@ class Exchange:
         self._open = []
         self._left = []
 
-    def _ask(self, server: Server) -> None:
+    def _ask(self, server: Upstream) -> None:
         sock = new_socket(server, socket.SOCK_DGRAM, self._inside)
         try:
             sock.connect(place_of(server))  # from here on the kernel drops what others send
@@ -159,7 +159,7 @@ class Exchange:
             self._timer = None
 
 
-async def ask_over_tcp(query: Query, servers: Sequence[Server], inside: socket.socket) -> bytes | None:
+async def ask_over_tcp(query: Query, servers: Sequence[Upstream], inside: socket.socket) -> bytes | None:
     """Ask one server after the other; the reply under the query's own id, None where none has one."""
     for server in servers:
         with contextlib.suppress(OSError, TimeoutError, EOFError):
@@ -170,7 +170,7 @@ async def ask_over_tcp(query: Query, servers: Sequence[Server], inside: socket.s
     return None
 
 
-async def _exchange(query: Query, server: Server, inside: socket.socket) -> bytes | None:
+async def _exchange(query: Query, server: Upstream, inside: socket.socket) -> bytes | None:
     """Raises OSError, EOFError."""
     loop = asyncio.get_running_loop()
     with new_socket(server, socket.SOCK_STREAM, inside) as sock:

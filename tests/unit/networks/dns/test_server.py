@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from pier.networks.dns import DnsServer, NameTable, Server, Settings, upstream
+from pier.networks.dns import DnsServer, NameTable, Settings, upstream
 from pier.networks.dns import server as server_module
 from pier.networks.dns.server import NotNameServerSockets
+from pier.networks.resolv import Upstream
 from pier.runtime.process import resolver
 
 from ....netlab import Machine, machines, stop
@@ -43,7 +44,7 @@ def answered(address: str = "192.0.2.1", rcode: int = 0) -> Behaviour:
     return deed
 
 
-class Upstream:
+class FakeServer:
     """A name server of the test's, UDP and TCP."""
 
     def __init__(self, address: str, deed: Behaviour) -> None:
@@ -99,12 +100,12 @@ class House:
         self.fds = fds
         self._stack = stack
 
-    def upstream(self, address: str, deed: Behaviour) -> Upstream:
-        made = self.box.run(lambda: Upstream(address, deed)) if address != ON_HOST else Upstream(address, deed)
+    def upstream(self, address: str, deed: Behaviour) -> FakeServer:
+        made = self.box.run(lambda: FakeServer(address, deed)) if address != ON_HOST else FakeServer(address, deed)
         self._stack.callback(made.close)
         return made
 
-    def configure(self, *servers: Server, **changes: Any) -> None:
+    def configure(self, *servers: Upstream, **changes: Any) -> None:
         self.server.configure("c1", Settings(servers=servers, host_addresses=HOST, **changes))
 
     async def ask(self, name: str, kind: int = A, *, tcp: bool = False, **options: Any) -> Reply:
@@ -210,7 +211,7 @@ async def test_what_is_no_query_is_refused_by_its_header(house: House) -> None:
 
 async def test_other_servers_answer_for_other_names(house: House) -> None:
     other = house.upstream(IN_CONTAINER, answered())
-    house.configure(Server(IN_CONTAINER))
+    house.configure(Upstream(IN_CONTAINER))
     for tcp in (False, True):
         found = await house.ask("nobody.example", tcp=tcp, ident=0x4321)
         assert (found.ident, [item[3] for item in found.answers]) == (0x4321, ["192.0.2.1"])
@@ -221,7 +222,7 @@ async def test_other_servers_answer_for_other_names(house: House) -> None:
 
 async def test_ids_and_ports_are_not_the_clients(house: House) -> None:
     other = house.upstream(IN_CONTAINER, answered())
-    house.configure(Server(IN_CONTAINER))
+    house.configure(Upstream(IN_CONTAINER))
     for _ in range(12):
         await house.ask("nobody.example", ident=7)
     assert len({item[:2] for item in other.asked}) > 6
@@ -232,7 +233,7 @@ async def test_ids_and_ports_are_not_the_clients(house: House) -> None:
 async def test_a_server_that_fails_is_followed_by_the_next(house: House, rcode: int) -> None:
     house.upstream(IN_CONTAINER, answered(rcode=rcode))
     house.upstream(IN_CONTAINER_TOO, answered("192.0.2.2"))
-    house.configure(Server("127.0.0.99"), Server(IN_CONTAINER), Server(IN_CONTAINER_TOO))
+    house.configure(Upstream("127.0.0.99"), Upstream(IN_CONTAINER), Upstream(IN_CONTAINER_TOO))
     for tcp in (False, True):
         assert (await house.ask("a.example", tcp=tcp)).answers[0][3] == "192.0.2.2"
 
@@ -240,7 +241,7 @@ async def test_a_server_that_fails_is_followed_by_the_next(house: House, rcode: 
 async def test_a_name_that_is_nowhere(house: House) -> None:
     house.upstream(IN_CONTAINER, answered(rcode=3))
     second = house.upstream(IN_CONTAINER_TOO, answered())
-    house.configure(Server(IN_CONTAINER), Server(IN_CONTAINER_TOO))
+    house.configure(Upstream(IN_CONTAINER), Upstream(IN_CONTAINER_TOO))
     assert (await house.ask("a.example")).rcode == 3
     assert second.asked == []
 
@@ -249,14 +250,14 @@ async def test_a_silent_server_is_not_waited_for_alone(house: House, monkeypatch
     monkeypatch.setattr(upstream, "PATIENCE_S", 0.02)
     house.upstream(IN_CONTAINER, lambda data: [])
     house.upstream(IN_CONTAINER_TOO, answered("192.0.2.2"))
-    house.configure(Server(IN_CONTAINER), Server(IN_CONTAINER_TOO))
+    house.configure(Upstream(IN_CONTAINER), Upstream(IN_CONTAINER_TOO))
     assert (await house.ask("a.example")).answers[0][3] == "192.0.2.2"
 
 
 async def test_when_nobody_answers_the_client_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "TIMEOUT_S", 0.05)
     house.upstream(IN_CONTAINER, lambda data: [])
-    house.configure(Server(IN_CONTAINER))
+    house.configure(Upstream(IN_CONTAINER))
     assert (await house.ask("a.example")).rcode == 2
     assert (await house.ask("a.example", tcp=True)).rcode == 2
 
@@ -271,7 +272,7 @@ async def test_spoofed_and_malformed_replies_are_not_taken(house: House) -> None
         return [b"", b"x", good[:11], wrong_id, other_name, data, *answered("192.0.2.1")(data)]
 
     house.upstream(IN_CONTAINER, liar)
-    house.configure(Server(IN_CONTAINER))
+    house.configure(Upstream(IN_CONTAINER))
     assert [item[3] for item in (await house.ask("a.example")).answers] == ["192.0.2.1"]
 
 
@@ -281,7 +282,7 @@ async def test_a_reply_longer_than_the_client_takes_is_truncated(house: House) -
         return [short[:6] + struct.pack("!H", 60) + short[8:] + short[-16:] * 59]
 
     house.upstream(IN_CONTAINER, long)
-    house.configure(Server(IN_CONTAINER))
+    house.configure(Upstream(IN_CONTAINER))
     assert ((found := await house.ask("a.example")).flags, found.answers) == ({"qr", "tc", "rd", "ra"}, [])
     assert len((await house.ask("a.example", edns=opt(1232))).answers) == 60
     assert len((await house.ask("a.example", tcp=True)).answers) == 60
@@ -290,23 +291,23 @@ async def test_a_reply_longer_than_the_client_takes_is_truncated(house: House) -
 async def test_attack_21_internal_network_sends_nothing_from_the_host(house: House) -> None:
     """CVE-2024-29018: the host's own server would carry a container's questions out of an internal network."""
     outside = house.upstream(ON_HOST, answered())
-    house.configure(Server(ON_HOST, from_host=True))
+    house.configure(Upstream(ON_HOST, from_host=True))
     assert (await house.ask("data.evil.example")).rcode == 0
     assert len(outside.asked) == 1
-    for servers in ([Server(ON_HOST, from_host=True)], [Server(ON_HOST, from_host=True), Server("192.0.2.53")]):
+    for servers in ([Upstream(ON_HOST, from_host=True)], [Upstream(ON_HOST, from_host=True), Upstream("192.0.2.53")]):
         house.configure(*servers, forwards=False)
         for tcp in (False, True):
             assert (await house.ask("data.evil.example", tcp=tcp)).rcode == 2
     assert len(outside.asked) == 1
     on_net = house.upstream(IN_CONTAINER, answered())
-    house.configure(Server(ON_HOST, from_host=True), Server(IN_CONTAINER), forwards=False)
+    house.configure(Upstream(ON_HOST, from_host=True), Upstream(IN_CONTAINER), forwards=False)
     assert (await house.ask("a.example")).rcode == 0
     assert (len(outside.asked), len(on_net.asked)) == (1, 1)
 
 
 async def test_single_labels_stay_where_ndots_is_set(house: House) -> None:
     other = house.upstream(IN_CONTAINER, answered())
-    house.configure(Server(IN_CONTAINER), single_label_is_local=True)
+    house.configure(Upstream(IN_CONTAINER), single_label_is_local=True)
     assert ((found := await house.ask("nobody")).rcode, found.answers) == (0, [])
     assert ((found := await house.ask("nobody", AAAA)).rcode, found.answers) == (0, [])
     assert other.asked == []
@@ -324,7 +325,7 @@ async def test_questions_under_way_are_bounded(house: House, monkeypatch: pytest
         return answered()(data)
 
     other = house.upstream(IN_CONTAINER, slow)
-    house.configure(Server(IN_CONTAINER))
+    house.configure(Upstream(IN_CONTAINER))
     async with asyncio.TaskGroup() as group:
         first = [group.create_task(house.ask(f"{n}.example")) for n in range(2)]
         while not other.asked or house.server._under_way < 2:
@@ -349,7 +350,7 @@ async def test_questions_wait_for_the_next_daemon(house: House) -> None:
 async def test_stop_ends_what_is_under_way(house: House) -> None:
     release = threading.Event()
     house.upstream(IN_CONTAINER, lambda data: answered()(data) if release.wait(10) else [])
-    house.configure(Server(IN_CONTAINER))
+    house.configure(Upstream(IN_CONTAINER))
     before = len(os.listdir("/proc/self/fd"))
     clients = [house.box.run(lambda kind=kind: socket.socket(socket.AF_INET, kind)) for kind in (1, 2)]
     for client in clients:
