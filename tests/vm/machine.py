@@ -28,7 +28,10 @@ TIMEOUT_S = 240
 """Three times what it takes on a machine that has nothing else to do."""
 SYSTEMD_TIMEOUT_S = 300
 """With systemd as init: its tests wait for it, which has this one processor, too."""
-MODULES = ("overlay", "veth", "bridge", "nf_tables", "virtio_pci", "virtio_blk", "ext4")
+MODULES = (
+    *("overlay", "veth", "bridge", "nf_tables", "virtio_pci", "virtio_blk", "ext4"),
+    *("macvlan", "ipvlan", "8021q", "dummy"),
+)
 """What Pier needs of the kernel that distributions build as modules, the disks' driver, and a file system for one."""
 STORE_BYTES = 64 << 20
 
