@@ -19,6 +19,7 @@ from . import (
     exec,
     image_archives,
     images,
+    networks,
     prune,
     system,
     truncate,
@@ -50,6 +51,7 @@ GROUPS: Final = (
     distribution,
     image_archives,
     images,
+    networks,
     volumes,
     unimplemented,
 )

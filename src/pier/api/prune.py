@@ -1,16 +1,15 @@
-"""Removing what nothing uses. Of networks and build caches there are none yet that could be unused."""
+"""Removing what nothing uses. Of build caches there are none yet that could be unused."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from pier.model.disk_usage import BuildCachePruneResponse, NetworksPruneResponse
+from pier.model.disk_usage import BuildCachePruneResponse
 from pier.model.filters import Filters, pruned_before_ns
 
 from .call import Call
 from .router import Route
 
-NETWORK_FILTERS = ("label", "label!", "until")
 BUILD_FILTERS = ("description", "id", "inuse", "label", "parent", "private", "shared", "type", "unused-for", "until")
 
 
@@ -23,9 +22,7 @@ async def images(call: Call) -> web.StreamResponse:
 
 
 async def networks(call: Call) -> web.StreamResponse:
-    """The predefined networks are never pruned, and there are no others yet."""
-    _checked(call, NETWORK_FILTERS)
-    return call.answer(NetworksPruneResponse())
+    return call.answer(await call.engine.networks.prune(call.query.filters()))
 
 
 async def build_cache(call: Call) -> web.StreamResponse:

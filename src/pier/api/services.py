@@ -27,7 +27,7 @@ from pier.model.container import (
     ContainerWaitResponse,
     FilesystemChange,
 )
-from pier.model.disk_usage import DiskUsage
+from pier.model.disk_usage import DiskUsage, NetworksPruneResponse
 from pier.model.event import EventMessage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
@@ -39,6 +39,14 @@ from pier.model.image import (
     ImagePruneResponse,
     ImageSummary,
     RemoteTag,
+)
+from pier.model.networks import (
+    NetworkConnectRequest,
+    NetworkCreateRequest,
+    NetworkCreateResponse,
+    NetworkDisconnectRequest,
+    NetworkInspect,
+    NetworkSummary,
 )
 from pier.model.system import SystemInfo, SystemVersion
 from pier.model.volume import Volume, VolumesPruneResponse
@@ -53,6 +61,8 @@ class Containers(Protocol):
     async def inspect(self, ref: str, *, size: bool) -> ContainerInspectResponse: ...
     async def start_container(self, ref: str, *, detach_keys: str) -> bool: ...
     async def prune(self, filters: Filters) -> ContainersPruneResponse: ...
+    async def join_network(self, network: str, asked: NetworkConnectRequest) -> None: ...
+    async def leave_network(self, network: str, asked: NetworkDisconnectRequest) -> None: ...
     async def changes(self, ref: str) -> builtins.list[FilesystemChange] | None: ...
     async def commit(
         self,
@@ -174,6 +184,16 @@ class Remote(Protocol):
     ) -> Descriptor: ...
 
 
+class Networks(Protocol):
+    """`networks.service.NetworkService`."""
+
+    def list(self, filters: Filters) -> list[NetworkSummary]: ...
+    def inspect(self, ref: str, *, scope: str) -> NetworkInspect: ...
+    async def create(self, asked: NetworkCreateRequest) -> NetworkCreateResponse: ...
+    async def remove(self, ref: str) -> None: ...
+    async def prune(self, filters: Filters) -> NetworksPruneResponse: ...
+
+
 class Events(Protocol):
     """`events.bus.EventBus`."""
 
@@ -201,6 +221,8 @@ class Engine(Protocol):
     def volumes(self) -> Volumes: ...
     @property
     def remote(self) -> Remote: ...
+    @property
+    def networks(self) -> Networks: ...
     @property
     def events(self) -> Events: ...
     @property

@@ -1,7 +1,7 @@
 """Operations of the contract that Pier does not have yet: each answers 501 and names itself. One list, to become empty.
 
-Below it, the operations that answer as Docker does on a node outside any swarm, and those on plugins and
-networks that do not exist: `docker inspect NAME` asks for each kind in turn.
+Below it, the operations that answer as Docker does on a node outside any swarm, and those on plugins that do not
+exist: `docker inspect NAME` asks for each kind in turn.
 """
 
 from __future__ import annotations
@@ -16,10 +16,6 @@ from .router import Route
 
 class NoSuchPlugin(NotFound):
     """plugin "{name}" not found"""
-
-
-class NoSuchNetwork(NotFound):
-    """network {name} not found"""
 
 
 class NotInASwarm(Unavailable):
@@ -38,12 +34,6 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     # the daemon
     ("POST", "/session", "Session"),
     ("POST", "/grpc", "GRPC"),
-    # networks
-    ("GET", "/networks", "NetworkList"),
-    ("DELETE", "/networks/{id}", "NetworkDelete"),
-    ("POST", "/networks/create", "NetworkCreate"),
-    ("POST", "/networks/{id}/connect", "NetworkConnect"),
-    ("POST", "/networks/{id}/disconnect", "NetworkDisconnect"),
     # plugins
     ("GET", "/plugins/privileges", "GetPluginPrivileges"),
     ("POST", "/plugins/pull", "PluginPull"),
@@ -94,9 +84,6 @@ ONE_PLUGIN: tuple[tuple[str, str, str], ...] = (
 )
 
 
-PREDEFINED_NETWORKS = ("bridge", "host", "none")
-
-
 async def not_implemented(call: Call) -> web.StreamResponse:
     raise NotImplementedYet(what=f"{call.operation} ({call.request.method} {call.template})")
 
@@ -109,14 +96,7 @@ async def no_such_plugin(call: Call) -> web.StreamResponse:
     raise NoSuchPlugin(name=call.id)
 
 
-async def inspect_network(call: Call) -> web.StreamResponse:
-    if call.id in PREDEFINED_NETWORKS:
-        return await not_implemented(call)
-    raise NoSuchNetwork(name=call.id)
-
-
 ROUTES = (
-    Route("GET", "/networks/{id}", "NetworkInspect", inspect_network),
     *(Route(method, path, operation, not_implemented) for method, path, operation in UNIMPLEMENTED),
     *(Route(method, path, operation, not_in_a_swarm) for method, path, operation in SWARM),
     *(Route(method, path, operation, no_such_plugin) for method, path, operation in ONE_PLUGIN),

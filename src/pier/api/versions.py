@@ -15,6 +15,7 @@ from pier.errors import InvalidParameter
 from pier.model.container import ContainerCreateRequest, ContainerUpdateRequest
 from pier.model.host_config import BindOptions
 from pier.model.network import EndpointSettings
+from pier.model.networks import NetworkCreateRequest
 
 Version = tuple[int, int]
 
@@ -141,6 +142,16 @@ def _move_mac_address(body: ContainerCreateRequest) -> None:
     body.networking_config.endpoints_config = endpoints
 
 
+def _refuse_several_networks(body: ContainerCreateRequest) -> None:
+    names = sorted(body.networking_config.endpoints_config or {})
+    if len(names) > 1:
+        raise InvalidParameter(f"Container cannot be created with multiple network endpoints: {', '.join(names)}")
+
+
+def _ignore_enable_ipv4(body: NetworkCreateRequest) -> None:
+    body.enable_ipv4 = None
+
+
 def _ignore_mac_address(body: ContainerCreateRequest) -> None:
     body.mac_address = ""
 
@@ -196,6 +207,9 @@ USAGE_IMAGES = "SystemDataUsage.Images"
 
 DIFFERENCES: tuple[Difference, ...] = (
     # answers, newest change first
+    Difference("NetworkInspect", "Status came with 1.52", drop("Status"), until=(1, 52)),
+    Difference("NetworkInspect", "EnableIPv4 came with 1.48", drop("EnableIPv4"), until=(1, 48)),
+    Difference("NetworkList", "EnableIPv4 came with 1.48", drop("EnableIPv4"), until=(1, 48)),
     Difference("SystemInfo", "NRI came with 1.53", drop("NRI"), until=(1, 53)),
     Difference("SystemEvents", "status, id and from went with 1.52", _repeat_actor, until=(1, 52)),
     Difference("SystemInfo", "KernelMemoryTCP went with 1.52", drop("KernelMemoryTCP"), since=(1, 52)),
@@ -254,6 +268,14 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference("ImageInspect", "VirtualSize went with 1.44", _add_virtual_size, until=(1, 44)),
     Difference("ImageList", "Containers are counted since 1.51", _containers_not_counted, until=(1, 51)),
     # requests
+    Difference("NetworkCreate", "EnableIPv4 came with 1.48", _ignore_enable_ipv4, until=(1, 48), request=True),
+    Difference(
+        "ContainerCreate",
+        "several networks at once came with 1.44",
+        _refuse_several_networks,
+        until=(1, 44),
+        request=True,
+    ),
     Difference(
         "ContainerCreate",
         "a container-wide MacAddress went with 1.52",

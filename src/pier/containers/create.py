@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 
-from pier.containers import fields, links, names, timezone, unwritable, userns, validate, volume_mounts
+from pier.containers import fields, links, names, networking, timezone, unwritable, userns, validate, volume_mounts
 from pier.containers import merge as rules
 from pier.containers.inherited import DonorMissing, resolve
 from pier.containers.record import KIND, Record
@@ -58,8 +58,8 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
     else:
         userns.check_without(mounts)
     warnings += lost_limits(world, host)
-    mac = rules.check_networking(body.networking_config, host.network_mode) or body.mac_address
-    warnings += rules.endpoint_warnings(body.networking_config)
+    networks, of_networks = networking.prepare(world, body.networking_config, host)
+    warnings += of_networks
     check_joined(world, host)
     linked = links.resolve(world, host)
     id = names.make_id()
@@ -76,8 +76,7 @@ async def create(world: World, body: ContainerCreateRequest, *, name: str, platf
         driver=world.snapshots.name,
         config=config,
         host_config=host,
-        networking=body.networking_config,
-        mac_address=mac,
+        networks=networks,
         mounts=mounts,
         links=linked,
         id_map=id_map,

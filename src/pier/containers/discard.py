@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from pier.containers.create import remove_folders
+from pier.containers.networking import disconnect
 from pier.containers.record import KIND
-from pier.containers.start import close_pending, disconnect
+from pier.containers.start import close_pending
 from pier.containers.volume_mounts import to_remove
 from pier.containers.waiters import WAIT_CONDITIONS, wake
 from pier.containers.world import Container, World

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pier.containers.record import Record
 from pier.containers.world import ContainersConfig
-from pier.networks.endpoint import Endpoint
-from pier.networks.resolv import hosts, resolv_conf, upstream_path
+from pier.networks import Sandbox
+from pier.networks.resolv import HOST_NAMES, hosts, resolv_conf, upstream_path
 
 NAMES = ("resolv.conf", "hostname", "hosts")
 FILE_MODE = 0o644
@@ -16,7 +16,7 @@ FILE_MODE = 0o644
 
 def contents(
     record: Record,
-    endpoint: Endpoint | None,
+    sandbox: Sandbox,
     daemon: ContainersConfig,
     *,
     host_resolv: str,
@@ -29,14 +29,14 @@ def contents(
     """
     config, host = record.config, record.host_config
     own_network = host.network_mode != "host"
-    gateways = list(daemon.host_gateway_ips) or ([endpoint.gateway] if endpoint and endpoint.gateway else [])
+    gateways = list(daemon.host_gateway_ips) or sandbox.host
     full_name = f"{config.hostname}.{config.domainname}" if config.domainname else config.hostname
     return {
         "hostname": f"{full_name}\n",
         "hosts": hosts(
             hostname=config.hostname if own_network else "",
             domainname=config.domainname,
-            addresses=[endpoint.ip] if endpoint and endpoint.ip else [],
+            addresses=[address for endpoint in sandbox.endpoints for address in endpoint.addresses],
             extra_hosts=[entry.replace("=", ":", 1) for entry in host.extra_hosts or ()],
             linked=linked,
             gateways=gateways,
@@ -60,10 +60,41 @@ def host_texts() -> tuple[str, str]:
 
 
 def readdress(path: str, names: str, address: str) -> None:
-    """Give the names of one line of a hosts file another address, in place: the file is mounted. Blocking. OSError."""
+    """Give the names of one line of a hosts file another address. Blocking. OSError."""
+    wanted = names.split()
+    _edit(path, lambda lines: [f"{address}\t{names}\n" if line.split()[1:] == wanted else line for line in lines])
+
+
+def change_own(
+    path: str, names: str, *, added: Sequence[str] = (), removed: Sequence[str] = (), host: Sequence[str] = ()
+) -> None:
+    """Write addresses that a running container has got or lost into its hosts file. Blocking. OSError.
+
+    `host` are those by which it reaches the host now; empty: as before.
+    """
+    gone = [[address, *names.split()] for address in removed]
+    new = [f"{address}\t{names}\n" for address in added if names]
+
+    def change(lines: list[str]) -> list[str]:
+        of_host = [line for line in lines if is_hosts(line)] if host else []
+        kept = [line for line in lines if line.split() not in gone and line not in of_host]
+        names_of_host = of_host[0].partition("\t")[2] if of_host else ""
+        return [*kept, *new, *(f"{address}\t{names_of_host}" for address in host if names_of_host)]
+
+    _edit(path, change)
+
+
+def is_hosts(line: str) -> bool:
+    """Is it a line with the host's names?"""
+    words = line.split()[1:]
+    return bool(words) and set(words) <= set(HOST_NAMES)
+
+
+def _edit(path: str, change: Callable[[list[str]], list[str]]) -> None:
+    """Change the lines of a hosts file in place: the file is mounted."""
     with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+", encoding="utf-8") as file:
         lines = file.read(1 << 20).splitlines(keepends=True)
-        changed = [f"{address}\t{names}\n" if line.split()[1:] == names.split() else line for line in lines]
+        changed = change(lines)
         if changed != lines:
             file.seek(0)
             file.truncate()

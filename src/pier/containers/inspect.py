@@ -6,14 +6,14 @@ import asyncio
 
 import msgspec
 
-from pier.containers import links
+from pier.containers import links, networking
 from pier.containers.inherited import mounts_of
 from pier.containers.record import Record, State
 from pier.containers.world import Container, World
 from pier.errors import PierError
 from pier.model.container import ContainerInspectResponse, ContainerState, MountPoint
 from pier.model.image import DriverData
-from pier.model.network import EndpointSettings, NetworkSettings
+from pier.model.network import NetworkSettings
 from pier.model.time import rfc3339_nano
 from pier.oci.digest import Digest
 
@@ -77,33 +77,24 @@ def mount_points(record: Record) -> list[MountPoint]:
     return [mount.point() for mount in mounts_of(record)]
 
 
-def endpoint_settings(world: World, record: Record) -> dict[str, EndpointSettings]:
-    """`Networks`: what the container has of its network, or an empty place while it does not run."""
-    endpoint = world.networks.endpoint(record.id)
-    if endpoint is not None:
-        return endpoint.settings
-    mode = record.host_config.network_mode
-    if mode.startswith("container:"):
-        return {}
-    network_id = world.networks.network_id(mode) if record.state.started_at_ns else ""
-    return {mode: EndpointSettings(network_id=network_id, mac_address=record.mac_address)}
-
-
 def network_settings(world: World, record: Record) -> NetworkSettings:
-    """The endpoint, and on the default bridge its repetition for old clients."""
-    endpoint = world.networks.endpoint(record.id)
-    found = NetworkSettings(networks=endpoint_settings(world, record))
-    if endpoint is None:
+    """The networks, and the default bridge's repeated for old clients."""
+    sandbox = world.networks.sandbox(record.id)
+    found = NetworkSettings(networks=networking.shown(world, record))
+    if sandbox is None:
         return found
     pid = record.state.pid
-    found.ports = dict(endpoint.ports)
-    found.sandbox_id = endpoint.endpoint_id
+    found.ports = dict(sandbox.ports)
+    found.sandbox_id = record.id
     found.sandbox_key = f"/proc/{pid}/ns/net" if pid else ""
-    if endpoint.mode == "bridge":
+    if (endpoint := sandbox.named("bridge")) is not None:
         found.endpoint_id = endpoint.endpoint_id
         found.gateway = endpoint.gateway
         found.ip_address = endpoint.ip
         found.ip_prefix_len = endpoint.prefix_len
+        found.ipv6_gateway = endpoint.gateway6
+        found.global_ipv6_address = endpoint.ip6
+        found.global_ipv6_prefix_len = endpoint.prefix_len6
         found.mac_address = endpoint.mac
     return found
 

@@ -16,8 +16,9 @@ from typing import Any
 from pier.containers import names, restart, signals, volume_mounts
 from pier.containers.discard import discard
 from pier.containers.freezer import thaw
+from pier.containers.networking import disconnect, renamed
 from pier.containers.record import mark_ended, mark_started
-from pier.containers.start import CannotStart, disconnect, launch
+from pier.containers.start import CannotStart, launch
 from pier.containers.waiters import wake
 from pier.containers.world import Container, World, finish, log
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
@@ -338,6 +339,7 @@ async def rename(world: World, container: Container, name: str) -> None:
             del world.names[new]
             raise
         del world.names[old]
+        await renamed(world, container)
     world.publish(container, "rename", oldName=f"/{old}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from pier.containers import etc_files
+from pier.containers import etc_files, networking
 from pier.containers.inherited import DonorMissing
 from pier.containers.record import Link, Record
 from pier.containers.validate import parse_port
@@ -34,8 +34,8 @@ class DefaultLink(Conflict):
 
 def resolve(world: World, host: HostConfig) -> list[Link]:
     """The links of a new container. Raises DonorMissing, InvalidParameter."""
-    if not host.links:
-        return []
+    if not host.links or networking.is_user_defined(host.network_mode):
+        return []  # there, the endpoints' own links make aliases
     if host.network_mode.startswith("container:"):
         raise InvalidParameter(f"conflicting options: container type network can't be used with links. {UNDEFINED}")
     if host.network_mode in ("host", "none"):
@@ -85,7 +85,8 @@ def names_of(alias: str, other: Record) -> str:
 
 
 def _address(world: World, other: Container) -> str:
-    endpoint = world.networks.endpoint(other.id)
+    sandbox = world.networks.sandbox(other.id)
+    endpoint = (sandbox.named("bridge") or sandbox.first) if sandbox is not None else None
     return endpoint.ip if endpoint is not None else ""
 
 

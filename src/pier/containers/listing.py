@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from pier.containers import links, validate
+from pier.containers import links, networking, validate
 from pier.containers.health import status_of
-from pier.containers.inspect import endpoint_settings, mount_points, sizes
+from pier.containers.inspect import mount_points, sizes
 from pier.containers.record import Record, State
 from pier.containers.world import Container, World
 from pier.errors import InvalidParameter
@@ -139,7 +139,7 @@ async def list_containers(
 def summary(world: World, container: Container, now_ns: int) -> ContainerSummary:
     """One container's line."""
     record = container.record
-    endpoint = world.networks.endpoint(record.id)
+    sandbox = world.networks.sandbox(record.id)
     return ContainerSummary(
         id=record.id,
         names=[f"/{record.name}"],
@@ -148,14 +148,14 @@ def summary(world: World, container: Container, now_ns: int) -> ContainerSummary
         image_manifest_descriptor=record.image_manifest,
         command=command_text(record.path, record.args),
         created=record.created_ns // NS,
-        ports=port_summaries(endpoint.ports) if endpoint else [],
+        ports=port_summaries(sandbox.ports) if sandbox else [],
         labels=dict(record.config.labels or {}),
         state=record.state.status,
         status=status_text(record.state, now_ns),
         host_config=HostConfigSummary(
             network_mode=record.host_config.network_mode, annotations=record.host_config.annotations
         ),
-        network_settings=NetworkSettingsSummary(networks=endpoint_settings(world, record)),
+        network_settings=NetworkSettingsSummary(networks=networking.shown(world, record)),
         mounts=mount_points(record),
         health=_health_summary(record.state),
     )
@@ -268,10 +268,10 @@ def _exposes(record: Record) -> set[str]:
 
 
 def _publishes(world: World, record: Record, wanted: set[str]) -> bool:
-    endpoint = world.networks.endpoint(record.id)
-    if endpoint is None:
+    sandbox = world.networks.sandbox(record.id)
+    if sandbox is None:
         return False
-    for port, bindings in endpoint.ports.items():
+    for port, bindings in sandbox.ports.items():
         protocol = port.partition("/")[2]
         for binding in bindings or ():
             if f"{binding.host_port}/{protocol}" in wanted:
@@ -290,8 +290,5 @@ def _in_volume(record: Record, wanted: Sequence[str]) -> bool:
 def _on_network(world: World, record: Record, wanted: Sequence[str]) -> bool:
     if not wanted:
         return True
-    endpoint = world.networks.endpoint(record.id)
-    names = {record.host_config.network_mode}
-    if endpoint is not None:
-        names.add(endpoint.network_id)
-    return any(name.startswith(value) if len(value) >= 12 else name == value for name in names for value in wanted)
+    ids = [asked.network_id for asked in record.networks.values() if asked.network_id]
+    return any(value in record.networks or (value and id.startswith(value)) for value in wanted for id in ids or [""])

@@ -12,7 +12,6 @@ from pier.containers.world import ContainersConfig
 from pier.errors import InvalidParameter
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import HostConfig
-from pier.model.network import NetworkingConfig
 from pier.oci.image_config import HealthConfig as ImageHealthConfig
 from pier.oci.image_config import RunConfig
 
@@ -133,41 +132,6 @@ def fill_host_config(given: HostConfig, daemon: ContainersConfig, *, network_dis
         blkio_device_read_iops=given.blkio_device_read_iops or [],
         blkio_device_write_iops=given.blkio_device_write_iops or [],
     )
-
-
-def check_networking(networking: NetworkingConfig, mode: str) -> str:
-    """The MAC address asked for (empty: none). Raises InvalidParameter for what the default networks cannot do."""
-    endpoints = networking.endpoints_config or {}
-    names = {"bridge" if name in ("", "default") else name for name in endpoints}
-    if names - {mode}:
-        other = sorted(names - {mode})[0]
-        raise InvalidParameter(
-            f"conflicting options: cannot attach the container to network {other} and to network mode {mode}"
-        )
-    for endpoint in endpoints.values():
-        ipam = endpoint.ipam_config
-        if ipam and (ipam.ipv4_address or ipam.ipv6_address or ipam.link_local_ips):
-            raise InvalidParameter(
-                "invalid config for network bridge: invalid endpoint settings:\n"
-                "user specified IP address is supported on user defined networks only"
-            )
-        if endpoint.aliases:
-            raise InvalidParameter(
-                "invalid config for network bridge: invalid endpoint settings:\n"
-                "network-scoped alias is supported only for containers in user defined networks"
-            )
-        if endpoint.links:
-            raise InvalidParameter("links are supported only for containers in user defined networks")
-    return next((endpoint.mac_address for endpoint in endpoints.values() if endpoint.mac_address), "")
-
-
-def endpoint_warnings(networking: NetworkingConfig) -> list[str]:
-    """What is asked of an endpoint and has no effect."""
-    return [
-        f"Pier does not know the endpoint option {option[:80]} (--network driver-opt). It has no effect."
-        for endpoint in (networking.endpoints_config or {}).values()
-        for option in sorted(endpoint.driver_opts or {})
-    ]
 
 
 def wanted_name(name: str) -> str:

@@ -15,7 +15,7 @@ from pier.containers.spec_mounts import UserMount
 from pier.model.container import ContainerConfig, Health
 from pier.model.host_config import HostConfig
 from pier.model.image import OCIDescriptor
-from pier.model.network import NetworkingConfig
+from pier.model.network import EndpointSettings
 from pier.state import Put
 from pier.storage.ids import IdMap
 
@@ -70,8 +70,10 @@ class Record(msgspec.Struct, kw_only=True):
     driver: str
     config: ContainerConfig
     host_config: HostConfig
-    networking: NetworkingConfig = field(default_factory=NetworkingConfig)
-    mac_address: str = ""
+    networks: dict[str, EndpointSettings] = field(default_factory=dict)
+    """What it asks of each network, by name, the main one first; with the network's id from the first start on."""
+    mac_address: str | None = None
+    """Of the one network of a container that an older daemon made, of which `networks` knows nothing."""
     mounts: list[UserMount] | None = None
     """The user's, those of other containers and of images resolved; None: a version that kept none made it."""
     links: list[Link] = field(default_factory=list)
@@ -93,7 +95,12 @@ class Record(msgspec.Struct, kw_only=True):
     @classmethod
     def decode(cls, data: bytes) -> Record:
         """Raises msgspec.DecodeError for a record that is not one."""
-        return _decoder.decode(data)
+        record = _decoder.decode(data)
+        mode = record.host_config.network_mode
+        if record.mac_address is not None and not mode.startswith("container:"):
+            record.networks = {mode: EndpointSettings(mac_address=record.mac_address)}
+        record.mac_address = None
+        return record
 
 
 _decoder = msgspec.json.Decoder(Record)

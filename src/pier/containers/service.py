@@ -18,6 +18,7 @@ from pier.containers import (
     freezer,
     lifecycle,
     listing,
+    networking,
     prune,
     recovery,
     removal,
@@ -60,6 +61,7 @@ from pier.model.container import (
 from pier.model.disk_usage import LogFileUsage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
+from pier.model.networks import NetworkConnectRequest, NetworkDisconnectRequest
 from pier.oci import Digest, Reference
 from pier.runtime.request import LogFile
 from pier.runtime.systemd.units import expand_slice
@@ -213,6 +215,12 @@ class ContainerService:
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool, keep_data: bool = False) -> None:
         await removal.remove(self._world, ref, force=force, volumes=volumes, link=link, keep_data=keep_data)
+
+    async def join_network(self, network: str, asked: NetworkConnectRequest) -> None:
+        await networking.join(self._world, network, asked)
+
+    async def leave_network(self, network: str, asked: NetworkDisconnectRequest) -> None:
+        await networking.leave(self._world, network, asked)
 
     async def prune(self, filters: Filters) -> ContainersPruneResponse:
         return await prune.prune(self._world, filters)

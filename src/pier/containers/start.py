@@ -20,6 +20,7 @@ from pier.containers import (
     links,
     log_config,
     log_forwards,
+    networking,
     own_annotations,
     spec,
     spec_foreign,
@@ -27,7 +28,6 @@ from pier.containers import (
     spec_security,
     timezone,
     userns,
-    validate,
     volume_mounts,
 )
 from pier.containers.create import ensure_source
@@ -38,8 +38,7 @@ from pier.containers.record import Record, Status, mark_failed, mark_started
 from pier.containers.world import Container, World
 from pier.errors import Conflict
 from pier.kernel.cgroups import Cgroup
-from pier.model.host_config import PortBinding
-from pier.networks.endpoint import Endpoint
+from pier.networks import Sandbox
 from pier.oci.digest import Digest
 from pier.runtime.client import Monitor, MonitorError, MonitorLost, StartFailed
 from pier.runtime.group import SCOPE_PREFIX, group_at
@@ -70,9 +69,9 @@ async def launch(world: World, container: Container) -> Monitor:
     mark_started(record.state, pid=0, at_ns=time.time_ns())
     ends: list[AttachEnd] = []
     try:
-        _, endpoint = await _both(world, container)
+        sandbox = await _both(world, container)
         with contextlib.ExitStack() as stack:
-            request = await build_request(world, record, endpoint, stack)
+            request = await build_request(world, record, sandbox, stack)
             ends, container.pending = container.pending, []
             volume_mounts.announce(world, container)
             monitor = await world.runtime.launch(request, ends)
@@ -100,15 +99,16 @@ async def _attach_late(container: Container, monitor: Monitor) -> None:
         close_ends(late)
 
 
-async def _both(world: World, container: Container) -> tuple[None, Endpoint | None]:
-    """Write the intent and connect the network, side by side: neither needs the other. The first error wins."""
+async def _both(world: World, container: Container) -> Sandbox:
+    """Write the intent and join the networks, side by side: neither needs the other. The first error wins."""
+    asks = networking.asks(world, container.record)
     saving = asyncio.ensure_future(world.save(container))
-    connecting = asyncio.ensure_future(connect(world, container))
+    connecting = asyncio.ensure_future(networking.connect(world, container, asks))
     results = await asyncio.gather(saving, connecting, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return None, connecting.result()
+    return connecting.result()
 
 
 async def _give_up(world: World, container: Container, error: BaseException, before: Status) -> None:
@@ -117,51 +117,11 @@ async def _give_up(world: World, container: Container, error: BaseException, bef
     code = error.exit_code if isinstance(error, StartFailed) else CANNOT_START
     mark_failed(container.record.state, exit_code=code, error=str(error), before=before)
     await volume_mounts.release(world, container)
-    await disconnect(world, container)
+    await networking.disconnect(world, container)
     await world.save(container)
 
 
-async def connect(world: World, container: Container) -> Endpoint | None:
-    """Join the container's network; None where it uses another container's."""
-    record = container.record
-    host = record.host_config
-    if host.network_mode.startswith("container:"):
-        return None
-    published = host.network_mode not in ("host", "none")
-    ports: dict[str, list[PortBinding]] = {}
-    if published:
-        ports = {port: list(bindings or ()) for port, bindings in (host.port_bindings or {}).items()}
-    endpoint = await world.networks.connect(
-        record.id,
-        mode=host.network_mode,
-        ports=ports,
-        publish_all=host.publish_all_ports and published,
-        exposed=[_normal_port(port) for port in record.config.exposed_ports or {}],
-        mac=record.mac_address or None,
-        name=record.name,
-    )
-    world.publish_network(container, "connect", endpoint)
-    return endpoint
-
-
-async def disconnect(world: World, container: Container) -> None:
-    """Leave the network; nothing to do where none was joined. Never raises: the end of a container goes on."""
-    endpoint = world.networks.endpoint(container.id)
-    if endpoint is None:
-        return
-    with contextlib.suppress(Exception):
-        await world.networks.release(container.id)
-        world.publish_network(container, "disconnect", endpoint)
-
-
-def _normal_port(text: str) -> str:
-    number, protocol = validate.parse_port(text)
-    return f"{number}/{protocol}"
-
-
-async def build_request(
-    world: World, record: Record, endpoint: Endpoint | None, stack: contextlib.ExitStack
-) -> StartRequest:
+async def build_request(world: World, record: Record, sandbox: Sandbox, stack: contextlib.ExitStack) -> StartRequest:
     """Everything the runtime needs to know, with the files it will find; some only while `stack` is open.
 
     Raises OSError, PierError.
@@ -176,7 +136,7 @@ async def build_request(
     namespaces = await pin(joined, stack)
     etc_owner = sharing.id if sharing else record.id
     log = await _log(world, record)
-    texts = {} if sharing else _etc_texts(world, record, endpoint)
+    texts = {} if sharing else _etc_texts(world, record, sandbox)
     root = await asyncio.to_thread(_make_ready, world, record, texts)
     zoneinfo = ""
     if own_annotations.timezone(host.annotations):
@@ -222,7 +182,7 @@ async def build_request(
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,
         log=log,
-        interfaces=list(endpoint.interfaces) if endpoint else [],
+        interfaces=sandbox.interfaces,
         seccomp_bpf=filter_path,
         init=bool(host.init) and not command,
         oci_runtime=command,
@@ -252,10 +212,10 @@ def cgroup_of(world: World, container: Container) -> Cgroup:
     return group_at(world.config.cgroups, place or cgroups_path(world, container.record))
 
 
-def _etc_texts(world: World, record: Record, endpoint: Endpoint | None) -> dict[str, str]:
+def _etc_texts(world: World, record: Record, sandbox: Sandbox) -> dict[str, str]:
     resolv, hosts = world.host_texts()
     linked = links.hosts_entries(world, record)
-    return etc_files.contents(record, endpoint, world.config, host_resolv=resolv, host_hosts=hosts, linked=linked)
+    return etc_files.contents(record, sandbox, world.config, host_resolv=resolv, host_hosts=hosts, linked=linked)
 
 
 def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:

@@ -16,8 +16,8 @@ from pier.containers.record import Record
 from pier.events import EventBus
 from pier.images.commit import Commit
 from pier.kernel.cgroups import Layout
-from pier.model.host_config import PortBinding, Ulimit
-from pier.networks.endpoint import Endpoint
+from pier.model.host_config import Ulimit
+from pier.networks import Ask, Endpoint, NetworkRecord, Publishing, Sandbox
 from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig
@@ -78,20 +78,20 @@ class Snapshots(Protocol):
 
 
 class Networks(Protocol):
+    def find(self, ref: str) -> NetworkRecord: ...
+    def sandbox(self, container_id: str) -> Sandbox | None: ...
     async def connect(
-        self,
-        container_id: str,
-        *,
-        mode: str,
-        ports: dict[str, list[PortBinding]],
-        publish_all: bool,
-        exposed: list[str],
-        mac: str | None,
-        name: str = "",
-    ) -> Endpoint: ...
+        self, container_id: str, asks: Sequence[Ask], *, name: str, publishing: Publishing
+    ) -> Sandbox: ...
     async def release(self, container_id: str) -> None: ...
-    def endpoint(self, container_id: str) -> Endpoint | None: ...
-    def network_id(self, name: str) -> str: ...
+    async def join(
+        self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int
+    ) -> Endpoint: ...
+    async def leave(
+        self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None
+    ) -> None: ...
+    async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]: ...
+    async def rename(self, container_id: str, name: str, names: Mapping[str, Sequence[str]]) -> None: ...
 
 
 class Runtime(Protocol):
@@ -288,11 +288,8 @@ class World:
 
     def publish_network(self, container: Container, action: str, endpoint: Endpoint) -> None:
         """`connect` and `disconnect` of a network, with Docker's attributes."""
-        if endpoint.network_id:
-            name = endpoint.mode
-            kind = {"none": "null"}.get(name, name)
-            attributes = {"container": container.id, "name": name, "type": kind}
-            self.events.publish("network", action, endpoint.network_id, attributes)
+        attributes = {"container": container.id, "name": endpoint.network, "type": endpoint.driver}
+        self.events.publish("network", action, endpoint.network_id, attributes)
 
     async def save(self, container: Container) -> None:
         await self.store.write(container.record.put())

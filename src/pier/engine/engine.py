@@ -140,7 +140,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     await runtime.start()
     stack.push_async_callback(runtime.close)
 
-    networks = NetworkService(network_config(config), state)
+    networks = NetworkService(network_config(config), state, events)
     stack.push_async_callback(_close_networks, networks)
     _report(await networks.start(_perhaps_running(config)))
 

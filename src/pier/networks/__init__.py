@@ -1,7 +1,23 @@
-"""Networks: the default bridge, host, none and container:, addresses, published ports, the container's own files."""
+"""Networks: bridges, host and none; addresses, names, published ports, the container's own files."""
 
-from pier.networks.endpoint import Endpoint
+from pier.networks.asks import ask_of, check_settings, unknown_options
+from pier.networks.endpoint import Ask, Endpoint, Publishing, Sandbox
+from pier.networks.records import NetworkRecord
 from pier.networks.resolv import hosts, resolv_conf, upstream_path
 from pier.networks.service import NetworkConfig, NetworkService
 
-__all__ = ["Endpoint", "NetworkConfig", "NetworkService", "hosts", "resolv_conf", "upstream_path"]
+__all__ = [
+    "Ask",
+    "Endpoint",
+    "NetworkConfig",
+    "NetworkRecord",
+    "NetworkService",
+    "Publishing",
+    "Sandbox",
+    "ask_of",
+    "check_settings",
+    "hosts",
+    "resolv_conf",
+    "unknown_options",
+    "upstream_path",
+]

@@ -327,6 +327,12 @@ class AddressPool:
         """How many addresses are in use."""
         return len(self._used)
 
+    def counts(self) -> tuple[int, int]:
+        """(addresses of the subnet that are in use or never handed out, those that can still be handed out)."""
+        gone = self._never | self._used
+        last = self._first + self._size
+        return len(gone), self._size - sum(self._first <= number < last for number in gone)
+
     def _mark(self, address: Address) -> None:
         if address not in self.subnet:
             raise AddressOutside(address=address)

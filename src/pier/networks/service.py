@@ -1,100 +1,86 @@
-"""The networks of the daemon: gives containers their endpoints, and keeps the host's side in order.
+"""The networks of the daemon: made, found, shown and removed; containers join and leave them through `endpoints`.
 
-Drivers of this slice: the default bridge, `host`, `none` and `container:`. The veth pair of an endpoint is made by the
-container's own init from `Endpoint.interfaces` and goes with its namespace; what this room holds for a container is an
-address, published ports and a record in the state.
+A change is written before the world is changed: at a start of the daemon, records make bridges and rules.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import secrets
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+import builtins
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-from ipaddress import ip_address
-from typing import Any, TypeVar
+from ipaddress import ip_network
+from typing import TypeVar
 
-import msgspec
-
-from pier.errors import NotFound, PierError, Unavailable
-from pier.kernel.nftables import NftablesError
-from pier.model.network import PortBinding
+from pier.errors import PierError
+from pier.events import EventBus
+from pier.model.disk_usage import NetworksPruneResponse
+from pier.model.filters import Filters, pruned_before_ns
+from pier.model.networks import (
+    NetworkCreateRequest,
+    NetworkCreateResponse,
+    NetworkInspect,
+    NetworkSummary,
+)
+from pier.networks import answers
 from pier.networks.bridge_options import BridgeNetwork
-from pier.networks.default_bridge import NetworkConfig, check_addresses, default_bridge
-from pier.networks.endpoint import Endpoint, NetworkRecord
+from pier.networks.creation import Forbidden, draft, with_subnets
+from pier.networks.default_bridge import NetworkConfig, check_addresses, default_bridge, pools_of
+from pier.networks.dns import NameTable
+from pier.networks.driver import BridgeDriver, Driver, HostDriver, NullDriver
+from pier.networks.endpoint import ENDPOINT, Ask, Endpoint, Publishing, Sandbox, load_endpoints
+from pier.networks.endpoints import Endpoints
 from pier.networks.firewall import Forward
 from pier.networks.host import HostSide
-from pier.networks.ipam import Address, AddressPool, open_pool
-from pier.networks.mac import mac_of, parse_mac
-from pier.networks.ports import (
-    AllPortsAllocated,
-    HeldPort,
-    PortAlreadyAllocated,
-    PortBindFailed,
-    PortRequest,
-    PortTable,
-    Target,
-    requests_of,
-)
-from pier.networks.relay import Relay
-from pier.runtime.request import Interface
-from pier.state import Delete, Put, Store
+from pier.networks.ipam import Family, Network, choose_subnet
+from pier.networks.records import NETWORK, NetworkRecord, SubnetRecord, load_networks
+from pier.networks.registry import NetworkNotFound, Registry, matcher
+from pier.state import Delete, Store
 
-__all__ = ["ConnectivityFailed", "NetworkConfig", "NetworkNotFound", "NetworkService"]
+__all__ = ["NetworkConfig", "NetworkService"]
 
 T = TypeVar("T")
-PREDEFINED = ("bridge", "host", "none")
-ENDPOINT, NETWORK = "endpoint", "network"  # kinds of records
-REFUSALS = (PortAlreadyAllocated, PortBindFailed, AllPortsAllocated, NftablesError)
+PRUNE_FILTERS = ("label", "label!", "until")
+REMEMBERED = 16
+"""Subnets of removed networks that are not given again as long as there are others."""
 
 
-class NetworkNotFound(NotFound):
-    """network {name} not found"""
+class ActiveEndpoints(PierError):
+    """error while removing network: network {name} has active endpoints ({endpoints})"""
 
-
-class BridgeUnavailable(Unavailable):
-    """failed to set up container networking: the bridge network is off: {reason}"""
-
-    remedy = "`--network host` and `--network none` work"
-
-
-class PublishUnavailable(Unavailable):
-    """failed to set up container networking: ports cannot be published: {reason}"""
-
-
-class ConnectivityFailed(PierError):
-    """failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({endpoint_id}): {reason}"""  # noqa: E501
-
-
-@dataclass(slots=True)
-class Held:
-    """What the daemon's process holds for one container."""
-
-    ports: list[HeldPort] = field(default_factory=list)
-    relays: list[Relay] = field(default_factory=list)
+    status = 403
+    remedy = "disconnect or remove these containers"
 
 
 class NetworkService:
     """One per daemon. Kernel work is done in one thread of its own, in order."""
 
-    def __init__(self, config: NetworkConfig, store: Store) -> None:
+    def __init__(self, config: NetworkConfig, store: Store, events: EventBus) -> None:
         """Raises BadBridgeAddress for a wrong `bip` or `fixed_cidr`."""
         check_addresses(config)
         self.features: list[str] = []
         """What of networking is off on this machine and why, for `info`'s warnings."""
-        self._config = config
-        self._store = store
+        self.names = NameTable()
+        self._config, self._store, self._events = config, store, events
         self._host = HostSide(config)
         self._worker = ThreadPoolExecutor(1, "networks")
-        self._ports = PortTable()
-        self._network: BridgeNetwork | None = None
-        self._pool: AddressPool | None = None
-        self._networks: dict[str, NetworkRecord] = {}
-        self._endpoints: dict[str, Endpoint] = {}
-        self._held: dict[str, Held] = {}
+        self._registry = Registry()
+        self._bridge = BridgeDriver(self._host)
+        self._drivers: dict[str, Driver] = {"bridge": self._bridge, "host": HostDriver(), "null": NullDriver()}
+        self._endpoints = Endpoints(
+            store=store,
+            host=self._host,
+            work=self._work,
+            registry=self._registry,
+            drivers=self._drivers,
+            names=self.names,
+            default_ip=config.ip,
+        )
+        self._changing = asyncio.Lock()
+        """Held while a network is made or removed."""
+        self._recent: deque[Network] = deque(maxlen=REMEMBERED)
 
     # --- start and stop
 
@@ -104,263 +90,217 @@ class NetworkService:
         `live` are the ids of the containers that run; endpoints of others are freed. What this machine lacks is said
         in `features`, and is no error: `host` and `none` always work.
         """
-        repaired = await self._load(live)
-        published = [forward for endpoint in self._endpoints.values() for forward in endpoint.forwards]
-        in_use = any(endpoint.ip for endpoint in self._endpoints.values())
-        self.features = await self._work(lambda: self._start_host(published, in_use=in_use))
-        if self._host.bridge_off:
-            return repaired
-        await self._open_pool()
-        return repaired + await self._hold_ports_again()
+        endpoints, repaired = await self._load(live)
+        published = [forward for endpoint in endpoints for forward in endpoint.forwards]
+        in_use = any(endpoint.network == "bridge" for endpoint in endpoints)
+        self.features = await self._start_host(published, in_use=in_use)
+        for record in self._registry:
+            self._endpoints.open(record)
+        return repaired + await self._endpoints.restore(endpoints)
 
     async def teardown(self) -> bool:
-        """Remove bridge and table; False, and nothing done, when a container has an endpoint on the bridge.
+        """Remove bridges and table; False, and nothing done, when a container has an endpoint on a bridge.
 
         Raises OSError, NftablesError.
         """
-        if any(endpoint.interfaces for endpoint in self._endpoints.values()):
+        if any(sandbox.interfaces for sandbox in self._endpoints.all()):
             return False
         await self._work(self._host.teardown)
         return True
 
     async def close(self) -> None:
-        """Let go of sockets and the thread; bridge, table and translations stay for the containers that go on."""
-        for held in self._held.values():
-            for relay in held.relays:
-                relay.close()
-        await self._work(self._ports.close)
+        """Let go of sockets and the thread; bridges, table and translations stay for the containers that go on."""
+        await self._endpoints.close()
         await self._work(self._host.close)
         self._worker.shutdown(wait=False)
 
-    # --- endpoints
-
-    @property
-    def gateway(self) -> str:
-        """The host as containers of the default bridge see it (`host-gateway`); empty without a bridge."""
-        subnet = self._network.subnet(4) if self._network and not self._host.bridge_off else None
-        return str(subnet.gateway) if subnet else ""
-
-    def network_id(self, name: str) -> str:
-        """The id of `bridge`, `host` or `none`; raises NetworkNotFound."""
-        if name not in self._networks:
-            raise NetworkNotFound(name=name)
-        return self._networks[name].id
-
-    def endpoint(self, container_id: str) -> Endpoint | None:
-        return self._endpoints.get(container_id)
-
-    async def connect(
-        self,
-        container_id: str,
-        *,
-        mode: str,
-        ports: Mapping[str, Sequence[PortBinding] | None],
-        publish_all: bool = False,
-        exposed: Sequence[str] = (),
-        mac: str | None = None,
-        name: str = "",
-    ) -> Endpoint:
-        """Give a container its endpoint, durable and with its ports published; one it has already is replaced.
-
-        `mode` is HostConfig.NetworkMode; `ports` and `exposed` count on the bridge only. `name` is the container's, for
-        messages. Nothing is left when it fails or is cancelled. Raises NetworkNotFound, BridgeUnavailable,
-        PublishUnavailable, AddressesExhausted, BadPort, BadMac, ConnectivityFailed.
-        """
-        kind = "bridge" if mode in ("", "default", "bridge") else mode
-        network_id = "" if kind.startswith("container:") else self.network_id(kind)
-        endpoint = Endpoint(kind, network_id, secrets.token_hex(32) if network_id else "")
-        if kind != "bridge":
-            return await self._finish(container_id, self._replace(container_id, self._keep(container_id, endpoint)))
-        requests = requests_of(ports, exposed=exposed, publish_all=publish_all, default_ip=self._config.ip)
-        own_mac = parse_mac(mac) if mac else ""
-        if self._host.bridge_off:
-            raise BridgeUnavailable(reason=self._host.bridge_off)
-        if requests and self._host.publish_off:
-            raise PublishUnavailable(reason=self._host.publish_off)
-        endpoint = replace(endpoint, mac=own_mac, exposed=list(exposed))
-        join = self._join_bridge(container_id, endpoint, requests, name or container_id[:12])
-        return await self._finish(container_id, self._replace(container_id, join))
-
-    async def release(self, container_id: str) -> None:
-        """Free what a container had; one without an endpoint is no error. Done to its end even when cancelled."""
-        await asyncio.shield(self._release(container_id))
-
-    # --- parts of connect and release
-
-    async def _finish(self, container_id: str, deed: Coroutine[Any, Any, Endpoint]) -> Endpoint:
-        """Await `deed` to its end even when cancelled, for its thread cannot be stopped; then take it back."""
-        task = asyncio.ensure_future(deed)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await task
-            await self._release(container_id)
-            raise
-
-    async def _replace(self, container_id: str, deed: Coroutine[Any, Any, Endpoint]) -> Endpoint:
-        await self._release(container_id)
-        return await deed
-
-    async def _join_bridge(
-        self, container_id: str, endpoint: Endpoint, requests: list[PortRequest], name: str
-    ) -> Endpoint:
-        assert self._pool is not None
-        address = self._pool.allocate("bridge")
-        held = Held()
-        endpoint = self._place(endpoint, address)
-        try:
-            if requests:
-                target = Target(self._config.bridge, (endpoint.ip,))
-                held.ports = await self._work(lambda: self._ports.claim(requests, target, holder=container_id))
-            endpoint = replace(endpoint, forwards=[port.forward for port in held.ports])
-            held.relays = await start_relays(held.ports)
-            # Record and map elements need no order: at start-up the table is rebuilt from the records.
-            await both(self._keep(container_id, endpoint), self._publish(endpoint.forwards))
-        except BaseException as error:
-            self._held[container_id], self._endpoints[container_id] = held, endpoint
-            await self._release(container_id)
-            if isinstance(error, REFUSALS):
-                raise ConnectivityFailed(name=name, endpoint_id=endpoint.endpoint_id, reason=error.wire) from error
-            raise
-        self._held[container_id] = held
-        return endpoint
-
-    def _place(self, endpoint: Endpoint, address: Address) -> Endpoint:
-        """The endpoint with its address and its one interface on the default bridge."""
-        network = self._network
-        assert network is not None
-        assert self._pool is not None
-        mac, prefix_len = endpoint.mac or mac_of(address), self._pool.subnet.prefixlen
-        gateway = network.gateway(4)
-        interface = Interface(
-            name="eth0",
-            host_name=f"veth{endpoint.endpoint_id[:7]}",
-            parent=network.bridge,
-            mac=mac,
-            addresses=[f"{address}/{prefix_len}"],
-            gateways=[gateway],
-            mtu=self._config.mtu,
-        )
-        return replace(
-            endpoint, interfaces=[interface], ip=str(address), prefix_len=prefix_len, gateway=gateway, mac=mac
-        )
-
-    async def _release(self, container_id: str) -> None:
-        endpoint = self._endpoints.pop(container_id, None)
-        if endpoint is None:
-            return
-        held = self._held.pop(container_id, Held())
-        for relay in held.relays:
-            relay.close()
-        try:
-            await both(self._store.write(Delete(ENDPOINT, container_id)), self._unpublish(endpoint.forwards))
-        finally:
-            if held.ports:
-                await self._work(lambda: self._ports.release(held.ports))
-            if endpoint.ip and self._pool is not None:
-                self._pool.release(ip_address(endpoint.ip))
-
-    async def _keep(self, container_id: str, endpoint: Endpoint) -> Endpoint:
-        await self._store.write(Put(ENDPOINT, container_id, endpoint.to_json()))
-        self._endpoints[container_id] = endpoint
-        return endpoint
-
-    async def _publish(self, forwards: list[Forward]) -> None:
-        if forwards:
-            await self._work(lambda: self._host.publish(forwards))
-
-    async def _unpublish(self, forwards: list[Forward]) -> None:
-        if forwards:
-            with contextlib.suppress(NftablesError):  # never added, or flushed by others: it is not there
-                await self._work(lambda: self._host.unpublish(forwards))
-
-    # --- parts of start
-
-    async def _load(self, live: set[str]) -> list[str]:
+    async def _load(self, live: set[str]) -> tuple[list[Endpoint], list[str]]:
         """Read the state; forget endpoints of containers that are gone and records that cannot be read."""
-        self._networks = read_records(await self._store.load(NETWORK), NetworkRecord)
-        new = {name: NetworkRecord(secrets.token_hex(32)) for name in PREDEFINED if name not in self._networks}
-        self._networks.update(new)
-        records = await self._store.load(ENDPOINT)
-        self._endpoints = {key: item for key, item in read_records(records, Endpoint).items() if key in live}
-        stale = sorted(set(records) - set(self._endpoints))
-        puts = [Put(NETWORK, name, msgspec.json.encode(record)) for name, record in new.items()]
-        if puts or stale:
-            await self._store.write(*puts, *(Delete(ENDPOINT, key) for key in stale))
-        return [f"network endpoint of container {key[:12]}: freed, the container is gone" for key in stale]
+        networks, changes, repaired = load_networks(await self._store.load(NETWORK))
+        for record in networks.values():
+            self._registry.put(record)
+        endpoints, more = load_endpoints(await self._store.load(ENDPOINT))
+        changes += more
+        kept = []
+        for endpoint in endpoints:
+            if endpoint.container_id in live and endpoint.network_id in networks:
+                kept.append(endpoint)
+            else:
+                changes.append(endpoint.delete())
+                repaired.append(f"network endpoint of container {endpoint.container_id[:12]}: freed, it is gone")
+        if changes:
+            await self._store.write(*changes)
+        return kept, repaired
 
-    def _start_host(self, published: list[Forward], *, in_use: bool) -> list[str]:
-        """Choose the default bridge's subnet and make the host's side; returns what this machine lacks."""
-        if self._config.bridge == "none":
-            self._host.bridge_off = self._host.publish_off = "the daemon runs with bridge=none"
-            return []
-        record = self._networks["bridge"]
+    async def _start_host(self, published: list[Forward], *, in_use: bool) -> list[str]:
+        """Make the bridges of all records; returns what this machine lacks."""
+        own = self._registry.find("bridge")
         try:
-            occupied = self._host.occupied()
-            earlier = record.subnet.split()
-            self._network = default_bridge(self._config, record.id, earlier=earlier, occupied=occupied, in_use=in_use)
+            networks = await self._work(lambda: self._bridges(own, in_use=in_use))
+            warnings = await self._work(lambda: self._host.start(networks, published))
         except (OSError, PierError) as error:
             self._host.bridge_off = self._host.publish_off = str(error)
-            return [f"WARNING: the bridge network is off: {error}"]
-        return self._host.start([self._network], published)
+            return [f"WARNING: bridge networks are off: {error}"]
+        default = next((network for network in networks if network.id == own.id), None)
+        if default is not None:
+            await self._note_default(own, default)
+        return warnings
 
-    async def _open_pool(self) -> None:
-        """Take the addresses of live containers out of the pool; keep the subnet for the next start."""
-        assert self._network is not None
-        subnet = self._network.subnet(4)
-        assert subnet is not None
-        self._pool = open_pool(subnet)
-        for endpoint in self._endpoints.values():
-            if endpoint.ip:
-                with contextlib.suppress(PierError):  # of another `bip`: it cannot collide
-                    self._pool.take(ip_address(endpoint.ip))
-        record, subnets = self._networks["bridge"], " ".join(str(item.network) for item in self._network.subnets)
-        if record.subnet != subnets:
-            self._networks["bridge"] = record = replace(record, subnet=subnets)
-            await self._store.write(Put(NETWORK, "bridge", msgspec.json.encode(record)))
+    def _bridges(self, own: NetworkRecord, *, in_use: bool) -> builtins.list[BridgeNetwork]:
+        """The bridges that there are to be, the default one first. Blocking. Raises OSError, PierError."""
+        found = []
+        if self._config.bridge != "none":
+            occupied = self._host.occupied()
+            for record in self._registry:
+                if record.id != own.id:
+                    occupied += [ip_network(subnet.subnet) for subnet in record.subnets]
+            earlier = [subnet.subnet for subnet in own.subnets]
+            default = default_bridge(self._config, own.id, earlier=earlier, occupied=occupied, in_use=in_use)
+            self._bridge.default(default)
+            found.append(default)
+        for record in self._registry:
+            if record.driver == "bridge" and record.id != own.id and not record.config_only:
+                found.append(self._bridge.network(record))
+        return found
 
-    async def _hold_ports_again(self) -> list[str]:
-        """Hold the ports of live containers; returns those that a process of the host has taken, in words."""
-        lost_all = []
-        for container_id, endpoint in self._endpoints.items():
-            held, lost = await self._work(partial(self._ports.reclaim, endpoint.forwards, holder=container_id))
-            self._held[container_id] = Held(held, await start_relays(held))
-            lost_all += [f"published port of container {container_id[:12]}: {text}" for text in lost]
-        return lost_all
+    async def _note_default(self, own: NetworkRecord, network: BridgeNetwork) -> None:
+        """Keep the default bridge's subnets for the next start, and what inspect shows of it."""
+        subnets = [SubnetRecord.of(subnet) for subnet in network.subnets]
+        record = answers.described(own, network, subnets, host_binding=self._config.ip)
+        self._registry.put(record)
+        if record != own:
+            await self._store.write(record.put())
+
+    # --- networks
+
+    def find(self, ref: str) -> NetworkRecord:
+        """By id, name or beginning of an id. Raises NetworkNotFound, AmbiguousNetwork."""
+        return self._registry.find(ref)
+
+    def list(self, filters: Filters) -> list[NetworkSummary]:
+        """By name. Raises UnknownFilter and what else `matcher` raises."""
+        matches = matcher(filters, lambda id: bool(self._endpoints.on(id)))
+        chosen = [record for record in self._registry if matches(record)]
+        return [answers.summary(record) for record in sorted(chosen, key=lambda record: record.name)]
+
+    def inspect(self, ref: str, *, scope: str = "") -> NetworkInspect:
+        """Raises NetworkNotFound, AmbiguousNetwork."""
+        record = self.find(ref)
+        if scope and scope != record.scope:
+            raise NetworkNotFound(name=ref)
+        return answers.inspect(record, self._endpoints.on(record.id), self._endpoints.pools(record.id))
+
+    async def create(self, asked: NetworkCreateRequest) -> NetworkCreateResponse:
+        """Make a network. Raises InvalidParameter, NetworkExists, Forbidden, PoolOverlaps, BridgeFailed, …"""
+        async with self._changing:
+            record = draft(asked, self._registry, drivers=self._drivers, defaults=self._config.network_opts)
+            others = [*self._registry]
+            record = await self._work(lambda: with_subnets(record, others, self._choose_subnet))
+            warnings: builtins.list[str] = []
+            if record.config_only:
+                await self._store.write(record.put())
+            else:
+                warnings = await self._make(record)
+            self._registry.put(record)
+            self._publish(record, "create")
+        return NetworkCreateResponse(id=record.id, warning="\n".join(warnings))
+
+    async def _make(self, record: NetworkRecord) -> builtins.list[str]:
+        driver = self._drivers[record.driver]
+        warnings = driver.check(record, [*self._registry])
+        await self._store.write(record.put())
+        try:
+            self._endpoints.open(record)
+            await self._work(lambda: driver.make(record))
+        except BaseException:
+            self._endpoints.close_network(record.id)
+            driver.forget(record)
+            await self._store.write(Delete(NETWORK, record.id))
+            raise
+        return warnings
+
+    def _choose_subnet(self, family: Family) -> Network:
+        """One that nothing on this machine uses. Blocking. Raises SubnetsExhausted, OSError."""
+        occupied = self._host.occupied()
+        occupied += [ip_network(subnet.subnet) for record in self._registry for subnet in record.subnets]
+        return choose_subnet(family, pools_of(self._config), occupied, recent=[*self._recent])
+
+    async def remove(self, ref: str) -> None:
+        """Raises NetworkNotFound, Forbidden for one of the daemon's own, ActiveEndpoints."""
+        async with self._changing:
+            record = self.find(ref)
+            if record.predefined:
+                raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
+            await self._remove(record)
+
+    async def _remove(self, record: NetworkRecord) -> None:
+        endpoints = self._endpoints.on(record.id)
+        if endpoints:
+            words = ", ".join(f'name:"{one.container}" id:"{one.endpoint_id[:12]}"' for one in endpoints)
+            raise ActiveEndpoints(name=record.name, endpoints=words)
+        if record.config_only and any(other.config_from == record.name for other in self._registry):
+            raise Forbidden(f'error while removing network: configuration network "{record.name}" is in use')
+        self._registry.drop(record)  # from now on nobody joins it
+        try:
+            if not record.config_only:
+                await self._work(lambda: self._drivers[record.driver].unmake(record))
+            await self._store.write(Delete(NETWORK, record.id))
+        except BaseException:
+            self._registry.put(record)
+            raise
+        self._endpoints.close_network(record.id)
+        self._recent += [ip_network(subnet.subnet) for subnet in record.subnets if not subnet.asked]
+        self._publish(record, "destroy")
+
+    async def prune(self, filters: Filters) -> NetworksPruneResponse:
+        """Remove the networks that no container is on. Raises UnknownFilter, BadTime, SeveralUntil."""
+        filters.validate(PRUNE_FILTERS)
+        before_ns = pruned_before_ns(filters, time.time_ns())
+        gone = []
+        async with self._changing:
+            for record in self._registry:
+                if self._prunable(record, filters, before_ns):
+                    await self._remove(record)
+                    gone.append(record.name)
+        self._events.publish("network", "prune", "", {"reclaimed": "0"})
+        return NetworksPruneResponse(networks_deleted=gone or None)
+
+    def _prunable(self, record: NetworkRecord, filters: Filters, before_ns: int | None) -> bool:
+        return (
+            record.user_defined
+            and not record.config_only
+            and not self._endpoints.on(record.id)
+            and (before_ns is None or record.created_ns <= before_ns)
+            and filters.key_values("label", record.labels)
+            and filters.lacks_key_values("label!", record.labels)
+        )
+
+    def _publish(self, record: NetworkRecord, action: str) -> None:
+        self._events.publish("network", action, record.id, {"name": record.name, "type": record.driver})
+
+    # --- containers: see `Endpoints`
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """What a container has of its networks; None: nothing, or it joins another's."""
+        return self._endpoints.sandbox(container_id)
+
+    async def connect(self, container_id: str, asks: Sequence[Ask], *, name: str, publishing: Publishing) -> Sandbox:
+        return await self._endpoints.connect(container_id, asks, name=name, publishing=publishing)
+
+    async def release(self, container_id: str) -> None:
+        await self._endpoints.release(container_id)
+
+    async def join(self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int) -> Endpoint:
+        return await self._endpoints.join(container_id, ask, name=name, publishing=publishing, netns_fd=netns_fd)
+
+    async def leave(self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None) -> None:
+        await self._endpoints.leave(container_id, network_id, publishing=publishing, netns_fd=netns_fd)
+
+    async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]:
+        return await self._endpoints.verify(container_id, netns_fd)
+
+    async def rename(self, container_id: str, name: str, names: Mapping[str, Sequence[str]]) -> None:
+        await self._endpoints.rename(container_id, name, names)
 
     async def _work(self, deed: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, deed)
-
-
-def read_records(records: Mapping[str, bytes], type_: type[T]) -> dict[str, T]:
-    """The records that can be read; others are left out."""
-    found = {}
-    for key, value in records.items():
-        with contextlib.suppress(msgspec.DecodeError):
-            found[key] = msgspec.json.decode(value, type=type_)
-    return found
-
-
-async def both(*deeds: Coroutine[Any, Any, object]) -> None:
-    """Await all to their ends, then raise the first error."""
-    results = await asyncio.gather(*deeds, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-
-
-async def start_relays(held: Iterable[HeldPort]) -> list[Relay]:
-    """Relays for those ports that the table does not translate; raises OSError, with none left."""
-    relays: list[Relay] = []
-    try:
-        for port in held:
-            if port.socket is not None and not port.forward.translated:
-                relay = Relay(port.socket, port.forward.container_ip, port.forward.container_port)
-                await relay.start()
-                relays.append(relay)
-    except BaseException:
-        for relay in relays:
-            relay.close()
-        raise
-    return relays

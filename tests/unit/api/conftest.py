@@ -28,12 +28,22 @@ from pier.model.container import (
     ContainerSummary,
     ContainerWaitResponse,
 )
-from pier.model.disk_usage import DiskUsage, ImagesUsage, LogFileUsage, LogsUsage, VolumesUsage
+from pier.model.disk_usage import DiskUsage, ImagesUsage, LogFileUsage, LogsUsage, NetworksPruneResponse, VolumesUsage
 from pier.model.event import EventActor, EventMessage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
 from pier.model.image import ImageDeleteResponseItem, ImageInspect, ImageSummary
+from pier.model.networks import (
+    NetworkConnectRequest,
+    NetworkCreateRequest,
+    NetworkCreateResponse,
+    NetworkDisconnectRequest,
+    NetworkInspect,
+    NetworkStatus,
+    NetworkSummary,
+)
 from pier.model.system import SystemInfo, SystemVersion
+from pier.networks.registry import NetworkNotFound
 from pier.oci import Digest
 from pier.state import MemoryStore
 from pier.volumes import VolumeService
@@ -67,6 +77,14 @@ class FakeContainers:
     async def create(self, body: ContainerCreateRequest, *, name: str, platform: str) -> ContainerCreateResponse:
         self.calls.append(("create", body))
         return ContainerCreateResponse(id="f" * 64)
+
+    async def join_network(self, network: str, asked: NetworkConnectRequest) -> None:
+        self._known(asked.container)
+        self.calls.append(("join", (network, asked)))
+
+    async def leave_network(self, network: str, asked: NetworkDisconnectRequest) -> None:
+        self._known(asked.container)
+        self.calls.append(("leave", (network, asked)))
 
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> list[ContainerSummary]:
         filters.validate(("label", "status"))
@@ -263,7 +281,35 @@ class FakeSystem:
 
 
 @dataclass
+class FakeNetworks:
+    """The network `web_net`; every call is written down."""
+
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+
+    def list(self, filters: Filters) -> list[NetworkSummary]:
+        filters.validate(("name",))
+        return [self.inspect("web_net", scope="")]
+
+    def inspect(self, ref: str, *, scope: str) -> NetworkInspect:
+        if ref != "web_net":
+            raise NetworkNotFound(name=ref)
+        return NetworkInspect(name=ref, id="a" * 64, created="2026-01-01T00:00:00Z", status=NetworkStatus())
+
+    async def create(self, asked: NetworkCreateRequest) -> NetworkCreateResponse:
+        self.calls.append(("create", asked))
+        return NetworkCreateResponse(id="a" * 64)
+
+    async def remove(self, ref: str) -> None:
+        self.inspect(ref, scope="")
+
+    async def prune(self, filters: Filters) -> NetworksPruneResponse:
+        filters.validate(("label", "label!", "until"))
+        return NetworksPruneResponse()
+
+
+@dataclass
 class FakeEngine:
+    networks: FakeNetworks = field(default_factory=FakeNetworks)
     containers: FakeContainers = field(default_factory=FakeContainers)
     images: FakeImages = field(default_factory=FakeImages)
     events: FakeEvents = field(default_factory=FakeEvents)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pier.containers import ContainersConfig, ContainerService
-from pier.errors import NotFound
+from pier.errors import NotFound, PierError
 from pier.events import EventBus
 from pier.kernel.cgroups import Layout
 from pier.kernel.paths import closing
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig
-from pier.networks.endpoint import Endpoint
+from pier.networks import Ask, Endpoint, NetworkRecord, Publishing, Sandbox
+from pier.networks.records import SubnetRecord, predefined
+from pier.networks.registry import NetworkNotFound
 from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig, RootFS, RunConfig
@@ -209,21 +211,71 @@ class FakeSnapshots:
 
 
 class FakeNetworks:
-    def __init__(self) -> None:
-        self.endpoints: dict[str, Endpoint] = {}
+    """The predefined networks, and those that a test puts into `records`. Addresses are made up."""
 
-    async def connect(self, container_id: str, *, mode: str, **_: Any) -> Endpoint:
-        self.endpoints[container_id] = Endpoint(mode, "n" * 64, "e" * 64, ip="172.17.0.2", gateway="172.17.0.1")
-        return self.endpoints[container_id]
+    def __init__(self) -> None:
+        self.records = {name: predefined(name, name[0] * 64) for name in ("bridge", "host", "none")}
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.asks: list[Ask] = []
+        self.fail: PierError | None = None
+
+    def add(self, name: str, *subnets: str) -> NetworkRecord:
+        ranges = [SubnetRecord(subnet, "", asked=True) for subnet in subnets]
+        self.records[name] = NetworkRecord(id=name.ljust(64, "0"), name=name, driver="bridge", subnets=ranges)
+        return self.records[name]
+
+    def find(self, ref: str) -> NetworkRecord:
+        found = [record for record in self.records.values() if ref in (record.name, record.id)]
+        if not found:
+            raise NetworkNotFound(name=ref)
+        return found[0]
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        return self.sandboxes.get(container_id)
+
+    async def connect(self, container_id: str, asks: Sequence[Ask], *, name: str, publishing: Publishing) -> Sandbox:
+        self.sandboxes[container_id] = Sandbox()
+        for ask in asks:
+            self._add(container_id, ask, name)
+        return self.sandboxes[container_id]
 
     async def release(self, container_id: str) -> None:
-        self.endpoints.pop(container_id, None)
+        self.sandboxes.pop(container_id, None)
 
-    def endpoint(self, container_id: str) -> Endpoint | None:
-        return self.endpoints.get(container_id)
+    async def join(self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int) -> Endpoint:
+        return self._add(container_id, ask, name)
 
-    def network_id(self, name: str) -> str:
-        return "n" * 64
+    async def leave(self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None) -> None:
+        self.sandboxes[container_id] = self.sandboxes[container_id].without(network_id)
+
+    async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]:
+        return []
+
+    async def rename(self, container_id: str, name: str, names: Mapping[str, Sequence[str]]) -> None:
+        self.renamed = (name, names)
+
+    def _add(self, container_id: str, ask: Ask, name: str) -> Endpoint:
+        if self.fail is not None:
+            raise self.fail
+        self.asks.append(ask)
+        record = self.find(ask.network)
+        sandbox = self.sandboxes.get(container_id, Sandbox())
+        number = 17 + len(sandbox.endpoints)
+        ip, gateway = ask.ipv4 or f"172.{number}.0.2", f"172.{number}.0.1"
+        endpoint = Endpoint(
+            container_id=container_id,
+            container=name,
+            network_id=record.id,
+            network=record.name,
+            driver=record.driver,
+            endpoint_id="e" * 64,
+            ip=ip,
+            gateway=gateway,
+            names=list(ask.names),
+            host=[gateway],
+        )
+        self.sandboxes[container_id] = sandbox.having(endpoint)
+        return endpoint
 
 
 class House:

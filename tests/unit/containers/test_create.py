@@ -110,10 +110,10 @@ async def test_default_host_config_is_not_shared(house: Any) -> None:
 
 
 async def test_an_endpoint_option_without_effect_is_warned_about(house: Any) -> None:
-    endpoints = {"bridge": EndpointSettings(driver_opts={"com.docker.network.endpoint.ifname": "lan0"})}
+    endpoints = {"bridge": EndpointSettings(driver_opts={"com.docker.network.endpoint.colour": "red"})}
     body = ContainerCreateRequest(image="bb", networking_config=NetworkingConfig(endpoints_config=endpoints))
     (warning,) = (await house.service.create(body, name="web", platform="")).warnings
-    assert "com.docker.network.endpoint.ifname" in warning
+    assert "com.docker.network.endpoint.colour" in warning
 
 
 async def test_the_daemons_ipc_mode_is_the_default(house: Any) -> None:

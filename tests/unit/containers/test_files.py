@@ -14,18 +14,24 @@ from pier.containers.spec_security import DEFAULT_CAPABILITIES
 from pier.errors import PierError
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig
-from pier.networks.endpoint import Endpoint
+from pier.networks.endpoint import Endpoint, Sandbox
 
-BRIDGE = Endpoint("bridge", "n" * 64, "e" * 64, ip="172.17.0.2", gateway="172.17.0.1")
+BRIDGE = Endpoint(
+    "c" * 64, "web", "n" * 64, "bridge", "bridge", "e" * 64, ip="172.17.0.2", gateway="172.17.0.1", host=["172.17.0.1"]
+)
 
 
 async def texts(house: Any, endpoint: Endpoint | None = BRIDGE, **host: Any) -> dict[str, str]:
     await house.create(**host)
     record = house.service._find("web").record
     record.config = ContainerConfig(hostname="hh", domainname="dom")
-    record.host_config = HostConfig(network_mode=endpoint.mode if endpoint else "bridge", **host)
+    record.host_config = HostConfig(network_mode=endpoint.network if endpoint else "bridge", **host)
     return etc_files.contents(
-        record, endpoint, house.config, host_resolv="nameserver 192.0.2.1\n", host_hosts="192.0.2.9 h\n"
+        record,
+        Sandbox((endpoint,) if endpoint else ()),
+        house.config,
+        host_resolv="nameserver 192.0.2.1\n",
+        host_hosts="192.0.2.9 h\n",
     )
 
 
@@ -41,7 +47,7 @@ async def test_on_the_bridge(house: Any) -> None:
 
 
 async def test_on_the_hosts_network(house: Any) -> None:
-    found = await texts(house, Endpoint("host", "n" * 64, "e" * 64))
+    found = await texts(house, Endpoint("c" * 64, "web", "n" * 64, "host", "host", "e" * 64))
     assert found["hosts"].startswith("192.0.2.9 h\n")
     assert "nameserver 192.0.2.1" in found["resolv.conf"]
 

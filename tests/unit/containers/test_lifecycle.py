@@ -32,7 +32,7 @@ async def test_a_run_is_told_from_create_to_die(house: Any) -> None:
     state = (await house.service.inspect("web", size=False)).state
     assert (state.status, state.exit_code, state.running, state.pid) == ("exited", 5, False, 0)
     assert house.actions() == ["create", "start", "die"]
-    assert house.networks.endpoints == {}
+    assert house.networks.sandboxes == {}
 
 
 async def test_start_twice_is_no_change(house: Any) -> None:
@@ -49,7 +49,7 @@ async def test_a_failed_start_leaves_it_created_with_the_reason(house: Any) -> N
     state = (await house.service.inspect("web", size=False)).state
     assert (state.status, state.exit_code, state.running) == ("created", 127, False)
     assert "executable file not found in $PATH" in state.error
-    assert house.networks.endpoints == {}
+    assert house.networks.sandboxes == {}
     house.runtime.fail = None
     assert await house.service.start_container("web")
 

@@ -75,10 +75,10 @@ async def test_another_address_after_a_restart_is_told(house: Any) -> None:
     await house.run("web", links=["db"])
     connect = house.networks.connect
 
-    async def elsewhere(id: str, **options: Any) -> Any:
-        await connect(id, **options)
-        house.networks.endpoints[id] = replace(house.networks.endpoints[id], ip="172.17.0.99")
-        return house.networks.endpoints[id]
+    async def elsewhere(id: str, asks: Any, **options: Any) -> Any:
+        found = await connect(id, asks, **options)
+        house.networks.sandboxes[id] = found.having(replace(found.endpoints[0], ip="172.17.0.99"))
+        return house.networks.sandboxes[id]
 
     house.networks.connect = elsewhere
     await house.service.restart("db")

@@ -157,7 +157,7 @@ async def test_attack_26_what_ended_meanwhile_tells_by_its_exit_file(house: Any)
     assert await house.again() == ["container web: ended while no daemon ran, exit code 9"]
     state = (await house.service.inspect("web", size=False)).state
     assert (state.status, state.exit_code, state.finished_at) == ("exited", 9, "2023-11-14T22:13:25Z")
-    assert house.networks.endpoints == {}
+    assert house.networks.sandboxes == {}
 
 
 async def test_attack_26_a_killed_monitor_counts_as_killed(house: Any) -> None:

@@ -12,7 +12,7 @@ from pier.errors import InvalidParameter, NotFound, PierError
 from pier.kernel.cgroup_stats import CgroupStats, IOEntry
 from pier.model.container import ContainerConfig, HealthConfig
 from pier.model.host_config import RestartPolicy
-from pier.model.network import EndpointSettings, NetworkingConfig, PortBinding
+from pier.model.network import PortBinding
 from pier.oci.image_config import HealthConfig as ImageHealth
 from pier.oci.image_config import RunConfig
 
@@ -92,15 +92,6 @@ def test_merge_config() -> None:
     assert set(merged.exposed_ports or {}) == {"80/tcp", "90/udp"}
     assert (merged.user, merged.working_dir, merged.stop_signal) == ("u", "/w", "SIGINT")
     assert merged.healthcheck == HealthConfig(test=["CMD", "x"], retries=3, interval=10**9)
-
-
-def test_networking_of_the_default_bridge() -> None:
-    wanted = NetworkingConfig(endpoints_config={"default": EndpointSettings(mac_address="02:00:00:00:00:01")})
-    assert merge.check_networking(wanted, "bridge") == "02:00:00:00:00:01"
-    with pytest.raises(InvalidParameter, match="user defined networks"):
-        merge.check_networking(NetworkingConfig(endpoints_config={"bridge": EndpointSettings(aliases=["x"])}), "bridge")
-    with pytest.raises(InvalidParameter, match="network other"):
-        merge.check_networking(NetworkingConfig(endpoints_config={"other": EndpointSettings()}), "bridge")
 
 
 @pytest.mark.parametrize(

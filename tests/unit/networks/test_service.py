@@ -12,21 +12,24 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
+from netdaemon import HOST, LAN, Daemon, Site, bindings, make_site, on_host
 from netlab import WAIT_S, Machine, machines, stop
 from pier.errors import Unavailable
+from pier.events import EventBus
 from pier.kernel import nftables
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables
 from pier.model.network import PortBinding
-from pier.networks.endpoint import Endpoint
-from pier.networks.service import ConnectivityFailed, NetworkConfig, NetworkNotFound, NetworkService
+from pier.networks import Ask, Publishing
+from pier.networks.endpoints import ConnectivityFailed
+from pier.networks.registry import NetworkNotFound
+from pier.networks.service import NetworkConfig, NetworkService
 from pier.runtime.request import Interface
 from pier.state import MemoryStore, Put
 
@@ -34,74 +37,14 @@ pytestmark = pytest.mark.root
 
 T = TypeVar("T")
 ONE, TWO = "1" * 64, "2" * 64
-HOST, LAN = "192.0.2.1", "192.0.2.9"
 SILENCE_S = 0.3
 """How long nothing must come where nothing may come."""
 
 
-@dataclass
-class Site:
-    lan: Machine
-    host: Machine
-    one: Machine
-    two: Machine
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
-    with machines(4) as (lan, host, one, two):
-        with host.run(NetlinkSocket) as sock:
-            sock.create_bridge("lan0", mac="02:42:c0:00:02:01")
-            index = sock.link_index("lan0")
-            sock.add_address(index, f"{HOST}/24")
-            sock.set_up(index)
-        lan.plug(Interface("eth0", "vethlan", "lan0", "02:42:c0:00:02:09", [f"{LAN}/24"], [HOST]), host)
-        yield Site(lan, host, one, two)
-
-
-def on_host(site: Site, deed: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    return site.host.run(lambda: asyncio.run(deed()))
-
-
-def bindings(*texts: str) -> dict[str, list[PortBinding]]:
-    """`-p` forms: `[ip:]host:container/protocol`."""
-    found: dict[str, list[PortBinding]] = {}
-    for text in texts:
-        rest, key = text.rsplit(":", 1)
-        ip, _, port = rest.rpartition(":")
-        found.setdefault(key, []).append(PortBinding(ip, port))
-    return found
-
-
-class Daemon:
-    """A network service on the host, on an event loop in the host's thread, for synchronous tests."""
-
-    def __init__(self, site: Site, store: MemoryStore | None = None, **config: Any) -> None:
-        self.site, self.store = site, store or MemoryStore()
-        self.config = NetworkConfig(**config)
-        self.loop = site.host.run(asyncio.new_event_loop)
-        self.service = site.host.run(lambda: NetworkService(self.config, self.store))
-
-    def do(self, deed: Coroutine[Any, Any, T]) -> T:
-        return self.site.host.run(lambda: self.loop.run_until_complete(deed))
-
-    def start(self, live: set[str] | None = None) -> list[str]:
-        return self.do(self.service.start(live or set()))
-
-    def connect(self, container_id: str, machine: Machine | None = None, *ports: str, **options: Any) -> Endpoint:
-        options.setdefault("mode", "bridge")
-        endpoint = self.do(self.service.connect(container_id, ports=bindings(*ports), **options))
-        for interface in endpoint.interfaces if machine else []:
-            assert machine is not None
-            machine.plug(interface, self.site.host)
-        return endpoint
-
-    def kill(self) -> None:
-        """As `kill -9`: sockets and threads are gone, nothing is tidied."""
-        if self.loop.is_closed():
-            return
-        self.do(self.service.close())
-        self.site.host.run(self.loop.close)
+    with make_site() as made:
+        yield made
 
 
 @pytest.fixture
@@ -358,11 +301,13 @@ def test_the_hosts_ipv6_addresses_lead_to_a_container_that_has_none(
     servers.append(site.one.serve(protocol, 80))
 
     async def ask() -> bytes:
-        service = NetworkService(NetworkConfig(), MemoryStore())
+        service = NetworkService(NetworkConfig(), MemoryStore(), EventBus())
         await service.start(set())
-        endpoint = await service.connect(ONE, mode="default", ports=bindings(f"8080:80/{protocol}"))
-        assert endpoint.ports[f"80/{protocol}"] == [PortBinding("0.0.0.0", "8080"), PortBinding("::", "8080")]
-        await asyncio.to_thread(site.one.plug, endpoint.interfaces[0], InThread())
+        publishing = Publishing(bindings(f"8080:80/{protocol}"))
+        sandbox = await service.connect(ONE, [Ask("bridge")], name="one", publishing=publishing)
+        endpoint = sandbox.endpoints[0]
+        assert sandbox.ports[f"80/{protocol}"] == [PortBinding("0.0.0.0", "8080"), PortBinding("::", "8080")]
+        await asyncio.to_thread(site.one.plug, endpoint.interface, InThread())
         client = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
         client.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -395,8 +340,8 @@ def test_release_frees_address_port_and_elements(site: Site, daemon: Daemon, ser
     daemon.do(daemon.service.release(ONE))
     assert "172.17.0.2" not in elements(site)
     assert site.lan.ask("tcp", HOST, 8080, SILENCE_S) is None
-    assert daemon.service.endpoint(ONE) is None
-    assert ("endpoint", ONE) not in daemon.store.records
+    assert daemon.service.sandbox(ONE) is None
+    assert not daemon.keeps(ONE)
     again = daemon.connect(TWO, None, "8080:80/tcp")
     assert again.ip == "172.17.0.3"
 
@@ -416,8 +361,8 @@ def test_conflicts_are_worded_as_docker_words_them_and_leave_nothing(site: Site,
         with pytest.raises(ConnectivityFailed, match=text):
             daemon.connect(TWO, None, "9090:80/tcp")
     assert elements(site) == before
-    assert daemon.service.endpoint(TWO) is None
-    assert ("endpoint", TWO) not in daemon.store.records
+    assert daemon.service.sandbox(TWO) is None
+    assert not daemon.keeps(TWO)
     daemon.connect(TWO, None, "7070:70/tcp", "9090:80/tcp")
 
 
@@ -433,13 +378,13 @@ def test_attack_26_after_kill_9_what_lives_goes_on_and_what_died_is_freed(
     with site.host.run(lambda: socket.create_server(("0.0.0.0", 8080))):
         lost = first.start({ONE})  # and one of its ports was taken meanwhile
     assert [text for text in lost if "freed" in text] == [
-        "network endpoint of container 222222222222: freed, the container is gone"
+        "network endpoint of container 222222222222: freed, it is gone"
     ]
     assert any("0.0.0.0:8080" in text and "address already in use" in text for text in lost)
     assert site.lan.ask("tcp", HOST, 8080) == LAN
     assert "9090" not in elements(site)
-    assert ("endpoint", TWO) not in first.store.records
-    endpoint = first.service.endpoint(ONE)
+    assert not first.keeps(TWO)
+    endpoint = first.service.sandbox(ONE)
     assert endpoint is not None
     assert endpoint.ports["53/udp"] == [PortBinding("0.0.0.0", "5353"), PortBinding("::", "5353")]
     assert first.connect(TWO, None, "9090:90/tcp").ip == "172.17.0.3"
@@ -455,45 +400,48 @@ def test_the_subnet_stays_and_avoids_the_hosts_routes(site: Site) -> None:
     daemon = Daemon(site)
     daemon.start()
     assert daemon.connect(ONE).ip == "172.18.0.2"
-    network_id = daemon.service.network_id("bridge")
+    network_id = daemon.service.find("bridge").id
     daemon.kill()
     again = Daemon(site, daemon.store)
     again.start()
-    assert (again.connect(TWO).ip, again.service.network_id("bridge")) == ("172.18.0.2", network_id)
+    assert (again.connect(TWO).ip, again.service.find("bridge").id) == ("172.18.0.2", network_id)
     again.kill()
 
 
 def test_other_modes_have_no_interface(site: Site, daemon: Daemon) -> None:
     for mode in ("host", "none"):
         endpoint = daemon.connect(ONE, None, "8080:80/tcp", mode=mode)
-        assert (endpoint.interfaces, endpoint.ports, endpoint.ip) == ([], {}, "")
-        assert endpoint.settings[mode].network_id == daemon.service.network_id(mode)
-    shared = daemon.connect(TWO, None, mode=f"container:{ONE}")
-    assert (shared.interfaces, shared.settings, shared.ports) == ([], {}, {})
+        assert (endpoint.interface, endpoint.forwards, endpoint.ip) == (None, [], "")
+        assert endpoint.network_id == daemon.service.find(mode).id
+        assert daemon.sandbox(ONE).ports == {}
     with pytest.raises(NetworkNotFound, match=r"^network nowhere not found$"):
         daemon.connect(TWO, None, mode="nowhere")
 
 
 def test_ephemeral_ports_and_exposed_ones(daemon: Daemon) -> None:
-    endpoint = daemon.connect(ONE, None, exposed=["99/tcp", "80/tcp"], publish_all=True)
-    ports = {key: {int(item.host_port) for item in value or []} for key, value in endpoint.ports.items()}
+    daemon.connect(ONE, None, exposed=["99/tcp", "80/tcp"], publish_all=True)
+    found = daemon.sandbox(ONE).ports
+    ports = {key: {int(item.host_port) for item in value or []} for key, value in found.items()}
     assert set(ports) == {"80/tcp", "99/tcp"}
     assert all(len(chosen) == 1 and min(chosen) >= 32768 for chosen in ports.values())
     assert ports["80/tcp"] != ports["99/tcp"]
-    assert daemon.connect(TWO, None, exposed=["99/tcp"]).ports == {"99/tcp": None}
+    daemon.connect(TWO, None, exposed=["99/tcp"])
+    assert daemon.sandbox(TWO).ports == {"99/tcp": None}
 
 
 def test_a_cancelled_connect_leaves_nothing(site: Site, daemon: Daemon) -> None:
     async def cancel_it() -> None:
-        task = asyncio.create_task(daemon.service.connect(ONE, mode="bridge", ports=bindings("8080:80/tcp")))
+        task = asyncio.create_task(
+            daemon.service.connect(ONE, [Ask("bridge")], name="one", publishing=Publishing(bindings("8080:80/tcp")))
+        )
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     daemon.do(cancel_it())
-    assert daemon.service.endpoint(ONE) is None
-    assert ("endpoint", ONE) not in daemon.store.records
+    assert daemon.service.sandbox(ONE) is None
+    assert not daemon.keeps(ONE)
     assert "8080" not in elements(site)
     daemon.connect(TWO, None, "8080:80/tcp")
 
@@ -550,12 +498,12 @@ def test_t14_without_a_bridge_the_daemon_starts_and_host_and_none_work(
     ]
     with pytest.raises(Unavailable, match=r"the bridge network is off: .*Operation not supported.*--network host"):
         daemon.connect(ONE)
-    assert daemon.connect(ONE, None, mode="host").mode == "host"
+    assert daemon.connect(ONE, None, mode="host").network == "host"
     daemon.kill()
 
 
 def test_damaged_records_are_freed(site: Site) -> None:
     daemon = Daemon(site, MemoryStore(Put("endpoint", ONE, b"{not json"), Put("network", "bridge", b"[]")))
-    assert daemon.start({ONE}) == [f"network endpoint of container {ONE[:12]}: freed, the container is gone"]
+    assert daemon.start({ONE}) == ["network bridge: its record was damaged and is dropped"]
     assert daemon.connect(ONE).ip == "172.17.0.2"
     daemon.kill()
