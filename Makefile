@@ -12,7 +12,7 @@ TESTS   ?=
 WORKERS ?= 2
 PACKED  := $(wildcard src/pier/*.py src/pier/kernel/*.py src/pier/runtime/*.py src/pier/runtime/*/*.py) tools/pack.py tools/launchers.py
 
-.PHONY: demo test unit integration vm vm-systemd lint bench start stop venv dev install uninstall locks clean
+.PHONY: demo test unit integration vm vm-systemd lint bench start stop venv dev install uninstall locks protos clean
 .NOTPARALLEL:
 
 demo: venv ; @$(BIN)/python demo/tour.py
@@ -73,6 +73,12 @@ locks:
 	    --custom-compile-command "make locks" pyproject.toml -o requirements.lock
 	@$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --universal --python-version 3.11 \
 	    --custom-compile-command "make locks" --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+# BuildKit's messages. The compiler is wanted here alone and lives in an environment of its own.
+protos:
+	@test -x .venv-protoc/bin/python || $(PYTHON) -m venv .venv-protoc
+	@.venv-protoc/bin/python -m pip --quiet install grpcio-tools==1.85.1
+	@.venv-protoc/bin/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src src/pier/buildkit/pb/*.proto
 
 # --- on the system --------------------------------------------------------------------------------------------------
 
