@@ -1,0 +1,116 @@
+"""A file as clients describe it (fsutil's Stat), and as the kernel does.
+
+The mode on the wire is that of Go's `os.FileMode`: permissions in the nine low bits, kinds and the sticky, set-user-ID
+and set-group-ID bits at the top.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import stat
+from collections.abc import Iterable
+
+import msgspec
+
+from pier.buildkit.pb.session_pb2 import Stat
+from pier.errors import InvalidParameter
+
+__all__ = ["BadEntry", "Entry", "entry_of", "go_mode", "tree_key", "unix_mode"]
+
+GO_DIR, GO_SYMLINK, GO_DEVICE, GO_FIFO, GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
+GO_SETUID, GO_SETGID, GO_CHAR, GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
+PATH_MAX = 4096
+
+
+class BadEntry(InvalidParameter):
+    """the client sent a file that cannot be: {path!r}: {reason}"""
+
+
+class Entry(msgspec.Struct, array_like=True, frozen=True):
+    """One file of a tree; equal ones need not be sent again."""
+
+    mode: int
+    """As of stat(2)."""
+    uid: int = 0
+    gid: int = 0
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    link: str = ""
+    """Of a symbolic link what it says; of a regular file the earlier path of the same file."""
+    device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def kind(self) -> int:
+        return stat.S_IFMT(self.mode)
+
+    @property
+    def has_content(self) -> bool:
+        """Is it sent?"""
+        return stat.S_ISREG(self.mode) and not self.link
+
+
+def unix_mode(mode: int) -> int:
+    """Go's mode as stat(2) has it."""
+    if mode & GO_DIR:
+        kind = stat.S_IFDIR
+    elif mode & GO_SYMLINK:
+        kind = stat.S_IFLNK
+    elif mode & GO_DEVICE:
+        kind = stat.S_IFCHR if mode & GO_CHAR else stat.S_IFBLK
+    elif mode & GO_FIFO:
+        kind = stat.S_IFIFO
+    elif mode & GO_SOCKET:
+        kind = stat.S_IFSOCK
+    else:
+        kind = stat.S_IFREG
+    special = ((GO_SETUID, stat.S_ISUID), (GO_SETGID, stat.S_ISGID), (GO_STICKY, stat.S_ISVTX))
+    return kind | mode & 0o777 | sum(bit for go, bit in special if mode & go)
+
+
+def go_mode(mode: int) -> int:
+    """stat(2)'s mode as Go has it."""
+    kinds = {
+        stat.S_IFDIR: GO_DIR,
+        stat.S_IFLNK: GO_SYMLINK,
+        stat.S_IFCHR: GO_DEVICE | GO_CHAR,
+        stat.S_IFBLK: GO_DEVICE,
+        stat.S_IFIFO: GO_FIFO,
+        stat.S_IFSOCK: GO_SOCKET,
+    }
+    special = ((GO_SETUID, stat.S_ISUID), (GO_SETGID, stat.S_ISGID), (GO_STICKY, stat.S_ISVTX))
+    return kinds.get(stat.S_IFMT(mode), 0) | mode & 0o777 | sum(go for go, bit in special if mode & bit)
+
+
+def entry_of(sent: Stat) -> tuple[str, Entry]:
+    """(path below the root, file). Raises BadEntry for one that would lie elsewhere, or nowhere."""
+    path = sent.path
+    if not path or len(path) > PATH_MAX or "\0" in path or path.startswith("/") or path != posixpath.normpath(path):
+        raise BadEntry(path=path[:200], reason="the path is not a plain one below the root")
+    if ".." in path.split("/") or path == ".":
+        raise BadEntry(path=path[:200], reason="the path leads out of the root")
+    mode = unix_mode(sent.mode)
+    if stat.S_ISREG(mode) and sent.linkname:
+        _, origin = sent.linkname, posixpath.normpath(sent.linkname)
+        if origin.startswith(("/", "../")) or origin in ("..", "."):
+            raise BadEntry(path=path[:200], reason="a hard link to a file elsewhere")
+    return path, Entry(
+        mode,
+        sent.uid,
+        sent.gid,
+        sent.size if stat.S_ISREG(mode) else 0,
+        sent.mod_time,
+        sent.linkname,
+        (sent.dev_major, sent.dev_minor),
+        tuple(sorted(sent.xattrs.items())),
+    )
+
+
+def tree_key(files: Iterable[tuple[str, Entry, str]]) -> str:
+    """A digest of (path, file, sha256 of its content): the same for the same files, whenever they were written."""
+    digest = hashlib.sha256()
+    for path, entry, content in sorted(files):
+        timeless = (path, entry.mode, entry.uid, entry.gid, entry.link, entry.device, entry.xattrs, content)
+        digest.update(msgspec.msgpack.encode(timeless))
+    return f"sha256:{digest.hexdigest()}"
