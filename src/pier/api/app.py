@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ import pier
 
 from . import (
     archive,
+    buildkit,
     commit,
     containers,
     disk_usage,
@@ -36,6 +38,9 @@ from .services import Engine
 from .stream import STARTED
 from .versions import NEWEST, negotiate, text
 
+if TYPE_CHECKING:
+    from pier.buildkit.door import Door
+
 log = logging.getLogger("pier.api")
 
 GROUPS: Final = (
@@ -53,15 +58,18 @@ GROUPS: Final = (
     images,
     networks,
     volumes,
+    buildkit,
     unimplemented,
 )
 ROUTES: Final = tuple(route for group in GROUPS for route in group.ROUTES)
 
 
-def make_app(engine: Engine, *, experimental: bool = False) -> web.Application:
-    """The whole API over an engine. `server.Server` serves it."""
+def make_app(engine: Engine, *, experimental: bool = False, door: Callable[[], Door] | None = None) -> web.Application:
+    """The whole API over an engine. `server.Server` serves it. `door` is asked for with BuildKit's first client."""
     dispatcher = Dispatcher(engine, Router(ROUTES), standard_headers(experimental=experimental))
     app = web.Application()
+    if door is not None:
+        app[buildkit.DOOR] = door
     app.router.add_route("*", r"/{path:[\s\S]*}", dispatcher.handle)
     app.on_response_prepare.append(dispatcher.add_headers)
     app.on_shutdown.append(dispatcher.finish)

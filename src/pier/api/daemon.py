@@ -11,6 +11,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import pier
 from pier.engine import flags
@@ -19,8 +21,12 @@ from pier.engine.engine import Engine
 from pier.engine.lock import clear_socket
 from pier.errors import PierError
 
+from . import buildkit
 from .app import make_app
 from .server import Server
+
+if TYPE_CHECKING:
+    from pier.buildkit.door import Door
 
 log = logging.getLogger("pier.daemon")
 
@@ -113,8 +119,11 @@ async def serve(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
     loop.add_signal_handler(signal.SIGHUP, reload, engine, read)
     try:
         with listening(config) as sockets:
+            door = cache(partial(make_door, engine))
             server = Server(
-                make_app(engine, experimental=config.experimental), shutdown_timeout_s=float(config.shutdown_timeout)
+                make_app(engine, experimental=config.experimental, door=door),
+                shutdown_timeout_s=float(config.shutdown_timeout),
+                accept_http2=lambda transport, early: buildkit.accept(door(), transport, early),
             )
             await server.start(sockets)
             for sock in sockets:
@@ -129,6 +138,13 @@ async def serve(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
     finally:
         await engine.close()
     return 0
+
+
+def make_door(engine: Engine) -> Door:
+    """BuildKit's door, with HTTP/2 and its messages loaded now: most daemons serve many containers before a build."""
+    from pier.buildkit.door import Door  # noqa: PLC0415
+
+    return Door(os.path.join(engine.config.data_root, "builder", "contexts"))
 
 
 def reload(engine: Engine, read: Callable[[], Loaded]) -> None:

@@ -276,6 +276,24 @@ async def hijack(request: web.Request, streams: Streams, answer: bytes, keys: by
     return session.was_detached
 
 
+def take_over(request: web.Request, protocol: asyncio.Protocol, answer: bytes) -> None:
+    """Answer, and let another protocol have the connection with all that came behind the request.
+
+    aiohttp's own learns of the connection's end when its handler does: when it returns `Hijacked`.
+    """
+    transport = request.transport
+    if transport is None:
+        protocol.connection_lost(None)
+        return
+    early = cast(Connection, request.protocol).take_early()
+    transport.set_protocol(protocol)
+    transport.write(answer)
+    protocol.connection_made(transport)
+    if early:
+        protocol.data_received(early)
+    transport.resume_reading()
+
+
 def _take_over(request: web.Request, transport: asyncio.Transport, client: _ClientHalf) -> bytes:
     """Give the transport to the client's half, paused; returns what has come behind the request."""
     client.connection_made(transport)

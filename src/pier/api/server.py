@@ -1,8 +1,8 @@
 """Connections to the API: aiohttp's, save that bytes sent behind a request to upgrade are not read as HTTP.
 
 aiohttp's parser knows one upgrade, to websockets. Docker's clients ask for `tcp`, and what they send behind that is the
-container's input. So the stream is fed to the parser in pieces that end where heads end (feeding in pieces changes
-nothing of what it parses), and the parser itself says whether the last piece completed such a request.
+container's input, or for `h2c`. So the stream is fed to the parser in pieces that end where heads end (feeding in
+pieces changes nothing of what it parses), and the parser itself says whether the last piece completed such a request.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http_parser import RawRequestMessage
@@ -34,6 +34,12 @@ HANDLER_OPTIONS: Final[dict[str, Any]] = {
     "keepalive_timeout": 300.0,
 }
 _HEAD_END = b"\r\n\r\n"
+UPGRADES = frozenset({"tcp", "h2c"})
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"
+"""How a connection begins that is HTTP/2 from its first byte (RFC 9113, section 3.4)."""
+
+AcceptHttp2 = Callable[[asyncio.Transport, bytes], asyncio.Task[None]]
+"""Takes such a connection and what has come of it; the task ends with it."""
 
 
 class Peer(NamedTuple):
@@ -51,10 +57,12 @@ class Peer(NamedTuple):
 class Connection(web.RequestHandler):
     """One client's connection, until it is taken over."""
 
-    __slots__ = ("_body", "_body_left", "_early", "_last")
+    __slots__ = ("_accept_http2", "_body", "_body_left", "_early", "_last")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, accept_http2: AcceptHttp2 | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._accept_http2 = accept_http2
+        """None as soon as it is known to be HTTP/1."""
         self._last = b""
         """The last three bytes, in which a head's end may have begun."""
         self._body: StreamReader = EMPTY_PAYLOAD
@@ -72,6 +80,11 @@ class Connection(web.RequestHandler):
         """asyncio's call with what came in; aiohttp's own with nothing, to go on parsing."""
         if not data:
             super().data_received(data)
+        if data and self._accept_http2 is not None:
+            accept, self._accept_http2 = self._accept_http2, None
+            if data.startswith(HTTP2_PREFACE):
+                self._hand_over(accept, data)
+                return
         while data:
             size = self._piece(data)
             if size == 0:
@@ -84,6 +97,11 @@ class Connection(web.RequestHandler):
                 self._body_left -= size
             elif self._request_count > before:
                 self._note_request()
+
+    def _hand_over(self, accept: AcceptHttp2, data: bytes) -> None:
+        transport = cast(asyncio.Transport, self.transport)
+        self.connection_lost(None)  # for aiohttp it is
+        accept(transport, data)
 
     def take_early(self) -> bytes:
         """What came behind the request that asked to upgrade."""
@@ -107,7 +125,7 @@ class Connection(web.RequestHandler):
         message, self._body = self._messages[-1]
         if not isinstance(message, RawRequestMessage) or message.chunked:
             return
-        if message.headers.get("Upgrade", "").lower() == "tcp":
+        if message.headers.get("Upgrade", "").lower() in UPGRADES:
             self._body_left = int(message.headers.get("Content-Length", "0"))
 
     def _keep(self, data: bytes) -> None:
@@ -119,7 +137,11 @@ class Connection(web.RequestHandler):
 class Server:
     """An application on listening sockets."""
 
-    def __init__(self, app: web.Application, *, shutdown_timeout_s: float = 15.0) -> None:
+    def __init__(
+        self, app: web.Application, *, shutdown_timeout_s: float = 15.0, accept_http2: AcceptHttp2 | None = None
+    ) -> None:
+        self._accept = accept_http2
+        self._http2: set[asyncio.Task[None]] = set()
         self._runner = web.AppRunner(
             app, handle_signals=False, handler_cancellation=True, shutdown_timeout=shutdown_timeout_s
         )
@@ -135,10 +157,25 @@ class Server:
 
     def _connection(self) -> Connection:
         assert self._runner.server is not None, "start comes first"
-        return Connection(self._runner.server, loop=asyncio.get_running_loop(), **HANDLER_OPTIONS)
+        return Connection(
+            self._runner.server,
+            loop=asyncio.get_running_loop(),
+            accept_http2=self._take_http2 if self._accept is not None else None,
+            **HANDLER_OPTIONS,
+        )
+
+    def _take_http2(self, transport: asyncio.Transport, early: bytes) -> asyncio.Task[None]:
+        assert self._accept is not None
+        task = self._accept(transport, early)
+        self._http2.add(task)
+        task.add_done_callback(self._http2.discard)
+        return task
 
     async def close(self) -> None:
         """Accept no more, give running requests `shutdown_timeout_s` to end, then cut them off."""
         for listener in self._listeners:
             listener.close()
+        for task in self._http2:
+            task.cancel()
+        await asyncio.gather(*self._http2, return_exceptions=True)
         await self._runner.cleanup()

@@ -31,9 +31,6 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/cancel", "BuildCancel"),
     ("GET", "/images/{name...}/attestations", "ImageAttestations"),
-    # the daemon
-    ("POST", "/session", "Session"),
-    ("POST", "/grpc", "GRPC"),
     # plugins
     ("GET", "/plugins/privileges", "GetPluginPrivileges"),
     ("POST", "/plugins/pull", "PluginPull"),
