@@ -100,7 +100,8 @@ class Connection(web.RequestHandler):
 
     def _hand_over(self, accept: AcceptHttp2, data: bytes) -> None:
         transport = cast(asyncio.Transport, self.transport)
-        self.connection_lost(None)  # for aiohttp it is
+        self.transport = None  # or aiohttp would close it
+        self.connection_lost(None)
         accept(transport, data)
 
     def take_early(self) -> bytes:
