@@ -436,14 +436,15 @@ def describe(op: Op) -> str:
         case Exec(meta=meta):
             return " ".join(meta.args)
         case File(actions=actions):
-            return ", ".join(_deed_words(action.deed) for action in actions)
+            return ", ".join(deed_words(action.deed) for action in actions)
         case Merge():
             return "merge"
         case Diff():
             return "diff"
 
 
-def _deed_words(deed: Deed) -> str:
+def deed_words(deed: Deed) -> str:
+    """A change of files in a few words."""
     match deed:
         case Copy(src=src, dest=dest):
             return f"copy {src} {dest}"

@@ -106,7 +106,7 @@ def read_exit_file(path: str) -> ExitRecord | None:
 
 def _clean_cgroup(world: World, record: Record) -> None:
     """Kill what is left of a container whose monitor is gone. Blocking."""
-    cgroup = group_at(world.config.cgroups, cgroups_path(world, record))
+    cgroup = group_at(world.config.cgroups, cgroups_path(world.config, record))
     try:
         cgroup.kill()
         cgroup.remove()

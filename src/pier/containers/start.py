@@ -35,7 +35,7 @@ from pier.containers.detached import detached_mounts
 from pier.containers.inherited import mounts_of
 from pier.containers.joined import find_joined, pin
 from pier.containers.record import Record, Status, mark_failed, mark_started
-from pier.containers.world import Container, World
+from pier.containers.world import Container, ContainersConfig, World
 from pier.errors import Conflict
 from pier.kernel.cgroups import Cgroup
 from pier.networks import Sandbox
@@ -145,7 +145,7 @@ async def build_request(world: World, record: Record, sandbox: Sandbox, stack: c
     facts = spec.Facts(
         capabilities=spec_security.available_capabilities(),
         host_name=os.uname().nodename,
-        cgroups_path=cgroups_path(world, record),
+        cgroups_path=cgroups_path(world.config, record),
         etc={name: world.config.etc_file(etc_owner, name) for name in etc_files.NAMES},
         joined=namespaces,
         joined_hostname=sharing.record.config.hostname if sharing else "",
@@ -197,10 +197,10 @@ async def _log(world: World, record: Record) -> LogFile | None:
     return await asyncio.to_thread(log_config.monitor_log, record, folder)
 
 
-def cgroups_path(world: World, record: Record) -> str:
+def cgroups_path(config: ContainersConfig, record: Record) -> str:
     """`/<parent>/<id>`, or `<slice>:pier:<id>` where systemd keeps the cgroups: for `group_at`."""
-    parent = record.host_config.cgroup_parent or world.config.cgroup_parent
-    if world.config.systemd_cgroups:
+    parent = record.host_config.cgroup_parent or config.cgroup_parent
+    if config.systemd_cgroups:
         return f"{parent}:{SCOPE_PREFIX}:{record.id}"
     return f"/{parent.strip('/')}/{record.id}"
 
@@ -209,7 +209,7 @@ def cgroup_of(world: World, container: Container) -> Cgroup:
     """A running container's cgroup: its monitor knows, whatever the driver and the parent are by now."""
     monitor = container.monitor
     place = monitor.cgroup if monitor is not None else ""
-    return group_at(world.config.cgroups, place or cgroups_path(world, container.record))
+    return group_at(world.config.cgroups, place or cgroups_path(world.config, container.record))
 
 
 def _etc_texts(world: World, record: Record, sandbox: Sandbox) -> dict[str, str]:

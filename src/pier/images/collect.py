@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Final
 
 from pier.errors import NotFound
 from pier.images.catalog import Catalog, read_catalog
@@ -23,7 +24,19 @@ class Collected:
     """What the blobs took, and the files of the layers."""
 
 
-def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> Collected:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What somebody else than an image needs."""
+
+    blobs: frozenset[Digest] = frozenset()
+    layers: frozenset[Digest] = frozenset()
+    """Chain ids."""
+
+
+NOTHING: Final = Kept()
+
+
+def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog, kept: Kept = NOTHING) -> Collected:
     """Delete unreachable blobs and layers.
 
     Loads and pulls go on meanwhile: what they have met is spared by their leases, and `Leases.take_spared` says that
@@ -35,8 +48,8 @@ def collect(store: ContentStore, snapshots: Snapshotter, before: Catalog) -> Col
             log.warning("nothing is cleaned up while %d images are damaged", len(catalog.damaged))
             return Collected()
         images = catalog.images.values()
-        blobs = store.sweep(digest for image in images for digest in image.content)
-        wanted = {chain_id for image in images for chain_id in image.all_layers} | store.recipes.layers()
+        blobs = store.sweep(kept.blobs.union(*(image.content for image in images)))
+        wanted = kept.layers.union(*(image.all_layers for image in images), store.recipes.layers())
         sizes = {chain_id: _size(snapshots, chain_id) for chain_id in snapshots.layers() - wanted}
         layers = snapshots.sweep_layers(wanted)
         return Collected(frozenset(layers), sum(blobs.values()) + sum(sizes.get(layer, 0) for layer in layers))

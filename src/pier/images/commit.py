@@ -72,7 +72,7 @@ def commit(asked: Commit, base: Image, store: ContentStore, snapshots: Snapshott
             raise ContentNotFound(digest=part.digest)
     layer = _layer(asked, base, store, snapshots)
     config = store.put(encode(document(asked, base.config, layer, now_ns=now_ns)), OCI_CONFIG)
-    layers = [*map(_oci_form, below.layers), *([layer] if layer else [])]
+    layers = [*map(oci_form, below.layers), *([layer] if layer else [])]
     manifest = Manifest(schema_version=2, media_type=OCI_MANIFEST, config=config, layers=layers)
     return Loaded(config.digest, store.put(encode(manifest), OCI_MANIFEST), ())
 
@@ -119,5 +119,6 @@ def _complete(base: ImageConfig) -> list[History]:
     return [*base.history, *(History(created=base.created) for _ in base.rootfs.diff_ids[told:])]
 
 
-def _oci_form(layer: Descriptor) -> Descriptor:
+def oci_form(layer: Descriptor) -> Descriptor:
+    """A layer's descriptor for a manifest of OCI's."""
     return msgspec.structs.replace(layer, media_type=OCI_FORMS.get(layer.media_type, layer.media_type))

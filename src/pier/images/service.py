@@ -21,7 +21,7 @@ from pier.events.bus import EventBus
 from pier.images import removal
 from pier.images.archives import Archives
 from pier.images.catalog import Catalog, read_catalog, shown
-from pier.images.collect import Collected, collect
+from pier.images.collect import NOTHING, Collected, Kept, collect
 from pier.images.commit import BaseImageGone, Commit, commit
 from pier.images.compact import Compactor
 from pier.images.delete import User, is_id, named
@@ -86,6 +86,8 @@ class ImageService:
         self.snapshots = snapshots
         self.users: Callable[[], Mapping[str, Sequence[User]]] = dict
         """Image id -> containers made from it."""
+        self.kept: Callable[[], Kept] = lambda: NOTHING
+        """What the build cache needs beside them."""
         self.notes = Notes(store)
         self.sizes = LayerSizes(snapshots)
         self._events = events
@@ -334,7 +336,7 @@ class ImageService:
     async def collect(self) -> Collected:
         """Clear away what nothing needs; what running transfers have met waits for their end."""
         catalog = await self.current()
-        gone = await asyncio.to_thread(partial(collect, self.content, self.snapshots, catalog))
+        gone = await asyncio.to_thread(partial(collect, self.content, self.snapshots, catalog, self.kept()))
         self.sizes.forget(gone.layers)
         self._litter = self.content.leases.take_spared()
         return gone

@@ -1,0 +1,154 @@
+"""What becomes of a result: an image in the store, an archive of it, or its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from pier.builder import layers
+from pier.builder.ground import Ground
+from pier.builder.steps.combining import flattened
+from pier.builder.tree import SCRATCH, Tree
+from pier.images.commit import oci_form
+from pier.model.time import rfc3339_nano
+from pier.oci import Descriptor, Digest, ImageConfig, Manifest, encode
+from pier.oci.image_config import History, RootFS
+from pier.oci.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from pier.storage.stream import Reader
+from pier.storage.tar import TarReader
+from pier.storage.tar_header import NS, REGULAR
+from pier.storage.tar_writer import TarWriter
+
+UNKNOWN_TIME: Final = "1970-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWish:
+    """An image to be made of a tree."""
+
+    tree: Tree
+    config: ImageConfig
+    """Of the frontend: everything but `rootfs`, and the times of its history's steps."""
+    annotations: dict[str, str] = field(default_factory=dict)
+    """Of the manifest."""
+    epoch_s: int | None = None
+    """SOURCE_DATE_EPOCH: when the image was made, and the latest time its new layers have. None: now, as they are."""
+    rewrite_timestamps: bool = True
+    squash_from: int | None = None
+    """The layers from this number on become one."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeImage:
+    """An image whose parts are in the store; no name or index points at it yet."""
+
+    id: Digest
+    manifest: Descriptor
+    config: ImageConfig
+
+
+def make_image(ground: Ground, wish: ImageWish) -> MadeImage:
+    """Put an image's parts into the store. Blocks; call it inside `content.keep()`. Raises PierError, OSError."""
+    tree = wish.tree
+    if wish.squash_from is not None:
+        tree = squashed(ground, tree, wish.squash_from)
+    if wish.epoch_s is not None and wish.rewrite_timestamps:
+        tree = clamped(ground, tree, wish.epoch_s * NS)
+    blobs = list(archives(ground, tree))
+    ground.snapshots.flush()  # before a name points at it
+    now_ns = wish.epoch_s * NS if wish.epoch_s is not None else ground.clock_ns()
+    config = completed(wish.config, tree, rfc3339_nano(now_ns), one_time=wish.epoch_s is not None)
+    stored = ground.content.put(encode(config), OCI_CONFIG)
+    manifest = Manifest(
+        schema_version=2,
+        media_type=OCI_MANIFEST,
+        config=stored,
+        layers=[oci_form(blob) for blob in blobs],
+        annotations=wish.annotations,
+    )
+    return MadeImage(stored.digest, ground.content.put(encode(manifest), OCI_MANIFEST), config)
+
+
+def archives(ground: Ground, tree: Tree) -> Iterator[Descriptor]:
+    """The layers' archives in the store, the base first."""
+    parent: Digest | None = None
+    for layer, chain_id in zip(tree.layers, tree.chain, strict=True):
+        yield layers.blob_of(ground, layer, chain_id, parent)
+        parent = chain_id
+
+
+def completed(config: ImageConfig, tree: Tree, created: str, *, one_time: bool) -> ImageConfig:
+    """The configuration with its layers and with a history that has a step for each of them.
+
+    The base's steps have their times; those of the frontend get that of their layer, or of the image.
+    """
+    history = list(config.history)
+    told = sum(not step.empty_layer for step in history)
+    if told > len(tree.layers):  # a step that has changed nothing is no layer
+        history = _without_layers(history, told - len(tree.layers))
+    history += [History(created=created, comment="buildkit.exporter.image.v0")] * (len(tree.layers) - told)
+    numbered = iter(tree.layers)
+    finished = []
+    for step in history:
+        layer = None if step.empty_layer else next(numbered, None)
+        when = step.created
+        if not when:
+            when = rfc3339_nano(layer.created_ns) if layer and layer.created_ns and not one_time else created
+        finished.append(msgspec.structs.replace(step, created=when))
+    return msgspec.structs.replace(
+        config, created=created, rootfs=RootFS(diff_ids=list(tree.diff_ids)), history=finished
+    )
+
+
+def _without_layers(history: Sequence[History], surplus: int) -> list[History]:
+    """The last `surplus` steps that claim a layer claim none."""
+    result = list(history)
+    for index in range(len(result) - 1, -1, -1):
+        if surplus and not result[index].empty_layer:
+            result[index] = msgspec.structs.replace(result[index], empty_layer=True)
+            surplus -= 1
+    return result
+
+
+def clamped(ground: Ground, tree: Tree, latest_ns: int) -> Tree:
+    """The tree with no file of its new layers later than `latest_ns`; layers that came with images stay."""
+    result = SCRATCH
+    for layer, chain_id, parent in zip(tree.layers, tree.chain, [None, *tree.chain], strict=False):
+        if not layer.created_ns:
+            result = layers.stack(ground, result, layer, parent)
+            continue
+        blob = layers.blob_of(ground, layer, chain_id, parent)
+        with ground.content.open(blob.digest) as archive, ground.content.ingest() as writer:
+            if not _clamp(archive, TarWriter(writer), latest_ns):
+                result = layers.stack(ground, result, layer, parent)
+                continue
+            result = layers.unpacked(ground, result, writer.commit(OCI_LAYER))
+    return result
+
+
+def _clamp(archive: Reader, out: TarWriter, latest_ns: int) -> bool:
+    """Copy an archive with bounded times; False: there was nothing to bound."""
+    reader = TarReader(archive)
+    changed = False
+    for entry in reader:
+        late = entry.mtime_ns > latest_ns
+        changed = changed or late
+        out.add(dataclasses.replace(entry, mtime_ns=latest_ns) if late else entry)
+        if entry.type == REGULAR:
+            while data := reader.read(1 << 18):
+                out.content(data)
+            out.end_content()
+    out.finish()
+    return changed
+
+
+def squashed(ground: Ground, tree: Tree, first: int) -> Tree:
+    """The layers from number `first` on as one."""
+    if len(tree.layers) - first < 2:
+        return tree
+    base = Tree(tree.layers[:first])
+    return flattened(ground, base, tree)

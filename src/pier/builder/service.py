@@ -1,0 +1,193 @@
+"""The build service: what the faces ask of the builder.
+
+All of it is called on the event loop. A build is a session, a journal of what it tells, and the solver's work for it;
+a lease keeps what it meets in the stores until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from pier.builder import layers, usage
+from pier.builder.cache import Cache, Record
+from pier.builder.checksum import Checksums
+from pier.builder.exporting import ImageWish, MadeImage, make_image
+from pier.builder.graph import Diff, Exec, File, Merge, Output
+from pier.builder.ground import Ground
+from pier.builder.session import Session
+from pier.builder.solver import Build, Solver
+from pier.builder.sources import context
+from pier.builder.sources.image import ImageSource
+from pier.builder.sources.local import LocalSource
+from pier.builder.steps.combining import DiffSteps, MergeSteps
+from pier.builder.steps.files import FileSteps
+from pier.builder.steps.mounts import CacheMounts
+from pier.builder.steps.process import ProcessSteps, kill
+from pier.builder.tree import Result
+from pier.errors import InvalidParameter
+from pier.images.collect import Kept
+from pier.model.build import BuildCache
+from pier.model.disk_usage import BuildCachePruneResponse
+from pier.model.filters import Filters
+from pier.oci import Digest, Reference
+from pier.state.store import Store
+from pier.storage.trees import remove_tree
+
+
+class BuildInProgress(InvalidParameter):
+    """a build with the id {id} is running already"""
+
+
+class BuildService:
+    """One per daemon."""
+
+    def __init__(self, ground: Ground, store: Store) -> None:
+        self.ground = ground
+        self.cache = Cache(store, ground.snapshots, ground.content, ground.clock_ns)
+        self.images = ImageSource(ground)
+        self._builds: dict[str, asyncio.Task[None]] = {}
+        caches = CacheMounts(ground, self.cache)
+        self.solver = Solver(
+            self.cache,
+            {"docker-image": self.images, "local": LocalSource()},
+            {
+                Exec: ProcessSteps(ground, caches),
+                File: FileSteps(ground),
+                Merge: MergeSteps(ground),
+                Diff: DiffSteps(ground),
+            },
+            Checksums(ground),
+        )
+
+    async def start(self) -> list[str]:
+        """Take up the cache, end what a killed daemon left running; returns what was repaired, in words."""
+        os.makedirs(self.ground.data_dir, mode=0o700, exist_ok=True)
+        os.makedirs(self.ground.exec_dir, mode=0o700, exist_ok=True)
+        repaired = await self._end_leftovers()
+        await self.ground.in_thread(self._clear)
+        return repaired + await self.cache.load()
+
+    async def _end_leftovers(self) -> list[str]:
+        """Steps outlive a daemon that was killed, as containers do; nobody waits for them any more."""
+        ended = []
+        for name in os.listdir(self.ground.exec_dir):
+            folder = os.path.join(self.ground.exec_dir, name)
+            monitor = await self.ground.runtime.reconnect(folder)
+            if monitor is not None:
+                await kill(monitor)
+                monitor.close()
+                ended.append(f"build step {name[:12]} of an earlier daemon: killed")
+            await self.ground.in_thread(shutil.rmtree, folder, ignore_errors=True)
+        return ended
+
+    def _clear(self) -> None:
+        for name in self.ground.snapshots.claims():
+            if name.startswith(layers.PREFIX):
+                self.ground.snapshots.remove(name)
+        context.sweep(self.ground)
+
+    async def close(self) -> None:
+        """End builds and write what is to be remembered."""
+        for task in self._builds.values():
+            task.cancel()
+        await asyncio.gather(*self._builds.values(), return_exceptions=True)
+        await self.solver.close()
+        await self.cache.close()
+        await asyncio.to_thread(self.ground.threads.shutdown, wait=True, cancel_futures=True)
+
+    # --- builds
+
+    @contextlib.asynccontextmanager
+    async def build(
+        self, id: str, session: Session, *, entitlements: frozenset[str] = frozenset(), prefer_local: bool = True
+    ) -> AsyncIterator[Build]:
+        """One build; what it meets stays while the block runs, which `cancel` can end. Raises BuildInProgress."""
+        task = asyncio.current_task()
+        assert task is not None
+        if id in self._builds:
+            raise BuildInProgress(id=id)
+        self._builds[id] = task
+        build = Build(id, session, entitlements=entitlements, prefer_local=prefer_local)
+        try:
+            async with self.ground.images.transfer():
+                yield build
+        finally:
+            build.release()
+            build.journal.close()
+            del self._builds[id]
+
+    def cancel(self, id: str) -> bool:
+        """End a build; False: there is none of that id."""
+        task = self._builds.get(id)
+        return task is not None and task.cancel()
+
+    async def solve(self, build: Build, outputs: Sequence[Output]) -> list[Result]:
+        """The trees of the outputs. Raises StepFailed."""
+        return await self.solver.solve(build, outputs)
+
+    async def export_image(self, wish: ImageWish, names: Sequence[Reference]) -> MadeImage:
+        """Make an image in the store, under names or under none. Called within a build. Raises PierError, OSError."""
+        images = self.ground.images
+        made = await self.ground.in_thread(make_image, self.ground, wish)
+        await asyncio.to_thread(self.ground.content.add, made.manifest)
+        image = await images.get(made.id)
+        images.tell("create", image.id, image.id, image)
+        if names:
+            await images.name(made.id, made.manifest, [str(name) for name in names])
+        for name in names:
+            images.tell("tag", image.id, name.familiar, image)
+        return made
+
+    # --- the cache
+
+    def kept(self) -> Kept:
+        """What must not be swept from the stores (`ImageService.kept`)."""
+        return Kept(frozenset(self.cache.kept_blobs()), frozenset(self.cache.kept_layers()))
+
+    async def disk_usage(self) -> list[BuildCache]:
+        """Every record of the cache."""
+        shared = await self._shared()
+        return await self.ground.in_thread(usage.entries, self.cache, shared)
+
+    async def _shared(self) -> frozenset[Digest]:
+        catalog = await self.ground.images.current()
+        return frozenset(chain_id for image in catalog.images.values() for chain_id in image.all_layers)
+
+    async def prune(
+        self, filters: Filters, *, everything: bool = False, keep_bytes: int = 0
+    ) -> BuildCachePruneResponse:
+        """Forget what nothing uses, and take its space back. Raises UnknownFilter, InvalidFilterValue, BadTime."""
+        filters.validate(usage.FILTERS)
+        shared = await self._shared()
+        now = self.ground.clock_ns()
+        candidates = usage.chosen(self.cache, filters, shared, everything=everything, now_ns=now)
+        before = await self._total(shared)
+        gone = usage.to_drop(candidates, self._size_of(shared), before, keep_bytes)
+        for record in gone:
+            self.cache.drop(record.id)
+        await self.cache.flush()
+        await self.ground.in_thread(self._remove_mounts, [record.folder for record in gone if record.folder])
+        await self.ground.images.collect()
+        freed = before - await self._total(shared)
+        return BuildCachePruneResponse(caches_deleted=[record.id for record in gone] or None, space_reclaimed=freed)
+
+    def _size_of(self, shared: frozenset[Digest]) -> Callable[[Record], int]:
+        return lambda record: usage.total_bytes(self.cache, [record], shared)
+
+    async def _total(self, shared: frozenset[Digest]) -> int:
+        records = list(self.cache.records.values())
+        return await self.ground.in_thread(usage.total_bytes, self.cache, records, shared)
+
+    def _remove_mounts(self, folders: Sequence[str]) -> None:
+        for folder in folders:
+            parent, _, name = os.path.join(self.ground.data_dir, folder).rpartition("/")
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    remove_tree(fd, os.fsencode(name))
+                finally:
+                    os.close(fd)

@@ -1,0 +1,296 @@
+"""ExecOp: a process in a container of its own, in the runtime that runs all containers, with all its defences."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pier.builder import layers
+from pier.builder.graph import EMPTY, Exec, Limits, NetMode, SecurityMode
+from pier.builder.ground import Ground
+from pier.builder.session import NoSuchSecret
+from pier.builder.solver import Work
+from pier.builder.steps.mounts import CacheMounts, furnish, missing, remove_stubs
+from pier.builder.tree import SCRATCH, Result, Tree
+from pier.containers import etc_files, spec, spec_resources, spec_security
+from pier.containers.attach import make_ends
+from pier.containers.record import Record
+from pier.containers.start import cgroups_path
+from pier.errors import InvalidParameter, PierError
+from pier.model.container import ContainerConfig
+from pier.model.host_config import HostConfig, Ulimit
+from pier.networks.endpoint import Endpoint
+from pier.runtime.client import Monitor, MonitorError, MonitorLost
+from pier.runtime.request import ExitRecord, StartRequest
+from pier.storage.snapshots import Root
+
+HOSTNAME: Final = "buildkitsandbox"
+"""BuildKit's; build scripts have come to know it."""
+READ_BYTES: Final = 1 << 16
+HEADER_BYTES: Final = 8
+SETTLE_S: Final = 30.0
+"""How long output may keep coming after the process has ended."""
+
+
+class ProcessFailed(InvalidParameter):
+    """process "{command}" did not complete successfully: {how}"""
+
+    def __init__(self, args: Sequence[str], exit_code: int, *, oom_killed: bool = False) -> None:
+        self.exit_code_of_process = exit_code
+        self.args_of_process = tuple(args)
+        how = f"exit code: {exit_code}"
+        if oom_killed:
+            how = f"cannot allocate memory: {how}"
+        super().__init__(command=" ".join(args), how=how)
+
+
+class NotEntitled(PierError):
+    """{entitlement} is not allowed"""
+
+    status = 403
+    remedy = "build with `--allow {entitlement}`"
+
+
+class ProcessSteps:
+    """The executor of Exec operations."""
+
+    def __init__(self, ground: Ground, caches: CacheMounts) -> None:
+        self._ground = ground
+        self._caches = caches
+
+    async def __call__(self, work: Work) -> Sequence[Tree]:
+        return await _Run(self._ground, self._caches, work).run()
+
+
+class _Run:
+    """One process."""
+
+    def __init__(self, ground: Ground, caches: CacheMounts, work: Work) -> None:
+        assert isinstance(work.vertex.op, Exec)
+        self._ground = ground
+        self._caches = caches
+        self._work = work
+        self._op = work.vertex.op
+        self._id = secrets.token_hex(32)
+        self._root_mount = next(mount for mount in self._op.mounts if mount.dest == "/")
+
+    async def run(self) -> list[Tree]:
+        """Run the process; a tree for each output. Raises ProcessFailed, NotEntitled, StartFailed, PierError, OSError.
+
+        Whatever ends it, nothing of it is left but the trees.
+        """
+        self._check_entitlements()
+        ground = self._ground
+        async with contextlib.AsyncExitStack() as stack:
+            base = await self._base()
+            name, root = await ground.in_thread(layers.begin, ground, base)
+            stack.callback(layers.drop, ground, name)
+            furnished = await furnish(ground, self._caches, self._work, stack)
+            dests = [item["destination"] for item in furnished.oci]
+            stubs = await ground.in_thread(self._missing, base, dests) if dests else []
+            ended = await self._contained(root, furnished.oci, stack)
+            if ended.exit_code not in (self._op.meta.valid_exit_codes or (0,)):
+                raise ProcessFailed(self._op.meta.args, ended.exit_code, oom_killed=ended.oom_killed)
+            if stubs:
+                await ground.in_thread(self._clear, root, stubs)
+            drafts = dict(furnished.drafts)
+            if self._root_mount.output != EMPTY:
+                drafts[self._root_mount.output] = name, base
+            return [await ground.in_thread(layers.seal, ground, *drafts[index]) for index in range(len(drafts))]
+
+    def _check_entitlements(self) -> None:
+        asked = []
+        if self._op.network is NetMode.HOST:
+            asked.append("network.host")
+        if self._op.security is SecurityMode.INSECURE:
+            asked.append("security.insecure")
+        for entitlement in asked:
+            if any(entitlement not in build.entitlements for build in self._work.builds):
+                raise NotEntitled(entitlement=entitlement)
+
+    async def _base(self) -> Tree:
+        result: Result = SCRATCH if self._root_mount.input == EMPTY else self._work.inputs[self._root_mount.input]
+        return await self._ground.in_thread(layers.as_tree, self._ground, result)
+
+    def _missing(self, base: Tree, dests: list[str]) -> list[str]:
+        with layers.shown(self._ground, base) as fd:
+            return missing(fd, dests)
+
+    def _clear(self, root: Root, stubs: list[str]) -> None:
+        with layers.opened(root) as fd:
+            remove_stubs(fd, stubs)
+
+    # --- the container
+
+    async def _contained(self, root: Root, extra: list[dict[str, Any]], stack: contextlib.AsyncExitStack) -> ExitRecord:
+        ground = self._ground
+        folder = os.path.join(ground.exec_dir, self._id)
+        await ground.in_thread(os.makedirs, folder, mode=0o700, exist_ok=True)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        record = await self._record()
+        endpoint = await ground.networks.connect(
+            self._id, mode=record.host_config.network_mode, ports={}, publish_all=False, exposed=[], mac=None
+        )
+        stack.push_async_callback(ground.networks.release, self._id)
+        request = await self._request(record, endpoint, root, extra, folder)
+        ours, theirs = make_ends(stdin=False, stdout=True, stderr=True)
+        stack.callback(ours.close)
+        try:
+            monitor = await _launched(ground, request, theirs)
+        finally:
+            os.close(theirs.fd)
+        return await self._watched(monitor, ours)
+
+    async def _watched(self, monitor: Monitor, sock: socket.socket) -> ExitRecord:
+        """Pass on what the process prints until it has ended; killed when nobody wants it any more."""
+        printing = asyncio.create_task(self._print(sock), name="step output")
+        try:
+            ended = await monitor.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await asyncio.shield(printing)
+            return ended
+        except asyncio.CancelledError:
+            await kill(monitor)
+            raise
+        finally:
+            printing.cancel()
+            await asyncio.gather(printing, return_exceptions=True)
+            monitor.close()
+
+    async def _print(self, sock: socket.socket) -> None:
+        """Docker's frames off the socket, told as they come."""
+        loop, buffer = asyncio.get_running_loop(), bytearray()
+        while data := await loop.sock_recv(sock, READ_BYTES):
+            buffer += data
+            while len(buffer) >= HEADER_BYTES:
+                end = HEADER_BYTES + int.from_bytes(buffer[4:8], "big")
+                if len(buffer) < end:
+                    break
+                self._work.broadcast.printed(buffer[0], bytes(buffer[HEADER_BYTES:end]))
+                del buffer[:end]
+
+    async def _record(self) -> Record:
+        """The step as the record of a container."""
+        meta, limits = self._op.meta, self._work.vertex.note.limits or Limits()
+        config = self._ground.config
+        insecure = self._op.security is SecurityMode.INSECURE
+        host = HostConfig(
+            network_mode={NetMode.HOST: "host", NetMode.NONE: "none"}.get(self._op.network, "bridge"),
+            extra_hosts=[f"{entry.host}:{entry.ip}" for entry in meta.extra_hosts] or None,
+            ulimits=[Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in meta.ulimits] or None,
+            cgroup_parent=meta.cgroup_parent,
+            cgroupns_mode=config.default_cgroupns_mode,
+            ipc_mode=config.default_ipc_mode,
+            privileged=insecure,
+            readonly_rootfs=self._root_mount.readonly,
+            shm_size=limits.shm_size or config.default_shm_size,
+            memory=limits.memory,
+            memory_swap=limits.memory_swap,
+            cpu_shares=limits.cpu_shares,
+            cpu_period=limits.cpu_period,
+            cpu_quota=limits.cpu_quota,
+            cpuset_cpus=limits.cpuset_cpus,
+            cpuset_mems=limits.cpuset_mems,
+        )
+        container = ContainerConfig(
+            hostname=meta.hostname or HOSTNAME,
+            user=meta.user,
+            env=[*meta.env, *self._proxies(), *await self._secret_env()],
+            working_dir=meta.cwd,
+        )
+        return Record(
+            id=self._id,
+            name=f"build-{self._id[:12]}",
+            created_ns=self._ground.clock_ns(),
+            image_id="",
+            layers=[],
+            path=meta.args[0],
+            args=list(meta.args[1:]),
+            driver=self._ground.snapshots.name,
+            config=container,
+            host_config=host,
+            mounts=[],
+        )
+
+    def _proxies(self) -> list[str]:
+        proxy = self._work.vertex.note.proxy_env
+        if proxy is None:
+            return []
+        pairs = {
+            "HTTP_PROXY": proxy.http_proxy,
+            "HTTPS_PROXY": proxy.https_proxy,
+            "FTP_PROXY": proxy.ftp_proxy,
+            "NO_PROXY": proxy.no_proxy,
+            "ALL_PROXY": proxy.all_proxy,
+        }
+        return [f"{spelt}={value}" for name, value in pairs.items() if value for spelt in (name, name.lower())]
+
+    async def _secret_env(self) -> list[str]:
+        found = []
+        for wanted in self._op.secret_env:
+            content = await self._work.session.secret(wanted.id)
+            if content is not None:
+                found.append(f"{wanted.name}={content.decode('utf-8', 'surrogateescape')}")
+            elif not wanted.optional:
+                raise NoSuchSecret(id=wanted.id)
+        return found
+
+    async def _request(
+        self, record: Record, endpoint: Endpoint, root: Root, extra: list[dict[str, Any]], folder: str
+    ) -> StartRequest:
+        ground, host = self._ground, record.host_config
+        resolv, hosts = ground.host_texts()
+        texts = etc_files.contents(record, endpoint, ground.config, host_resolv=resolv, host_hosts=hosts)
+        await ground.in_thread(etc_files.write, folder, texts)
+        facts = spec.Facts(
+            capabilities=spec_security.available_capabilities(),
+            host_name=os.uname().nodename,
+            cgroups_path=cgroups_path(ground.config, record),
+            etc={name: os.path.join(folder, name) for name in etc_files.NAMES},
+            devices=await asyncio.to_thread(spec_resources.host_devices) if host.privileged else (),
+            default_ulimits=ground.config.default_ulimits,
+            no_new_privileges=ground.config.no_new_privileges,
+        )
+        found = spec.runtime_spec(record, facts)
+        covered = {item["destination"] for item in extra}
+        found["mounts"] = [item for item in found["mounts"] if item["destination"] not in covered] + extra
+        bounding = found["process"]["capabilities"]["bounding"]
+        return StartRequest(
+            id=self._id,
+            spec=found,
+            root=root,
+            exec_dir=folder,
+            exit_file=os.path.join(folder, "exit.json"),
+            user=self._op.meta.user,
+            interfaces=list(endpoint.interfaces),
+            seccomp_bpf=await ground.seccomp.path_for(record, bounding),
+            requested=spec.requested(host),
+        )
+
+
+async def _launched(ground: Ground, request: StartRequest, end: Any) -> Monitor:
+    """Start the container; a start that nobody wants any more is ended once it can be. Raises StartFailed."""
+    task = asyncio.ensure_future(ground.runtime.launch(request, [end]))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            await kill(task.result())
+            task.result().close()
+        raise
+
+
+async def kill(monitor: Monitor) -> None:
+    """Kill a container and wait until nothing is left of it."""
+    with contextlib.suppress(MonitorLost, MonitorError):
+        await asyncio.shield(monitor.signal(signal.SIGKILL))
+    await asyncio.shield(monitor.wait())
