@@ -26,7 +26,7 @@ from pier.events.bus import EventBus
 from pier.images import ImageService
 from pier.kernel.cgroup_layout import detect
 from pier.kernel.cgroups import Cgroup
-from pier.networks.endpoint import Endpoint
+from pier.networks.endpoint import Ask, Publishing, Sandbox
 from pier.runtime.client import Runtime
 from pier.state.memory import MemoryStore
 from pier.storage import ContentStore, Setup
@@ -48,19 +48,13 @@ class Networks:
         self.connected: set[str] = set()
         self.modes: list[str] = []
 
-    async def connect(self, container_id: str, *, mode: str, **_: Any) -> Endpoint:
+    async def connect(self, container_id: str, asks: Sequence[Ask], *, name: str, publishing: Publishing) -> Sandbox:
         self.connected.add(container_id)
-        self.modes.append(mode)
-        return Endpoint("none" if mode == "bridge" else mode, "", "")
+        self.modes += [ask.network for ask in asks]
+        return Sandbox()
 
     async def release(self, container_id: str) -> None:
         self.connected.discard(container_id)
-
-    def endpoint(self, container_id: str) -> Endpoint | None:
-        return None
-
-    def network_id(self, name: str) -> str:
-        return ""
 
 
 def busybox_layer() -> bytes:

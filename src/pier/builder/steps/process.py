@@ -26,7 +26,7 @@ from pier.containers.start import cgroups_path
 from pier.errors import InvalidParameter, PierError
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig, Ulimit
-from pier.networks.endpoint import Endpoint
+from pier.networks.endpoint import Ask, Publishing, Sandbox
 from pier.runtime.client import Monitor, MonitorError, MonitorLost
 from pier.runtime.request import ExitRecord, StartRequest
 from pier.storage.snapshots import Root
@@ -135,11 +135,10 @@ class _Run:
         await ground.in_thread(os.makedirs, folder, mode=0o700, exist_ok=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         record = await self._record()
-        endpoint = await ground.networks.connect(
-            self._id, mode=record.host_config.network_mode, ports={}, publish_all=False, exposed=[], mac=None
-        )
+        asks = [Ask(record.host_config.network_mode)]
+        sandbox = await ground.networks.connect(self._id, asks, name=record.name, publishing=Publishing())
         stack.push_async_callback(ground.networks.release, self._id)
-        request = await self._request(record, endpoint, root, extra, folder)
+        request = await self._request(record, sandbox, root, extra, folder)
         ours, theirs = make_ends(stdin=False, stdout=True, stderr=True)
         stack.callback(ours.close)
         try:
@@ -244,11 +243,11 @@ class _Run:
         return found
 
     async def _request(
-        self, record: Record, endpoint: Endpoint, root: Root, extra: list[dict[str, Any]], folder: str
+        self, record: Record, sandbox: Sandbox, root: Root, extra: list[dict[str, Any]], folder: str
     ) -> StartRequest:
         ground, host = self._ground, record.host_config
         resolv, hosts = ground.host_texts()
-        texts = etc_files.contents(record, endpoint, ground.config, host_resolv=resolv, host_hosts=hosts)
+        texts = etc_files.contents(record, sandbox, ground.config, host_resolv=resolv, host_hosts=hosts)
         await ground.in_thread(etc_files.write, folder, texts)
         facts = spec.Facts(
             capabilities=spec_security.available_capabilities(),
@@ -270,7 +269,7 @@ class _Run:
             exec_dir=folder,
             exit_file=os.path.join(folder, "exit.json"),
             user=self._op.meta.user,
-            interfaces=list(endpoint.interfaces),
+            interfaces=sandbox.interfaces,
             seccomp_bpf=await ground.seccomp.path_for(record, bounding),
             requested=spec.requested(host),
         )
