@@ -164,7 +164,7 @@ async def test_a_bind_mount_reads_the_context_and_what_is_written_is_thrown_away
     printed = await lab.printed()
     assert printed.startswith("A")
     assert "Read-only" in printed
-    assert printed.endswith("changed\n")
+    assert "changed\n" in printed
     assert len(result.layers) == 1
     assert lab.read(files)["dir/a"] == b"A"
     assert lab.problems() == []
