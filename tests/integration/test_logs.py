@@ -50,6 +50,27 @@ def test_tail_since_and_until(docker: Client) -> None:
     assert docker.ok("logs", "--since", third, "--tail", "1", "t-some") == "5"
 
 
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_rotated_files_are_compressed_and_read(docker: Client, daemon: Daemon, driver: str) -> None:
+    options = [f"--log-opt={option}" for option in ("compress=true", "max-size=10k", "max-file=100")]
+    script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; exec sleep 1000"
+    id = docker.run("--log-driver", driver, *options, docker.image, "sh", "-c", script, name=f"t-{driver}")
+    folder = daemon.data_root / "containers" / id
+    text = "".join(f"line {number}\n" for number in range(2000))
+    poll(lambda: docker("logs", "-n1", id).out == "line 1999\n", "the last line")
+    poll(lambda: len(list(folder.glob("*.gz"))) > 2 and not list(folder.glob("*.[0-9]")), "all to be compressed")
+    assert docker("logs", id).out == text
+    assert docker("logs", "--tail", "1500", id).out == text[text.index("line 500\n") :]
+    docker.ok("rm", "-f", id)
+    assert not folder.exists()
+
+
+def test_compression_takes_a_second_file(docker: Client) -> None:
+    done = docker("run", "--rm", "--log-opt", "compress=true", "--log-opt", "max-size=1m", docker.image, "true")
+    assert done.status == 125
+    assert "compress cannot be true when max-file is less than 2 or max-size is not set" in done.err
+
+
 def test_bytes_are_kept_as_they_are(docker: Client) -> None:
     """U+2028, \\x85 and \\r are no ends of lines; a last line needs none."""
     text = 'a\u2028b\x85c\rd \t<&>\\"\u00e9\u4e16\nlast'

@@ -249,3 +249,5 @@ def remove_folders(world: World, id: str) -> None:
     world.snapshots.remove(id)
     for folder in (world.config.exec_dir(id), world.config.container_dir(id)):
         shutil.rmtree(folder, ignore_errors=True)
+        if os.path.exists(folder):  # a log has just been compressed there
+            shutil.rmtree(folder, ignore_errors=True)

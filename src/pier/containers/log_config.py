@@ -24,7 +24,6 @@ DELIVERY = ("mode", "max-buffer-size")
 MODES = ("", "blocking", "non-blocking")
 UNLIMITED = "-1"
 MAX_FILES = 10_000
-COMPRESS_WARNING = "Pier does not compress rotated logs. The option compress has no effect."
 
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.ASCII | re.IGNORECASE)
 
@@ -36,13 +35,15 @@ class Driver:
     options: frozenset[str]
     max_size: str = UNLIMITED
     max_file: int = 1
+    compress: bool = False
+    """Where it does not say, and there is more than one file."""
     suffix: str = ""
     """Of the log's file, after the container's id; empty: nothing is kept."""
 
 
 DRIVERS = {
-    "json-file": Driver(frozenset((*ROTATION, *DELIVERY, *log_attributes.OPTIONS)), "100m", 5, "-json.log"),
-    "local": Driver(frozenset((*ROTATION, *DELIVERY)), "20m", 5, "-local.log"),
+    "json-file": Driver(frozenset((*ROTATION, *DELIVERY, *log_attributes.OPTIONS)), "100m", 5, suffix="-json.log"),
+    "local": Driver(frozenset((*ROTATION, *DELIVERY)), "20m", 5, compress=True, suffix="-local.log"),
     "none": Driver(frozenset()),
     "syslog": Driver(frozenset((*log_attributes.OPTIONS, *log_forwards.SYSLOG_OPTIONS, *CACHE, *DELIVERY))),
     "journald": Driver(frozenset((*log_attributes.OPTIONS, *CACHE, *DELIVERY))),
@@ -52,18 +53,16 @@ LATER_DRIVERS = frozenset({"fluentd", "gelf", "awslogs", "splunk", "gcplogs"})
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """When a log's file is full, and how many are kept."""
+    """When a log's file is full, how many are kept, and how."""
 
     max_size_bytes: int
     """0: never."""
     max_files: int
+    compress: bool = False
 
 
-def check(log: LogConfig) -> list[str]:
-    """Driver and options, the daemon's defaults already filled in; returns warnings.
-
-    Raises InvalidParameter, NotImplementedYet.
-    """
+def check(log: LogConfig) -> None:
+    """Driver and options, the daemon's defaults already filled in. Raises InvalidParameter, NotImplementedYet."""
     if log.type in LATER_DRIVERS:
         raise NotImplementedYet(what=f"the logging driver {log.type}")
     driver = DRIVERS.get(log.type)
@@ -84,7 +83,6 @@ def check(log: LogConfig) -> list[str]:
         _is_true(options.get("cache-disabled", "false"), "cache-disabled")
         driver, options = DRIVERS["local"], cache_options(options)
     rotation(driver, options)
-    return [COMPRESS_WARNING] if _is_true(options.get("compress", "false"), "compress") else []
 
 
 def cache_options(options: Mapping[str, str]) -> dict[str, str]:
@@ -106,8 +104,19 @@ def rotation(driver: Driver, options: Mapping[str, str]) -> Rotation:
     if size == UNLIMITED:
         if files > 1:
             raise InvalidParameter("max-file: a maximum size is needed too (max-size)")
-        return Rotation(0, 1)
-    return Rotation(size_bytes(size), files)
+        return Rotation(0, 1, _compress(driver, options, 1))
+    return Rotation(size_bytes(size), files, _compress(driver, options, files))
+
+
+def _compress(driver: Driver, options: Mapping[str, str], files: int) -> bool:
+    asked = _is_true(options["compress"], "compress") if options.get("compress") else None
+    if asked and files == 1:
+        raise InvalidParameter(
+            "compress cannot be true when max-file is less than 2 or max-size is not set"
+            if driver is DRIVERS["json-file"]
+            else "compression cannot be enabled when max file count is 1"
+        )
+    return files > 1 and (driver.compress if asked is None else asked)
 
 
 def log_file(record: Record, folder: str) -> LogFile | None:
@@ -123,7 +132,8 @@ def log_file(record: Record, folder: str) -> LogFile | None:
         return None
     wanted = rotation(driver, options)
     path = f"{folder}/{record.id}{driver.suffix}"
-    return LogFile(path, wanted.max_size_bytes, wanted.max_files, name, attrs_json(record, options))
+    attrs = attrs_json(record, options)
+    return LogFile(path, wanted.max_size_bytes, wanted.max_files, name, attrs, compress=wanted.compress)
 
 
 def attrs_json(record: Record, options: Mapping[str, str]) -> str:

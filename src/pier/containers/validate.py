@@ -54,7 +54,7 @@ def check(
     check_cgroup_parent(host.cgroup_parent, systemd=systemd)
     check_restart_policy(host.restart_policy, auto_remove=host.auto_remove)
     check_ports(host)
-    warnings += log_config.check(host.log_config)
+    log_config.check(host.log_config)
     warnings += check_health_action(config, host)
     check_dns(host)
     warnings += check_security(host)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from pier.logs.reader import files_of
+from pier.logs.files import files_of
 
 
 def usage(path: str) -> tuple[int, int]:
@@ -23,17 +23,16 @@ def truncate(path: str) -> int:
     The newest file stays the one that the monitor appends to (O_APPEND: it goes on at the new end).
     """
     freed = 0
-    for name in files_of(path):
-        try:
-            fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
+    while older := [name for name in files_of(path) if name != path]:  # again: one may have been compressed meanwhile
+        for name in older:
+            with contextlib.suppress(FileNotFoundError):
+                freed += os.lstat(name).st_blocks * 512
+                os.unlink(name)
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             freed += os.fstat(fd).st_blocks * 512
-            if name == path:
-                os.ftruncate(fd, 0)
-            else:
-                os.unlink(name)
+            os.ftruncate(fd, 0)
         finally:
             os.close(fd)
     return freed

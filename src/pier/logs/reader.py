@@ -1,8 +1,8 @@
 """Read a log from its files: all of it or its tail, and on while it grows.
 
-The newest records are in `path`, older ones in `path.1`, `path.2`, … The tail is found by reading backwards, so its
-cost is that of the lines asked for; a follower looks for more when the kernel says that something has changed in the
-log's folder, and notices rotation by the file's number. Files are read in threads, in large pieces.
+The newest records are in `path`, older ones in `path.1`, `path.2.gz`, … (`files`). The tail is found by reading
+backwards, so its cost is that of the lines asked for; a follower looks for more when the kernel says that something has
+changed in the log's folder, and notices rotation by the file's number. Files are read in threads, in large pieces.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pier.logs import jsonfile, local
+from pier.logs.files import CHUNK, Inflating, inode_of, open_all, open_file, seekable
 from pier.logs.query import Past, Query
 from pier.logs.tail import Tail
 from pier.logs.watch import Change, Watcher
 
-CHUNK = 256 * 1024
 AT_HAND = 64 * 1024
 """So much that has just been written is read on the event loop, if it is in memory."""
 BATCH_BYTES = 256 * 1024
@@ -47,16 +47,6 @@ FORMATS = {
     "json-file": Format(jsonfile.split, jsonfile.render, jsonfile.tail),
     "local": Format(local.split, local.render, local.tail),
 }
-
-
-def files_of(path: str) -> list[str]:
-    """The log's files that are there, oldest first."""
-    older = []
-    number = 1
-    while os.path.exists(f"{path}.{number}"):
-        older.append(f"{path}.{number}")
-        number += 1
-    return [*reversed(older), *([path] if os.path.exists(path) else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +76,21 @@ class Reader:
 
     def _open(self) -> None:
         missing = self._query.tail
-        names = files_of(self._path)
+        files = open_all(self._path)
         if missing is None:
-            self._files = [file for name in names if (file := _open(name)) is not None]
+            self._files = files
             return
-        for name in reversed(names):
-            file = _open(name)
-            if file is None:
-                continue
+        while files:
+            file = seekable(files.pop(), self._path)
+            self._files.insert(0, file)
             tail = self._format.tail(file, missing)
             file.seek(tail.offset)
             self._skip = tail.skip
-            self._files.insert(0, file)
             missing -= tail.found
             if missing <= 0:
                 break
+        for file in files:
+            file.close()
 
     def read(self) -> bytes:
         """The next batch, rendered; empty at the present end."""
@@ -127,7 +117,7 @@ class Reader:
     def read_at_hand(self) -> bytes | None:
         """What has just been added to the newest file, rendered; it does not block. None where that is not all: it is
         not in memory, it is much, it is in another file."""
-        if len(self._files) != 1:
+        if len(self._files) != 1 or isinstance(self._files[0], Inflating):
             return None
         file = self._files[0]
         buffer = bytearray(AT_HAND)
@@ -166,7 +156,7 @@ class Reader:
             self._rest = b""
             return True
         if not self._files:
-            file = _open(self._path)
+            file = open_file(self._path)
             if file is not None:
                 self._files.append(file)
             return file is not None
@@ -185,7 +175,7 @@ class Reader:
 
     def _was_truncated(self, present: BinaryIO) -> bool:
         """Whether the present file was emptied (`pier logs --truncate`): then it is read from its beginning."""
-        if os.fstat(present.fileno()).st_size >= present.tell():
+        if isinstance(present, Inflating) or os.fstat(present.fileno()).st_size >= present.tell():
             return False
         present.seek(0)
         self._rest = b""
@@ -193,30 +183,20 @@ class Reader:
 
     def _rotated_since(self, present: BinaryIO) -> list[BinaryIO]:
         """The files that came after the present one, opened, oldest first; none while it is still the newest."""
-        number = os.fstat(present.fileno()).st_ino
+        number = inode_of(present)
         newer: list[BinaryIO] = []
-        for name in reversed(files_of(self._path)):
-            file = _open(name)
-            if file is None:
-                continue
-            if os.fstat(file.fileno()).st_ino == number:
-                file.close()
-                return newer
+        for file in reversed(files := open_all(self._path)):
+            if inode_of(file) == number:
+                break
             newer.insert(0, file)
+        for file in files[: len(files) - len(newer)]:
+            file.close()
         return newer
 
     def close(self) -> None:
         for file in self._files:
             file.close()
         self._files = []
-
-
-def _open(name: str) -> BinaryIO | None:
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    return os.fdopen(fd, "rb", buffering=0)
 
 
 def read_all(path: str, query: Query, driver: str = "json-file") -> Iterator[bytes]:

@@ -79,7 +79,7 @@ class Interface:
 
 
 class LogFile(NamedTuple):
-    """A log, written by the monitor: `path`, `path.1`, … `path.(max_files-1)`."""
+    """A log, written by the monitor: `path`, `path.1`, … `path.(max_files-1)`, or `path.1.gz`."""
 
     path: str
     max_size_bytes: int = 0
@@ -91,6 +91,8 @@ class LogFile(NamedTuple):
     """JSON of what each entry of a json-file says of the container besides its output; empty: nothing."""
     forward: dict[str, Any] | None = None
     """Where the output goes besides (`log/forward.py`). With it `path` may be empty: no log is kept."""
+    compress: bool = False
+    """Have all but the newest file compressed (`log/compress.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pier.containers import log_forwards
-from pier.containers.log_config import COMPRESS_WARNING, check, log_file, monitor_log, size_bytes
+from pier.containers.log_config import check, log_file, monitor_log, size_bytes
 from pier.containers.log_forwards import DriverFailed, field_name, parse_address
 from pier.containers.record import Record
 from pier.errors import InvalidParameter, NotImplementedYet
@@ -44,15 +44,15 @@ def made(driver: str, **options: str) -> LogFile | None:
 
 def test_trap_22_logs_rotate_unless_told_otherwise() -> None:
     assert made("json-file") == LogFile("/d/id-json.log", 100 << 20, 5, "json-file")
-    assert made("local") == LogFile("/d/id-local.log", 20 << 20, 5, "local")
+    assert made("local") == LogFile("/d/id-local.log", 20 << 20, 5, "local", compress=True)
     assert made("json-file", max_size="-1") == LogFile("/d/id-json.log", 0, 1, "json-file")
 
 
 def test_options_win_over_defaults() -> None:
     assert made("json-file", max_size="10k") == LogFile("/d/id-json.log", 10 << 10, 1, "json-file")
     assert made("json-file", max_file="3") == LogFile("/d/id-json.log", 100 << 20, 3, "json-file")
-    assert made("local", max_size="1m") == LogFile("/d/id-local.log", 1 << 20, 5, "local")
-    assert made("local", max_size="1m", max_file="2") == LogFile("/d/id-local.log", 1 << 20, 2, "local")
+    assert made("local", max_size="1m") == LogFile("/d/id-local.log", 1 << 20, 5, "local", compress=True)
+    assert made("local", max_size="1m", max_file="2") == LogFile("/d/id-local.log", 1 << 20, 2, "local", compress=True)
     assert made("none") is None
 
 
@@ -82,6 +82,9 @@ def test_options_win_over_defaults() -> None:
         ("local", {"max-file": "0"}, InvalidParameter),
         ("local", {"max-file": "\u00b2"}, InvalidParameter),
         ("local", {"compress": "perhaps"}, InvalidParameter),
+        ("local", {"compress": "true", "max-file": "1"}, InvalidParameter),
+        ("json-file", {"compress": "true", "max-size": "1m"}, InvalidParameter),
+        ("json-file", {"compress": "true", "max-size": "-1"}, InvalidParameter),
         ("none", {"max-size": "1m"}, InvalidParameter),
     ],
 )
@@ -90,9 +93,23 @@ def test_refused(driver: str, options: dict[str, str], error: type[Exception]) -
         check(LogConfig(type=driver, config=options))
 
 
-def test_compression_is_accepted_with_a_warning() -> None:
-    assert check(LogConfig(type="local", config={"compress": "true"})) == [COMPRESS_WARNING]
-    assert check(LogConfig(type="local", config={"compress": "false"})) == []
+@pytest.mark.parametrize(
+    ("driver", "options", "compressed"),
+    [
+        ("json-file", {}, False),
+        ("json-file", {"compress": "true"}, True),
+        ("json-file", {"compress": "true", "max_size": "1m", "max_file": "2"}, True),
+        ("local", {}, True),
+        ("local", {"compress": "false"}, False),
+        ("local", {"max_file": "1"}, False),
+        ("syslog", {}, True),
+        ("journald", {"cache_compress": "0"}, False),
+    ],
+)
+def test_compression_is_the_drivers_unless_it_is_asked_for(
+    driver: str, options: dict[str, str], compressed: bool
+) -> None:
+    assert made(driver, **options).compress == compressed
 
 
 @pytest.mark.parametrize(("text", "size"), [("10m", 10 << 20), ("1g", 1 << 30), ("512", 512), ("2kb", 2048)])
@@ -110,8 +127,10 @@ def test_labels_variables_and_tag_go_with_each_entry() -> None:
 
 
 def test_a_log_beside_the_service() -> None:
-    assert made("syslog") == LogFile("/d/id-local.log", 20 << 20, 5, "local")
-    assert made("journald", cache_max_size="1m", cache_max_file="2") == LogFile("/d/id-local.log", 1 << 20, 2, "local")
+    assert made("syslog") == LogFile("/d/id-local.log", 20 << 20, 5, "local", compress=True)
+    assert made("journald", cache_max_size="1m", cache_max_file="2") == LogFile(
+        "/d/id-local.log", 1 << 20, 2, "local", compress=True
+    )
     assert made("syslog", cache_disabled="true") is None
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pier.logs import Follower, Query, Watcher, read, read_all
+from pier.logs.files import files_of
 from pier.logs.jsonfile import render
 from pier.logs.jsonfile import tail as tail_of
 from pier.logs.query import frame
-from pier.logs.reader import files_of
 from pier.runtime.log.logfile import Log
 from pier.runtime.request import LogFile
 

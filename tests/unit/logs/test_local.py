@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pier.logs import Follower, Query, Watcher, read, read_all
+from pier.logs.files import files_of
 from pier.logs.query import frame
-from pier.logs.reader import files_of
 from pier.runtime.log import local
 from pier.runtime.log.logfile import Log
 from pier.runtime.request import LogFile

@@ -32,10 +32,13 @@ FORMATS = {
 class Log:
     """One open log. Its cost is per chunk of output, not per line: all lines of a chunk bear one time."""
 
-    def __init__(self, kept: LogFile) -> None:
+    def __init__(self, kept: LogFile, on_rotated: Callable[[], None] | None = None) -> None:
+        """`on_rotated` as `RotatingFile` has it; of use where the log is to be compressed."""
         encode, self._run_max, mend = FORMATS[kept.driver]
         self._encode = json_file.with_attributes(kept.attrs) if kept.attrs else encode
-        self._file = RotatingFile(kept.path, kept.max_size_bytes, kept.max_files, mend) if kept.path else None
+        self._file = (
+            RotatingFile(kept.path, kept.max_size_bytes, kept.max_files, mend, on_rotated) if kept.path else None
+        )
         self._forward = Forward(kept.forward) if kept.forward else None
         self._unfinished: dict[str, bytes] = {}
 

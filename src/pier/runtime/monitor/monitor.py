@@ -28,6 +28,7 @@ from pier.runtime import wire
 from pier.runtime.group import group_at
 from pier.runtime.log.logfile import Log
 from pier.runtime.monitor.child import Child
+from pier.runtime.monitor.compressor import Compressor
 from pier.runtime.monitor.errands import Errands
 from pier.runtime.monitor.execs import DRAIN_S, Client, Execs
 from pier.runtime.monitor.foreign import ForeignMaker
@@ -42,7 +43,7 @@ from pier.runtime.monitor.streams import Streams
 from pier.runtime.monitor.trace import describe as describe_error
 from pier.runtime.process.init import Report
 from pier.runtime.process.reaper import exit_code
-from pier.runtime.request import ExecRequest, ExitRecord, Supervision
+from pier.runtime.request import ExecRequest, ExitRecord, LogFile, Supervision
 
 SOCKET_NAME = "monitor.sock"
 LINGER_S = 10.0
@@ -149,12 +150,15 @@ class Monitor:
         self._name_server.fds = starting.resolver
         self._started_at_ns = time.time_ns()
         self._held_mounts = _hold_mounts(starting.pid)
-        log = Log(supervision.log) if supervision.log is not None else None
+        log = self._open_log(supervision.log) if supervision.log is not None else None
         self._init = Child(starting, self._streams(starting, log, close_stdin=supervision.stdin_once and not terminal))
         for client in self._attached:
             self._init.streams.attach(client.sock, stdin=client.stdin, stdout=client.stdout, stderr=client.stderr)
         self._attached = []
         self._watch_child(self._init)
+
+    def _open_log(self, kept: LogFile) -> Log:
+        return Log(kept, Compressor(self._poller, kept.path, kept.max_files) if kept.compress else None)
 
     def _await_start(self, starting: Starting) -> None:
         """Wait until the first process is the program. Raises StartError with what it reported."""
