@@ -43,6 +43,7 @@ class Lan:
     second: Machine
     router: Machine
     far: Machine
+    switch: Machine
 
     host_address: str = "192.0.2.1"
     peer_address: str = "192.0.2.9"
@@ -55,12 +56,17 @@ class Lan:
     router_address6: str = "2001:db8:1::fe"
     far_address6: str = "2001:db8:2::9"
 
+    def reflect(self, *, wanted: bool) -> None:
+        """Whether the switch sends frames of the host's back to it (802.1Qbg, reflective relay); not at first."""
+        with self.switch.run(NetlinkSocket) as sock:
+            sock.set_hairpin("lan1", wanted=wanted)
+
 
 @contextmanager
 def lan() -> Iterator[Lan]:
     """The machines, wired; all gone afterwards. Each has the LAN at `eth0`, the router FAR at `eth1`."""
     with machines(6) as (switch, *wired):
-        found = Lan(*wired)
+        found = Lan(*wired, switch)
         with switch.run(NetlinkSocket) as sock:
             for name, mac in (("lan", "02:00:00:00:00:01"), ("far", "02:00:00:00:00:02")):
                 sock.create_bridge(name, mac=mac)
@@ -84,6 +90,8 @@ def _plug(
     number = addresses[0].rpartition(".")[2]
     wire = Interface(name, f"{network}{number}", network, mac_of(IPv4Address(addresses[0])), lengths, gateways)
     machine.plug(wire, switch)
+    with switch.run(NetlinkSocket) as sock:
+        sock.set_hairpin(wire.host_name, wanted=False)
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ def _persistent(probe: Probe) -> str:
     deadline = time.monotonic() + WAIT_S
     while True:
         started = time.monotonic()
-        answer = probe.asked(2.0)
+        answer = probe.asked(0.5)
         if _good(probe, answer) or time.monotonic() > deadline:
             return answer
         time.sleep(max(0.0, RETRY_S - (time.monotonic() - started)))

@@ -196,9 +196,9 @@ def create_vlan(name: str, parent: int, vlan_id: int) -> Request:
     return create(name, "vlan", link, flags=IFF_UP, data=attribute_u16(IFLA_VLAN_ID, vlan_id))
 
 
-def set_hairpin(name: str) -> Request:
+def set_hairpin(name: str, wanted: bool) -> Request:
     # Changes a device that exists: NEWLINK without CREATE is the only message that takes a port's settings by name.
-    body = header() + name_attribute(name) + port_attribute(attribute(IFLA_BRPORT_MODE, b"\1"))
+    body = header() + name_attribute(name) + port_attribute(attribute(IFLA_BRPORT_MODE, bytes([wanted])))
     return Request(RTM_NEWLINK, 0, body, f"set hairpin mode of bridge port {name}")
 
 

@@ -90,12 +90,12 @@ class NetlinkSocket(Channel):
         """Make an 802.1q sub-interface of device `parent`, up. EOPNOTSUPP from a kernel without the 8021q module."""
         self.do(*links.create_vlan(name, parent, vlan_id))
 
-    def set_hairpin(self, name: str) -> None:
-        """Let a bridge port send a frame back where it came from.
+    def set_hairpin(self, name: str, *, wanted: bool = True) -> None:
+        """Let a bridge port send a frame back where it came from, or not.
 
         Needed where br_netfilter translates addresses inside the bridge: a container reaching its own published port.
         """
-        self.do(*links.set_hairpin(name))
+        self.do(*links.set_hairpin(name, wanted))
 
     def set_up(self, index: int) -> None:
         self.do(*links.set_up(index))

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from ipaddress import IPv4Address
+from ipaddress import ip_interface
 
 from pier.kernel import links
 from pier.kernel.netlink import NetlinkSocket
@@ -41,8 +41,7 @@ ALL_NODES = "ff02::1"
 
 def is_news(interface: Interface) -> bool:
     """Whether a neighbour may remember another MAC behind an address: not where the MAC is made of it."""
-    addresses = [item.partition("/")[0] for item in interface.addresses]
-    return any(":" in item or interface.mac != mac_of(IPv4Address(item)) for item in addresses)
+    return any(interface.mac != mac_of(ip_interface(item).ip) for item in interface.addresses)
 
 
 def gratuitous_arp(address: str, mac: str) -> bytes:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Protocol
 
 from pier.errors import PierError, Unavailable
 from pier.networks.bridge_options import BridgeNetwork, bridge_network, unknown_options
 from pier.networks.creation import Forbidden
 from pier.networks.host import HostSide
+from pier.networks.mac import mac_of
 from pier.networks.records import NetworkRecord
 from pier.runtime.request import Interface
 
@@ -50,9 +52,6 @@ class Place:
 class Driver(Protocol):
     """One kind of network."""
 
-    has_mac: bool
-    """Are the interfaces' MAC addresses ours to choose?"""
-
     def check(self, record: NetworkRecord, others: Iterable[NetworkRecord]) -> list[str]:
         """Judge a new network of this kind; returns warnings. Raises PierError."""
         ...
@@ -77,6 +76,10 @@ class Driver(Protocol):
         """Where containers send what is not for the network, by IPv4 or IPv6; empty: nowhere."""
         ...
 
+    def mac(self, address: str) -> str:
+        """For an interface whose first address is `address` (empty: none); empty: the kernel's choice."""
+        ...
+
     def host_addresses(self, record: NetworkRecord) -> list[str]:
         """By which containers of the network reach this host."""
         ...
@@ -88,8 +91,6 @@ class Driver(Protocol):
 
 class HostDriver:
     """The host's own network, and its twin `NullDriver`: no network at all. Neither has anything to make."""
-
-    has_mac = False
 
     def check(self, record: NetworkRecord, others: Iterable[NetworkRecord]) -> list[str]:
         raise Forbidden(f'only one instance of "{record.driver}" network is allowed')
@@ -109,6 +110,9 @@ class HostDriver:
     def gateway(self, record: NetworkRecord, version: int) -> str:
         return ""
 
+    def mac(self, address: str) -> str:
+        return ""
+
     def host_addresses(self, record: NetworkRecord) -> list[str]:
         return []
 
@@ -122,8 +126,6 @@ class NullDriver(HostDriver):
 
 class BridgeDriver:
     """Bridges of this host, with a firewall table; the default bridge is given with `default`."""
-
-    has_mac = True
 
     def __init__(self, host: HostSide) -> None:
         self._host = host
@@ -176,6 +178,9 @@ class BridgeDriver:
 
     def gateway(self, record: NetworkRecord, version: int) -> str:
         return self.network(record).gateway(version)
+
+    def mac(self, address: str) -> str:
+        return mac_of(ip_address(address)) if address else ""
 
     def host_addresses(self, record: NetworkRecord) -> list[str]:
         return [address.partition("/")[0] for address in self.network(record).addresses]

@@ -27,7 +27,6 @@ from pier.networks.firewall import Forward
 from pier.networks.host import HostSide
 from pier.networks.inside import run_inside
 from pier.networks.ipam import AddressesExhausted, AddressOutside, AddressPool, open_pool
-from pier.networks.mac import mac_of
 from pier.networks.ports import (
     AllPortsAllocated,
     HeldPort,
@@ -398,7 +397,7 @@ class Endpoints:
             ip6=ip6,
             prefix_len6=prefix_len6,
             gateway6=driver.gateway(record, 6) if ip6 else "",
-            mac=ask.mac or (mac_of(ip_address(first)) if first and driver.has_mac else ""),
+            mac=ask.mac or driver.mac(first),
             names=list(ask.names),
             links=list(ask.links),
             gw_priority=ask.gw_priority,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from ipaddress import IPv4Address, IPv6Address
 
 from pier.errors import InvalidParameter
@@ -16,6 +17,11 @@ class BadMac(InvalidParameter):
 def mac_of(address: IPv4Address | IPv6Address) -> str:
     """A locally administered MAC made of an address's last four bytes: 172.17.0.2 -> `02:42:ac:11:00:02`."""
     return (b"\x02\x42" + address.packed[-4:]).hex(":")
+
+
+def random_mac() -> str:
+    """A locally administered MAC that nobody else has."""
+    return (b"\x02\x42" + secrets.token_bytes(4)).hex(":")
 
 
 def parse_mac(text: str) -> str:

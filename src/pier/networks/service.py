@@ -35,6 +35,8 @@ from pier.networks.endpoints import Endpoints
 from pier.networks.firewall import Forward
 from pier.networks.host import HostSide
 from pier.networks.ipam import Family, Network, choose_subnet
+from pier.networks.ipvlan import IpvlanDriver
+from pier.networks.macvlan import MacvlanDriver
 from pier.networks.records import NETWORK, NetworkRecord, SubnetRecord, load_networks
 from pier.networks.registry import NetworkNotFound, Registry, matcher
 from pier.state import Delete, Store
@@ -68,7 +70,13 @@ class NetworkService:
         self._worker = ThreadPoolExecutor(1, "networks")
         self._registry = Registry()
         self._bridge = BridgeDriver(self._host)
-        self._drivers: dict[str, Driver] = {"bridge": self._bridge, "host": HostDriver(), "null": NullDriver()}
+        self._drivers: dict[str, Driver] = {
+            "bridge": self._bridge,
+            "host": HostDriver(),
+            "null": NullDriver(),
+            "macvlan": MacvlanDriver(),
+            "ipvlan": IpvlanDriver(),
+        }
         self._endpoints = Endpoints(
             store=store,
             host=self._host,
@@ -94,9 +102,21 @@ class NetworkService:
         published = [forward for endpoint in endpoints for forward in endpoint.forwards]
         in_use = any(endpoint.network == "bridge" for endpoint in endpoints)
         self.features = await self._start_host(published, in_use=in_use)
+        repaired += await self._work(self._make_parents)
         for record in self._registry:
             self._endpoints.open(record)
         return repaired + await self._endpoints.restore(endpoints)
+
+    def _make_parents(self) -> builtins.list[str]:
+        """Make what macvlan and ipvlan networks hang on, where it is gone; returns what cannot be had. Blocking."""
+        missing = []
+        for record in self._registry:
+            if record.driver in ("macvlan", "ipvlan") and not record.config_only:
+                try:
+                    self._drivers[record.driver].make(record)
+                except (OSError, PierError) as error:
+                    missing.append(f"network {record.name}: no container can join: {error}")
+        return missing
 
     async def teardown(self) -> bool:
         """Remove bridges and table; False, and nothing done, when a container has an endpoint on a bridge.

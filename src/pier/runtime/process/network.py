@@ -6,7 +6,9 @@ process has to be waited for, and the devices go away with the namespace.
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 
 from pier.kernel import links, routes
 from pier.kernel.links import Child, VethPair
@@ -17,6 +19,8 @@ from pier.runtime.request import Interface
 
 LAST_RESORT = 4096
 """The metric of a route without a gateway: another interface's default route, which has one, comes before it."""
+TAKEN_MAC_S = 10.0
+"""How long a container waits for a MAC that its predecessor had."""
 
 
 def configure(host: NetlinkSocket | None, interfaces: list[Interface], *, loopback: bool = True) -> None:
@@ -57,8 +61,22 @@ def settle_device(inside: NetlinkSocket, interface: Interface) -> None:
     for key, value in interface.sysctls.items():
         write_setting(setting_path(key, interface.name), value)
     index = inside.link_index(interface.name)
+    if interface.kind == "macvlan":
+        _outlive(inside, index)
     requests = [routes.add_address(index, address) for address in interface.addresses]
     inside.do_all([*requests, links.set_up(index), *route_requests(index, interface)])
+
+
+def _outlive(inside: NetlinkSocket, index: int) -> None:
+    """Set a macvlan up whose MAC another one may still have: the kernel takes namespaces down in the background."""
+    deadline = time.monotonic() + TAKEN_MAC_S
+    while True:
+        try:
+            return inside.set_up(index)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def create_device(host: NetlinkSocket, netns_fd: int, interface: Interface) -> None:
@@ -86,7 +104,7 @@ def create_device(host: NetlinkSocket, netns_fd: int, interface: Interface) -> N
         peer_netns_fd=netns_fd,
         mtu=interface.mtu,
     )
-    host.do_all([links.create_veth(pair), links.set_hairpin(interface.host_name)])
+    host.do_all([links.create_veth(pair), links.set_hairpin(interface.host_name, True)])
 
 
 def route_requests(index: int, interface: Interface) -> list[Request]:
