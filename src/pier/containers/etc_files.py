@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from pier.containers.record import Record
 from pier.containers.world import ContainersConfig
 from pier.networks import Sandbox
-from pier.networks.resolv import HOST_NAMES, hosts, resolv_conf, upstream_path
+from pier.networks.resolv import HOST_NAMES, hosts, named_resolv_conf, resolv_conf, upstream_path, upstreams
 
 NAMES = ("resolv.conf", "hostname", "hosts")
 FILE_MODE = 0o644
@@ -42,14 +43,26 @@ def contents(
             gateways=gateways,
             base=None if own_network else host_hosts,
         ),
-        "resolv.conf": resolv_conf(
-            host_resolv,
-            dns=host.dns or daemon.dns,
-            search=host.dns_search or daemon.dns_search,
-            options=host.dns_options or daemon.dns_opts,
-            own_network=own_network,
-        ),
+        "resolv.conf": resolv_text(record, sandbox, daemon, host_resolv=host_resolv),
     }
+
+
+def resolv_text(record: Record, sandbox: Sandbox, daemon: ContainersConfig, *, host_resolv: str) -> str:
+    """A container's resolv.conf: the servers themselves, or its own name server on a user-defined network. Pure."""
+    host = record.host_config
+    dns = host.dns or daemon.dns
+    search, options = host.dns_search or daemon.dns_search, host.dns_options or daemon.dns_opts
+    if not sandbox.finds_names:
+        own_network = host.network_mode != "host"
+        return resolv_conf(host_resolv, dns=dns, search=search, options=options, own_network=own_network)
+    given = {"nameservers": dns, "search": search, "options": options}
+    return named_resolv_conf(
+        host_resolv,
+        upstreams(host_resolv, dns=dns, ipv6=any(endpoint.ip6 for endpoint in sandbox.endpoints)),
+        search=search,
+        options=options,
+        overrides=[name for name, value in given.items() if value],
+    )
 
 
 def host_texts() -> tuple[str, str]:
@@ -90,8 +103,13 @@ def is_hosts(line: str) -> bool:
     return bool(words) and set(words) <= set(HOST_NAMES)
 
 
+def rewrite(path: str, text: str) -> None:
+    """Replace a file's text in place: the file is mounted. Blocking. OSError."""
+    _edit(path, lambda lines: [text])
+
+
 def _edit(path: str, change: Callable[[list[str]], list[str]]) -> None:
-    """Change the lines of a hosts file in place: the file is mounted."""
+    """Change the lines of a file in place: the file is mounted."""
     with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+", encoding="utf-8") as file:
         lines = file.read(1 << 20).splitlines(keepends=True)
         changed = change(lines)
@@ -103,6 +121,7 @@ def _edit(path: str, change: Callable[[list[str]], list[str]]) -> None:
 
 def write(folder: str, texts: dict[str, str], owner: tuple[int, int] | None = None) -> None:
     """Write the files into the container's folder, for the host's ids of its root. Blocking, some 100 µs. OSError."""
+    written_at = int(time.time())
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     for name, text in texts.items():
         fd = os.open(f"{folder}/{name}", flags, FILE_MODE)
@@ -111,8 +130,17 @@ def write(folder: str, texts: dict[str, str], owner: tuple[int, int] | None = No
             if owner is not None:
                 os.fchown(fd, *owner)
             os.fchmod(fd, FILE_MODE)  # whatever the daemon's umask: the container's users read them
+            os.utime(fd, (written_at, written_at))
         finally:
             os.close(fd)
+
+
+def is_as_written(path: str) -> bool:
+    """Has nobody changed a file since `write`? Raises OSError.
+
+    A file that was written by someone else has a time of change with a fraction of a second.
+    """
+    return os.stat(path).st_mtime_ns % 1_000_000_000 == 0
 
 
 def _read(path: str) -> str:

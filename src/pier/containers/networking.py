@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from pier.containers import etc_files, validate
+from pier.containers import etc_files, name_server, validate
 from pier.containers.record import Record
 from pier.containers.world import Container, World, finish, log
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
@@ -164,6 +164,7 @@ async def connect(world: World, container: Container, asks: Sequence[Ask]) -> Sa
 
 async def disconnect(world: World, container: Container) -> None:
     """Leave all networks; nothing to do where none was joined. Never raises: the end of a container goes on."""
+    name_server.stop(world, container)
     sandbox = world.networks.sandbox(container.id)
     if sandbox is None:
         return
@@ -264,6 +265,7 @@ async def _join_live(world: World, container: Container, ask: Ask) -> None:
             record.id, ask, name=record.name, publishing=publishing(record), netns_fd=netns_fd
         )
     await _tell_hosts(world, container, before, added=endpoint.addresses)
+    await name_server.follow(world, container)
     world.publish_network(container, "connect", endpoint)
 
 
@@ -314,6 +316,7 @@ async def _leave_live(world: World, container: Container, endpoint: Endpoint) ->
     async with network_namespace(container) as netns_fd:
         await world.networks.leave(record.id, endpoint.network_id, publishing=publishing(record), netns_fd=netns_fd)
     await _tell_hosts(world, container, before, removed=endpoint.addresses)
+    await name_server.follow(world, container)
     world.publish_network(container, "disconnect", endpoint)
 
 

@@ -20,6 +20,7 @@ from pier.containers import (
     links,
     log_config,
     log_forwards,
+    name_server,
     networking,
     own_annotations,
     spec,
@@ -80,6 +81,7 @@ async def launch(world: World, container: Container) -> Monitor:
         raise
     finally:
         close_ends(ends)
+    name_server.serve(world, container, monitor)
     mark_started(record.state, pid=monitor.pid, at_ns=monitor.started_at_ns)
     health.begin(record.state, health.check_of(record.config))
     await _attach_late(container, monitor)
@@ -183,6 +185,7 @@ async def build_request(world: World, record: Record, sandbox: Sandbox, stack: c
         stdin_once=config.stdin_once,
         log=log,
         interfaces=sandbox.interfaces,
+        resolver=sandbox.finds_names,
         seccomp_bpf=filter_path,
         init=bool(host.init) and not command,
         oci_runtime=command,

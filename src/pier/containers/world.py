@@ -18,6 +18,7 @@ from pier.images.commit import Commit
 from pier.kernel.cgroups import Layout
 from pier.model.host_config import Ulimit
 from pier.networks import Ask, Endpoint, NetworkRecord, Publishing, Sandbox
+from pier.networks.dns import DnsServer
 from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig
@@ -78,6 +79,8 @@ class Snapshots(Protocol):
 
 
 class Networks(Protocol):
+    dns: DnsServer
+
     def find(self, ref: str) -> NetworkRecord: ...
     def sandbox(self, container_id: str) -> Sandbox | None: ...
     async def connect(

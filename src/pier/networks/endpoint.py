@@ -139,6 +139,11 @@ class Sandbox:
         return next((one for one in self.endpoints if one.network == network), None)
 
     @property
+    def finds_names(self) -> bool:
+        """Whether the container is on a network whose containers find each other by name."""
+        return any(one.names for one in self.endpoints)
+
+    @property
     def first(self) -> Endpoint | None:
         return self.endpoints[0] if self.endpoints else None
 

@@ -28,7 +28,7 @@ from pier.networks import answers
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.creation import Forbidden, draft, with_subnets
 from pier.networks.default_bridge import NetworkConfig, check_addresses, default_bridge, pools_of
-from pier.networks.dns import NameTable
+from pier.networks.dns import DnsServer, NameTable
 from pier.networks.driver import BridgeDriver, Driver, HostDriver, NullDriver
 from pier.networks.endpoint import ENDPOINT, Ask, Endpoint, Publishing, Sandbox, load_endpoints
 from pier.networks.endpoints import Endpoints
@@ -65,6 +65,8 @@ class NetworkService:
         self.features: list[str] = []
         """What of networking is off on this machine and why, for `info`'s warnings."""
         self.names = NameTable()
+        self.dns = DnsServer(self.names)
+        """The name servers of containers on user-defined networks."""
         self._config, self._store, self._events = config, store, events
         self._host = HostSide(config)
         self._worker = ThreadPoolExecutor(1, "networks")
@@ -130,6 +132,7 @@ class NetworkService:
 
     async def close(self) -> None:
         """Let go of sockets and the thread; bridges, table and translations stay for the containers that go on."""
+        await self.dns.close()
         await self._endpoints.close()
         await self._work(self._host.close)
         self._worker.shutdown(wait=False)

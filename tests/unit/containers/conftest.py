@@ -19,6 +19,7 @@ from pier.kernel.paths import closing
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig
 from pier.networks import Ask, Endpoint, NetworkRecord, Publishing, Sandbox
+from pier.networks.dns import DnsServer, NameTable
 from pier.networks.records import SubnetRecord, predefined
 from pier.networks.registry import NetworkNotFound
 from pier.oci.descriptor import Descriptor
@@ -47,6 +48,7 @@ class FakeMonitor:
         self.ooms = 0
         self.cgroup = ""
         self.on_oom: Callable[[], None] = lambda: None
+        self.resolver: list[int] = []
         self.execs_found: list[FoundExec] = []
         self.execs: dict[str, asyncio.Future[ExitRecord]] = {}
         self.exec_requests: list[ExecRequest] = []
@@ -215,6 +217,7 @@ class FakeNetworks:
 
     def __init__(self) -> None:
         self.records = {name: predefined(name, name[0] * 64) for name in ("bridge", "host", "none")}
+        self.dns = DnsServer(NameTable())
         self.sandboxes: dict[str, Sandbox] = {}
         self.asks: list[Ask] = []
         self.fail: PierError | None = None

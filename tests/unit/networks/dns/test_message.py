@@ -21,7 +21,7 @@ from pier.networks.dns.message import (
     truncated,
 )
 
-from .wire import AAAA, HTTPS, A, encode_name, opt, question, read
+from ....dns_wire import AAAA, HTTPS, A, encode_name, opt, question, read
 
 
 @pytest.mark.parametrize(

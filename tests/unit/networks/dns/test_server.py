@@ -20,8 +20,8 @@ from pier.networks.dns.server import NotNameServerSockets
 from pier.networks.resolv import Upstream
 from pier.runtime.process import resolver
 
+from ....dns_wire import AAAA, ANY, HTTPS, MX, PTR, SRV, TXT, A, Reply, ask, opt, question, read, receive
 from ....netlab import Machine, machines, stop
-from .wire import AAAA, ANY, HTTPS, MX, PTR, SRV, TXT, A, Reply, ask, opt, question, read, receive
 
 pytestmark = pytest.mark.root
 IN_CONTAINER, IN_CONTAINER_TOO = "127.0.0.5", "127.0.0.6"

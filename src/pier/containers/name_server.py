@@ -1,0 +1,96 @@
+"""The name server of a container on a user-defined network: when it has one, and how that works for it.
+
+A container that gets its first such network while it runs gets a name server then, and keeps it, as with Docker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from ipaddress import ip_address
+
+from pier.containers import etc_files
+from pier.containers.record import Record
+from pier.containers.world import Container, ContainersConfig, World, log
+from pier.errors import PierError
+from pier.networks import Sandbox
+from pier.networks.dns import Settings
+from pier.networks.resolv import HOST_NAMES, extra_host, upstreams
+from pier.runtime.client import Monitor
+
+NDOTS = "ndots:"
+
+
+def settings(record: Record, sandbox: Sandbox, daemon: ContainersConfig, *, host_resolv: str) -> Settings:
+    """How the name server works for a container; `host_resolv` is the host's resolv.conf. Pure."""
+    host = record.host_config
+    has_ipv6 = any(endpoint.ip6 for endpoint in sandbox.endpoints)
+    return Settings(
+        servers=tuple(upstreams(host_resolv, dns=host.dns or daemon.dns, ipv6=has_ipv6)),
+        forwards=any(endpoint is not None and not endpoint.internal for endpoint in sandbox.gateways),
+        single_label_is_local=any(option.startswith(NDOTS) for option in host.dns_options or daemon.dns_opts),
+        host_addresses=host_addresses(record, list(daemon.host_gateway_ips) or sandbox.host),
+    )
+
+
+def host_addresses(record: Record, gateways: list[str]) -> dict[bytes, tuple[bytes, ...]]:
+    """The names by which a container reaches its host, with what they lead to; `--add-host` of one counts more."""
+    entries = [entry.replace("=", ":", 1) for entry in record.host_config.extra_hosts or ()]
+    extra = [pair for entry in entries for pair in extra_host(entry, gateways)]
+    found = {}
+    for name in HOST_NAMES:
+        own = [address for address, extra_name in extra if extra_name == name]
+        found[name.encode()] = tuple(ip_address(address).packed for address in own or gateways)
+    return found
+
+
+def serve(world: World, container: Container, monitor: Monitor) -> None:
+    """Serve a container that has started, or was found running, where it has a name server."""
+    fds, monitor.resolver = monitor.resolver, []
+    if fds:
+        try:
+            world.networks.dns.serve(container.id, fds, _settings(world, container))
+        except PierError as error:
+            log.warning("container %s has no name server: %s", container.record.name, error)
+
+
+async def follow(world: World, container: Container) -> None:
+    """A running container's networks have changed: give it a name server, or tell the one it has."""
+    monitor, dns = container.monitor, world.networks.dns
+    if monitor is None:
+        return
+    if dns.serves(container.id):
+        dns.configure(container.id, _settings(world, container))
+    elif _sandbox(world, container).finds_names:
+        try:
+            await monitor.make_resolver()
+        except PierError as error:
+            log.warning("container %s gets no name server: %s", container.record.name, error)
+            return
+        serve(world, container, monitor)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(_rewrite, world, container)
+
+
+def stop(world: World, container: Container) -> None:
+    """The container has ended."""
+    world.networks.dns.stop(container.id)
+
+
+def _sandbox(world: World, container: Container) -> Sandbox:
+    return world.networks.sandbox(container.id) or Sandbox()
+
+
+def _settings(world: World, container: Container) -> Settings:
+    host_resolv, _ = world.host_texts()
+    return settings(container.record, _sandbox(world, container), world.config, host_resolv=host_resolv)
+
+
+def _rewrite(world: World, container: Container) -> None:
+    """Have the container ask its name server, unless someone has edited its resolv.conf. Blocking. Raises OSError."""
+    path = world.config.etc_file(container.id, "resolv.conf")
+    if not etc_files.is_as_written(path):
+        return
+    host_resolv, _ = world.host_texts()
+    text = etc_files.resolv_text(container.record, _sandbox(world, container), world.config, host_resolv=host_resolv)
+    etc_files.rewrite(path, text)
