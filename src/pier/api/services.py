@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from pier.containers.archive import Archive
-from pier.containers.archive_paths import PathStat
 from pier.containers.attach import Attachment
 from pier.distribution.login import Login
 from pier.distribution.search import SearchResult
@@ -51,6 +50,8 @@ from pier.model.networks import (
 from pier.model.system import SystemInfo, SystemVersion
 from pier.model.volume import Volume, VolumesPruneResponse
 from pier.oci import Descriptor, Digest, Reference
+from pier.storage.archive_paths import PathStat
+from pier.volumes.files import Archive as VolumeArchive
 
 
 class Containers(Protocol):
@@ -169,6 +170,20 @@ class Volumes(Protocol):
     async def prune(self, filters: Filters, *, every: bool) -> VolumesPruneResponse: ...
 
 
+class VolumeFiles(Protocol):
+    """`volumes.files.VolumeFiles`."""
+
+    async def stat(self, name: str, path: str) -> PathStat: ...
+    def archive(self, name: str, path: str) -> AbstractAsyncContextManager[VolumeArchive]: ...
+    async def extract(
+        self, name: str, path: str, source: AsyncIterator[bytes], *, keep_kinds: bool, root_too: bool
+    ) -> None: ...
+    def listing(
+        self, name: str, path: str, *, recursive: bool
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+    async def clone(self, name: str, new: str, labels: Mapping[str, str] | None) -> Volume: ...
+
+
 class Remote(Protocol):
     """`images.remote.Remote`."""
 
@@ -219,6 +234,8 @@ class Engine(Protocol):
     def images(self) -> Images: ...
     @property
     def volumes(self) -> Volumes: ...
+    @property
+    def volume_files(self) -> VolumeFiles: ...
     @property
     def remote(self) -> Remote: ...
     @property

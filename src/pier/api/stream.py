@@ -35,9 +35,11 @@ def json_seq(value: Any) -> bytes:
     return b"\x1e" + json_line(value)
 
 
-async def open_stream(request: web.Request, content_type: str) -> web.StreamResponse:
+async def open_stream(
+    request: web.Request, content_type: str, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     """Send the head at once, before there is anything to say."""
-    response = web.StreamResponse(headers={"Content-Type": content_type})
+    response = web.StreamResponse(headers={**(headers or {}), "Content-Type": content_type})
     request[STARTED] = True
     await response.prepare(request)
     return response
@@ -76,7 +78,13 @@ def error_trailer(error: Exception) -> dict[str, Any]:
     return {"errorDetail": {"message": message}, "error": message}
 
 
-async def send_bytes(request: web.Request, chunks: AsyncIterator[bytes], *, content_type: str) -> web.StreamResponse:
+async def send_bytes(
+    request: web.Request,
+    chunks: AsyncIterator[bytes],
+    *,
+    content_type: str,
+    headers: Mapping[str, str] | None = None,
+) -> web.StreamResponse:
     """Raw bytes. What fails within HEAD_DELAY_S is an ordinary error; then the head goes, bytes or no bytes.
 
     A failure later can only end the connection.
@@ -87,7 +95,7 @@ async def send_bytes(request: web.Request, chunks: AsyncIterator[bytes], *, cont
             await asyncio.wait({first}, timeout=HEAD_DELAY_S)
             if first.done():
                 first.result()
-            response = await open_stream(request, content_type)
+            response = await open_stream(request, content_type, headers)
             chunk = await first
         finally:
             await _settle(first)

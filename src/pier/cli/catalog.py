@@ -66,11 +66,17 @@ VERBS: dict[str, tuple[str, str]] = {
     "system df": ("system_df", "Show what images, containers, caches and logs take on the disk"),
     "system prune": ("system_prune", "Remove everything that nothing uses"),
     "manifest rm": ("manifest_rm", "Forget manifest lists that were made here"),
+    "volume clone": ("volume_clone", "Make a volume with the files of another"),
+    "volume cp": ("volume_cp", "Copy files between a volume and this machine"),
     "volume create": ("volume_create", "Make a volume"),
+    "volume export": ("volume_export", "Write everything in a volume to an archive"),
+    "volume import": ("volume_import", "Unpack an archive into a volume"),
     "volume inspect": ("inspect", "Show everything about volumes"),
     "volume ls": ("volume_ls", "List volumes"),
+    "volume ls-files": ("volume_ls_files", "List the files in a volume"),
     "volume prune": ("prune", "Remove volumes that no container has"),
     "volume rm": ("volume_rm", "Remove volumes"),
+    "volume snapshot": ("volume_snapshot", "Copy a volume as it is now, to go back to"),
 }
 """Command path -> (module in `pier.cli.verbs`, one line for the list of commands)."""
 

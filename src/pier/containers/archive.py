@@ -11,21 +11,21 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import NamedTuple
 
-from pier.containers import archive_paths
-from pier.containers.archive_paths import PathStat
 from pier.containers.file_view import FileView, file_view
 from pier.containers.world import Container, World
 from pier.errors import InvalidParameter, NotFound, PierError
-from pier.images.threads import Transfer
 from pier.kernel.mount_roots import on_kernel_fs
 from pier.kernel.paths import closing, open_in_root
 from pier.runtime.process.users import UserError, identify
+from pier.storage import archive_paths
+from pier.storage.archive_paths import PathStat
 from pier.storage.compression import decompressed
 from pier.storage.copy_in import Owners, copy_in
 from pier.storage.copy_out import CopyOut
 from pier.storage.outflow import outflow
 from pier.storage.stream import Reader
 from pier.storage.tar_writer import Sink
+from pier.storage.threads import Transfer
 
 
 class NoSuchFile(NotFound):

@@ -29,7 +29,6 @@ from pier.containers import (
     waiters,
 )
 from pier.containers.archive import Archive
-from pier.containers.archive_paths import PathStat
 from pier.containers.attach import Attachment
 from pier.containers.create import create
 from pier.containers.exec import Execs
@@ -66,6 +65,7 @@ from pier.oci import Digest, Reference
 from pier.runtime.request import LogFile
 from pier.runtime.systemd.units import expand_slice
 from pier.state import Store
+from pier.storage.archive_paths import PathStat
 from pier.volumes import VolumeService
 
 

@@ -42,7 +42,7 @@ from pier.storage import ContentStore, Setup, Snapshotter, choose_driver
 from pier.storage.ids import IdMap
 from pier.storage.layer import LayerLimits
 from pier.storage.tar import TarLimits
-from pier.volumes import VolumeService
+from pier.volumes import VolumeFiles, VolumeService
 
 log = logging.getLogger("pier.engine")
 
@@ -60,6 +60,7 @@ class Engine:
     remote: Remote
     networks: NetworkService
     volumes: VolumeService
+    volume_files: VolumeFiles
     events: EventBus
     system: System
     _registries: Registries
@@ -153,6 +154,8 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     )
     stack.push_async_callback(volumes.close)
     _report(await volumes.start())
+    volume_files = VolumeFiles(volumes)
+    stack.push_async_callback(volume_files.close)
 
     settings = containers_config(config, layout, driver, id_map)
     containers = ContainerService(
@@ -195,6 +198,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         Remote(registries),
         networks,
         volumes,
+        volume_files,
         events,
         system,
         registries,

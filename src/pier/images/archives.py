@@ -25,12 +25,12 @@ from pier.images.import_ import import_root
 from pier.images.load import Loaded, load
 from pier.images.progress import Counted, Message
 from pier.images.save import SavePlan, choose_images, plan_save, write_archive
-from pier.images.threads import Report, Transfer
 from pier.oci import Descriptor, Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
 from pier.storage import ContentStore, Snapshotter
 from pier.storage.outflow import outflow
 from pier.storage.stream import Reader
 from pier.storage.tar_writer import Sink
+from pier.storage.threads import Report, Transfer
 
 STDIN: Final = "-"
 

@@ -17,7 +17,6 @@ from pier.images.admit import admit
 from pier.images.archive import Blob, Contents, NotAnImageArchive, SavedImage, descriptor, take_in
 from pier.images.image import Image, check_layer_count, familiar, is_image, read_entry
 from pier.images.load_v1 import convert
-from pier.images.threads import Report
 from pier.oci import (
     Descriptor,
     Digest,
@@ -39,6 +38,7 @@ from pier.storage.compression import decompressed, kind_of
 from pier.storage.content import FULL_NAME, REF_NAME
 from pier.storage.errors import ContentNotFound
 from pier.storage.stream import ReadAhead, Reader
+from pier.storage.threads import Report
 
 MAX_IMAGES: Final = 10_000
 _LAYER_SUFFIX: Final = {"": "", "gzip": "+gzip", "zstd": "+zstd"}

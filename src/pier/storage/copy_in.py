@@ -42,8 +42,9 @@ def copy_in(
     root_owner: tuple[int, int] = (0, 0),
     keep_kinds: bool = False,
     place: str = "/",
+    root_too: bool = False,
 ) -> None:
-    """Unpack a plain archive into the directory behind `dir_fd`.
+    """Unpack a plain archive into the directory behind `dir_fd`, which itself stays as it is unless `root_too`.
 
     What an entry's name implies and the archive does not have belongs to `root_owner`. `keep_kinds`: a directory is not
     replaced by something else, nor the other way round; `place` names the directory in that error. Raises
@@ -53,8 +54,10 @@ def copy_in(
         raise KernelFileSystem(name=place)
     limits = LayerLimits()
     archive = TarReader(stream, limits.tar)
-    with _CopyIn(dir_fd, archive, limits, owners, root_owner, keep_kinds=keep_kinds, place=place) as extractor:
-        extractor.run()
+    copy = _CopyIn(dir_fd, archive, limits, owners, root_owner, keep_kinds=keep_kinds, place=place)
+    copy.root_too = root_too
+    with copy:
+        copy.run()
 
 
 class _CopyIn(Extractor):
@@ -74,14 +77,17 @@ class _CopyIn(Extractor):
         self._root_owner = root_owner
         self._keep_kinds = keep_kinds
         self._place = place
+        self.root_too = False
 
     def extract(self, entry: Entry) -> None:
         """As with layers, but for the directory itself, which stays as it is, and for whiteouts."""
         parts = components(entry, entry.name)
-        if not parts:
-            return
         uid, gid = self._owners(entry.uid, entry.gid)
         entry = replace(entry, uid=uid, gid=gid)
+        if not parts:
+            if self.root_too:
+                self._set_root(entry)
+            return
         *parents, base = parts
         dir_fd = self._parent(entry, parents)
         self._check_kind(entry, dir_fd, base)

@@ -25,10 +25,12 @@ GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL,
 """What the kernel says of a name that is another kind of thing by now, or none."""
 
 
+@dataclass(frozen=True, slots=True)
 class LiveNode(Node):
     """A node of a tree that others write to."""
 
-    __slots__ = ()
+    kept: tuple[bytes, ...] = KEPT_XATTRS
+    """How the extended attributes begin that are part of the archive."""
 
     def open(self) -> int:
         """As Node.open; raises FileNotFoundError where something else than a regular file stands there by now."""
@@ -40,7 +42,7 @@ class LiveNode(Node):
             return os.open(f"/proc/self/fd/{fd}", FILE_FLAGS & ~os.O_NOFOLLOW)
 
     def xattrs(self) -> dict[bytes, bytes]:
-        return {key: value for key, value in Node.xattrs(self).items() if key.startswith(KEPT_XATTRS)}
+        return {key: value for key, value in Node.xattrs(self).items() if key.startswith(self.kept)}
 
 
 class _Writer(TarWriter):
@@ -66,11 +68,12 @@ class CopyOut:
     device_dev: int | None = None
     """`st_dev` of the file system with the container's own device nodes, which are left out: whoever unpacks the
     archive could not make them."""
+    kept_xattrs: tuple[bytes, ...] = KEPT_XATTRS
     _kernel: dict[int, bool] = field(default_factory=dict)
 
     def tree(self, dir_fd: int, name: bytes, out: Sink) -> None:
         """The directory `dir_fd` and all below it, as `name`. Raises TreeTooDeep, OSError."""
-        top = LiveNode(name, dir_fd, b".", os.fstat(dir_fd))
+        top = LiveNode(name, dir_fd, b".", os.fstat(dir_fd), self.kept_xattrs)
         prefix = name.rstrip(b"/") + b"/"
         inside = () if on_kernel_fs(dir_fd) else walk(dir_fd, prefix=prefix, enter=self._enter)
         self._write(top, inside, out)
@@ -78,7 +81,7 @@ class CopyOut:
     def file(self, parent_fd: int, base: bytes, out: Sink) -> None:
         """One name in a directory, whatever it is but a directory. Raises OSError."""
         info = os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
-        self._write(LiveNode(base, parent_fd, base, info), (), out)
+        self._write(LiveNode(base, parent_fd, base, info, self.kept_xattrs), (), out)
 
     def _write(self, top: LiveNode, rest: Iterator[Node] | tuple[()], out: Sink) -> None:
         writer = _Writer(out, self.id_map)
@@ -88,7 +91,7 @@ class CopyOut:
             if self._left_out(node.info):
                 continue
             try:
-                tar.add(LiveNode(node.path, node.dir_fd, node.name, node.info))
+                tar.add(LiveNode(node.path, node.dir_fd, node.name, node.info, self.kept_xattrs))
             except OSError as error:
                 if error.errno not in GONE:
                     raise

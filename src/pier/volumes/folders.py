@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -58,8 +59,13 @@ class Folders:
     def open_folder(self, name: str) -> int:
         return os.open(self.folder(name), _DIRECTORY)
 
-    def make(self, record: Record, owner: tuple[int, int], size_bytes: int = 0) -> None:
-        """Make an empty volume, whole or not at all. Raises QuotaUnavailable, OSError."""
+    def make(
+        self, record: Record, owner: tuple[int, int], size_bytes: int = 0, content: Callable[[int], None] | None = None
+    ) -> None:
+        """Make a volume, whole or not at all; `content` fills its root, given as a descriptor.
+
+        Raises QuotaUnavailable, OSError, and what `content` raises.
+        """
         fresh = f"{self.top}/{_NEW}{secrets.token_hex(8)}"
         try:
             os.mkdir(fresh, MODE)
@@ -69,6 +75,9 @@ class Folders:
             os.mkdir(f"{fresh}/{DATA}", DATA_MODE)
             if owner != (0, 0):
                 os.chown(f"{fresh}/{DATA}", *owner)
+            if content is not None:
+                with closing(os.open(f"{fresh}/{DATA}", _DIRECTORY)) as fd:
+                    content(fd)
             self._write(fresh, record)
             os.rename(fresh, self.folder(record.name))
             point("volume-made")

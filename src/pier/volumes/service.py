@@ -187,6 +187,29 @@ class VolumeService:
         self.settle(claim)
         return self._shown(self._records[claim.names[0]])
 
+    async def create_filled(
+        self, name: str, driver_opts: Mapping[str, str], labels: Mapping[str, str], content: Callable[[int], None]
+    ) -> Volume | None:
+        """Make a volume whose root `content`, which blocks, fills; None: there is one of that name.
+
+        Raises as `create`, and what `content` raises.
+        """
+        check_name(name)
+        await self._unoccupied(name)
+        if name in self._records:
+            return None
+        record = await self._make(Wanted(name, "", driver_opts, labels), name, self._owner, content)
+        try:
+            await self._store.write(record.put())
+        except BaseException:
+            self._unwritten.discard(name)
+            self._records.pop(name, None)
+            await asyncio.to_thread(self.folders.throw_away, name)
+            raise
+        self._unwritten.discard(name)
+        self._publish(name, "create")
+        return self._shown(record)
+
     async def list(self, filters: Filters) -> list[Volume]:
         """Those that fit, by name. Raises UnknownFilter, InvalidFilterValue."""
         filters.validate(LIST_FILTERS)
@@ -301,6 +324,12 @@ class VolumeService:
             raise NoSuchDriver(name=name, driver=wanted.driver)
         if found is not None:
             return found
+        return await self._make(wanted, name, owner)
+
+    async def _make(
+        self, wanted: Wanted, name: str, owner: tuple[int, int], content: Callable[[int], None] | None = None
+    ) -> Record:
+        """Its folder, and its record, which is in no database yet."""
         options.check(name, wanted.options)
         labels = dict(wanted.labels) if wanted.labels else None
         if not wanted.name:
@@ -314,7 +343,7 @@ class VolumeService:
         with self._occupied(name):
             try:
                 bound = options.size_bytes(name, wanted.options)
-                await asyncio.to_thread(self.folders.make, record, owner, bound)
+                await asyncio.to_thread(self.folders.make, record, owner, bound, content)
             except QuotaUnavailable as error:
                 raise NoQuota(name=name, reason=error.fields.get("reason", "")) from error
             self._records[name] = record

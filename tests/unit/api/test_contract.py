@@ -19,7 +19,10 @@ OUTSIDE_THE_CONTRACT = {
     "CheckpointCreate",
     "CheckpointDelete",
 }
-PIERS_OWN = {"ContainerLogsTruncate", "DistributionTags", "DistributionManifest", "DistributionPushList"}
+PIERS_OWN = {
+    *("ContainerLogsTruncate", "DistributionTags", "DistributionManifest", "DistributionPushList"),
+    *("VolumeArchiveInfo", "VolumeArchive", "PutVolumeArchive", "VolumeFiles", "VolumeClone"),
+}
 
 
 def operations() -> set[tuple[str, str, str]]:

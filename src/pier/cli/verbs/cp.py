@@ -1,4 +1,7 @@
-"""`pier cp`: files between a container and this machine, in Docker's way; `-` is an archive on stdin or stdout."""
+"""`pier cp`: files between a container and this machine, in Docker's way; `-` is an archive on stdin or stdout.
+
+`pier volume cp` is the same for a volume, which the daemon answers for in the same words.
+"""
 
 from __future__ import annotations
 
@@ -64,10 +67,14 @@ def run(cx: Context, opts: Options, args: list[str]) -> int:
     return 0
 
 
+def _place(cx: Context, name: str) -> str:
+    return path("volumes" if cx.path.startswith("volume ") else "containers", name, "archive")
+
+
 def _stat(cx: Context, container: str, place: str) -> dict[str, Any] | None:
     """What is at a path in a container; None: nothing that can be told of."""
     try:
-        response = cx.client.request("HEAD", path("containers", container, "archive"), query={"path": place})
+        response = cx.client.request("HEAD", _place(cx, container), query={"path": place})
     except ApiError as error:
         if error.code in (404, 500):
             return None
@@ -92,7 +99,7 @@ def _out(cx: Context, opts: Options, container: str, source: str, destination: s
         found = _stat(cx, container, source)
         if found is not None and found["mode"] & GO_SYMLINK:
             source, name = rebase_name(source, found["linkTarget"])
-    response = cx.client.request("GET", path("containers", container, "archive"), query={"path": source})
+    response = cx.client.request("GET", _place(cx, container), query={"path": source})
     if destination == "-":
         for chunk in response.chunks():
             write(STDOUT, chunk)
@@ -145,5 +152,5 @@ def _send(cx: Context, opts: Options, container: str, directory: str, chunks: It
             yield chunk
 
     query = {"path": directory, "noOverwriteDirNonDir": "true", "copyUIDGID": opts["archive"]}
-    cx.client.request("PUT", path("containers", container, "archive"), query=query, stream=counted()).read()
+    cx.client.request("PUT", _place(cx, container), query=query, stream=counted()).read()
     return sent, f"{container}:{directory}"

@@ -1,4 +1,4 @@
-"""A long blocking job (load, import) in a worker thread, between an asynchronous body and asynchronous messages."""
+"""A long blocking job (load, import, cp) in a worker thread, between an asynchronous body and asynchronous messages."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pier.containers.archive_paths import base_name, clean, go_mode, link_target, path_stat
 from pier.kernel.paths import closing
+from pier.storage.archive_paths import base_name, clean, go_mode, link_target, path_stat
 
 
 @pytest.mark.parametrize(
