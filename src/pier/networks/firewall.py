@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Protocol
 
+from pier.kernel.nfelements import SetElement
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.ipam import Subnet
 
@@ -181,7 +182,7 @@ class Firewall:
         elements = [element for network in self.networks.values() for element in self.network_elements(network)]
         elements += [Element("closed", f"ipv{version}") for version in sorted(self.closed)]
         elements += [Element("others", f'"{name}"') for name in sorted(self.others)]
-        elements += self.port_elements(self.forwards)
+        elements += [in_words(element) for element in self.port_elements(self.forwards)]
         return text + add_elements(self.table, elements)
 
     def add_commands(self, network: BridgeNetwork) -> str:
@@ -237,9 +238,9 @@ class Firewall:
 
     # --- ports
 
-    def port_elements(self, forwards: Iterable[Forward]) -> list[Element]:
+    def port_elements(self, forwards: Iterable[Forward]) -> list[SetElement]:
         """The elements of published ports, each once."""
-        found: dict[Element, None] = {}
+        found: dict[SetElement, None] = {}
         for forward in forwards:
             network = self.networks.get(forward.bridge)
             if forward.translated and (network is None or network.publishes(forward.version)):
@@ -258,14 +259,14 @@ class Firewall:
         local = ip_address(forward.host_ip).is_loopback
         return not local and (self.direct_routing or bool(network.trusted_interfaces))
 
-    def publish(self, forwards: Sequence[Forward]) -> list[Element]:
+    def publish(self, forwards: Sequence[Forward]) -> list[SetElement]:
         """Take ports in; returns the elements to add."""
         before = self.port_elements(self._beside(forwards))
         for forward in forwards:
             self.ports.setdefault(forward.container_ip, {})[forward] = None
         return [element for element in self.port_elements(forwards) if element not in before]
 
-    def unpublish(self, forwards: Sequence[Forward]) -> list[Element]:
+    def unpublish(self, forwards: Sequence[Forward]) -> list[SetElement]:
         """Take ports out; returns the elements to delete."""
         gone = [forward for forward in forwards if forward in self.ports.get(forward.container_ip, {})]
         for forward in gone:
@@ -340,19 +341,23 @@ def into_rules(network: BridgeNetwork) -> list[str]:
     return [*rules, "drop"]
 
 
-def translation(forward: Forward) -> Element:
+def translation(forward: Forward) -> SetElement:
     """The element of a port that the table translates."""
     address = ip_address(forward.host_ip)
-    key, value = f"{forward.protocol} . {forward.host_port}", f"{forward.container_ip} . {forward.container_port}"
+    key, value = (forward.protocol, forward.host_port), (forward.container_ip, forward.container_port)
     if address.is_unspecified:
-        return Element(f"publish{address.version}_any", key, value)
-    return Element(f"publish{address.version}", f"{forward.host_ip} . {key}", value)
+        return SetElement(f"publish{address.version}_any", key, value)
+    return SetElement(f"publish{address.version}", (forward.host_ip, *key), value)
 
 
-def opening(forward: Forward) -> Element:
+def opening(forward: Forward) -> SetElement:
     """The element of a port that is reached at the container's own address."""
-    key = f"{forward.container_ip} . {forward.protocol} . {forward.container_port}"
-    return Element(f"open{forward.version}", key)
+    return SetElement(f"open{forward.version}", (forward.container_ip, forward.protocol, forward.container_port))
+
+
+def in_words(element: SetElement) -> Element:
+    """As nft writes it."""
+    return Element(element.owner, " . ".join(map(str, element.key)), " . ".join(map(str, element.value)))
 
 
 # --- text

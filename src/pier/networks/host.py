@@ -12,6 +12,7 @@ from typing import Any
 from pier.errors import PierError
 from pier.kernel.conntrack import forget_udp_flows
 from pier.kernel.netlink import NetlinkSocket
+from pier.kernel.nfelements import Elements, SetElement
 from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
 from pier.networks import bridge
 from pier.networks.bridge_options import BridgeNetwork
@@ -19,9 +20,7 @@ from pier.networks.default_bridge import BadBridgeAddress, NetworkConfig
 from pier.networks.firewall import (
     Firewall,
     Forward,
-    add_elements,
     befriend,
-    delete_elements,
     hand_over,
     remove_table,
     table_of,
@@ -49,6 +48,7 @@ class HostSide:
         """Why a network could not be made at the start, by its id."""
         self.firewall = Firewall(table_of(config.bridge), direct_routing=config.allow_direct_routing)
         self._nft: Nftables | None = None
+        self._elements: Elements | None = None
 
     # --- start and stop
 
@@ -76,6 +76,9 @@ class HostSide:
         if self._nft is not None:
             self._nft.close()
             self._nft = None
+        if self._elements is not None:
+            self._elements.close()
+            self._elements = None
 
     def teardown(self) -> None:
         """Take away table and bridges, and forwarding where Pier turned it on and no other daemon of Pier's needs it.
@@ -117,7 +120,7 @@ class HostSide:
         if self._nft is None:
             return
         try:
-            self._change(self._nft, add_elements(self.firewall.table, added))
+            self._change_ports(self._nft, Elements.add, added)
         except NftablesError:
             self.firewall.unpublish(forwards)
             raise
@@ -127,7 +130,7 @@ class HostSide:
         """Raises NftablesError where the table cannot be changed."""
         gone = self.firewall.unpublish(forwards)
         if self._nft is not None:
-            self._change(self._nft, delete_elements(self.firewall.table, gone))
+            self._change_ports(self._nft, Elements.delete, gone)
             forget_flows(forwards)
 
     # --- parts
@@ -196,6 +199,16 @@ class HostSide:
         try:
             nft.run(commands)
         except NftablesError:
+            nft.run(self.firewall.ruleset())
+
+    def _change_ports(
+        self, nft: Nftables, deed: Callable[[Elements, str, Sequence[SetElement]], None], elements: Sequence[SetElement]
+    ) -> None:
+        """As `_change`, of elements."""
+        self._elements = self._elements or Elements()
+        try:
+            deed(self._elements, self.firewall.table.partition(" ")[2], elements)
+        except OSError:
             nft.run(self.firewall.ruleset())
 
     def _tell_others(self, nft: Nftables, words: Callable[[str, Iterable[str]], str], bridges: Iterable[str]) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pier.kernel.nfelements import SetElement
 from pier.networks.bridge_options import BridgeNetwork
-from pier.networks.firewall import Element, Firewall, Forward, add_elements, delete_elements, table_of
+from pier.networks.firewall import Firewall, Forward, add_elements, delete_elements, in_words, table_of
 from pier.networks.ipam import Subnet
 
 FOUR = Subnet(ip_network("172.18.0.0/16"), ip_address("172.18.0.1"))
@@ -36,13 +37,13 @@ def rules(made: Firewall, chain: str) -> list[str]:
 @pytest.mark.parametrize(
     ("forward", "expected"),
     [
-        (WEB, Element("publish4_any", "tcp . 8080", "172.18.0.2 . 80")),
-        (DNS, Element("publish4", "127.0.0.1 . udp . 5353", "172.18.0.2 . 53")),
-        (WEB6, Element("publish6_any", "tcp . 8080", "fd00::2 . 80")),
-        (ONE6, Element("publish6", "2001:db8::1 . sctp . 8080", "fd00::2 . 80")),
+        (WEB, SetElement("publish4_any", ("tcp", 8080), ("172.18.0.2", 80))),
+        (DNS, SetElement("publish4", ("127.0.0.1", "udp", 5353), ("172.18.0.2", 53))),
+        (WEB6, SetElement("publish6_any", ("tcp", 8080), ("fd00::2", 80))),
+        (ONE6, SetElement("publish6", ("2001:db8::1", "sctp", 8080), ("fd00::2", 80))),
     ],
 )
-def test_a_port_is_one_element(forward: Forward, expected: Element) -> None:
+def test_a_port_is_one_element(forward: Forward, expected: SetElement) -> None:
     made = firewall()
     assert made.publish([forward]) == [expected]
     assert made.unpublish([forward]) == [expected]
@@ -76,7 +77,7 @@ def test_what_is_reached_at_the_containers_own_address(
 def test_an_opening_that_two_ports_share_goes_with_the_last() -> None:
     made = firewall(direct_routing=True)
     other = Forward("tcp", "0.0.0.0", 9090, "172.18.0.2", 80, "br-a")
-    opening = Element("open4", "172.18.0.2 . tcp . 80")
+    opening = SetElement("open4", ("172.18.0.2", "tcp", 80))
     assert opening in made.publish([WEB])
     assert opening not in made.publish([other])
     assert opening not in made.unpublish([WEB])
@@ -176,7 +177,8 @@ def test_what_was_not_forwarded_before_stays_so_for_strangers() -> None:
 
 
 def test_elements_are_one_command_a_map() -> None:
-    elements = firewall().port_elements([WEB, DNS, Forward("tcp", "0.0.0.0", 81, "172.18.0.2", 81, "br-a")])
+    ports = [WEB, DNS, Forward("tcp", "0.0.0.0", 81, "172.18.0.2", 81, "br-a")]
+    elements = [in_words(element) for element in firewall().port_elements(ports)]
     assert add_elements("inet pier", elements) == (
         "add element inet pier publish4_any { tcp . 8080 : 172.18.0.2 . 80, tcp . 81 : 172.18.0.2 . 81 }\n"
         "add element inet pier publish4 { 127.0.0.1 . udp . 5353 : 172.18.0.2 . 53 }\n"
