@@ -31,6 +31,8 @@ __all__ = ["TABLE", "Firewall", "Forward", "hand_over", "table_of"]
 TABLE = "inet pier"
 """Of the daemon with the usual bridge; see `table_of`."""
 USUAL_BRIDGE = "pier0"
+SHARED = ("others", "closed")
+"""Sets in which other daemons of Pier's on this machine have a say."""
 FAMILIES = {4: "ip", 6: "ip6"}
 """nft's words for the IP versions."""
 
@@ -62,8 +64,16 @@ class Forward:
 
     @property
     def translated(self) -> bool:
-        """Is it the table that does it? Between IPv6 and IPv4 no kernel translates: a relay carries those."""
-        return (":" in self.host_ip) == (":" in self.container_ip)
+        """Is it the table that does it?
+
+        Between IPv6 and IPv4 no kernel translates, nor from ::1 to elsewhere (IPv6 has no `route_localnet`).
+        """
+        return (":" in self.host_ip) == (":" in self.container_ip) and self.host_ip != "::1"
+
+    @property
+    def relayed(self) -> bool:
+        """Does the daemon carry it, or that part of it which comes to ::1? Ports of routed networks need nobody."""
+        return self.host_port != 0 and (not self.translated or self.host_ip == "::")
 
     @property
     def version(self) -> int:
@@ -74,6 +84,7 @@ class Forward:
 # guard: before anything else. 127.0.0.0/8 and ::1 belong to loopback: the bridge has route_localnet, and a port
 #   published on 127.0.0.1 would otherwise be translated for a neighbour that sends us a packet addressed there.
 # publish: a hit in a map is a translation.
+# output: ::1 is left to relays, see `Forward.translated`.
 # postrouting: see `leave_rules`. From the host's loopback as the bridge, for a container cannot answer to 127.0.0.1.
 # forward: what a network lets in is its own chain's matter; what leaves a network has been looked at by then. `others`
 #   are the bridges of this machine's other Pier daemons, whose own tables look after them. `closed` has the IP versions
@@ -115,6 +126,7 @@ table {table} {{
 	}}
 	chain output {{
 		type nat hook output priority -100; policy accept;
+		ip6 daddr ::1 return
 		fib daddr type local jump publish
 	}}
 	chain postrouting {{
@@ -122,7 +134,6 @@ table {table} {{
 		ip saddr vmap @leaving4
 		ip6 saddr vmap @leaving6
 		oifname @bridges ip saddr 127.0.0.0/8 masquerade
-		oifname @bridges ip6 saddr ::1 masquerade
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;

@@ -14,10 +14,12 @@ from pier.kernel.conntrack import forget_udp_flows
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nfelements import Elements, SetElement
 from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
+from pier.kernel.nfwatch import TableWatch, own_task
 from pier.networks import bridge
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.default_bridge import BadBridgeAddress, NetworkConfig
 from pier.networks.firewall import (
+    SHARED,
     Firewall,
     Forward,
     befriend,
@@ -92,6 +94,26 @@ class HostSide:
             for name in self.firewall.networks:
                 bridge.remove_bridge(name, netlink)
         self.firewall.networks.clear()
+
+    # --- what others do
+
+    def watch(self) -> TableWatch | None:
+        """Tells of changes of the table by anybody but the calling thread; None where there is no table to watch."""
+        if self._nft is None:
+            return None
+        try:
+            return TableWatch(self.firewall.table.partition(" ")[2], {own_task()}, SHARED)
+        except OSError:
+            return None
+
+    def repair(self) -> None:
+        """Put table and settings in place again, after others have changed them. Raises OSError, NftablesError."""
+        if self._nft is None:
+            return
+        with NetlinkSocket() as netlink:
+            settings = self._forwarding(netlink)
+            self._install(self._nft)
+            bridge.run_plan(settings, netlink)
 
     # --- networks
 
@@ -229,19 +251,23 @@ class HostSide:
             return []
         try:
             self._nft = self._nft or Nftables()
-            self.firewall.closed |= forwarding_is_ours(self._nft, self.firewall.table)
-            self.firewall.others = {
-                name
-                for table in other_tables(self._nft.list("tables"), self.firewall.table)
-                for name in set_elements(self._nft, table, "bridges")
-            }
-            self._nft.run(self.firewall.ruleset())
-            self._tell_others(self._nft, befriend, self.firewall.networks)
+            self._install(self._nft)
             self.publish_off = ""
             return foreign_drops(self._nft.list("chains"), self.config.bridge)
         except (NftablesMissing, NftablesError) as error:
             self.publish_off = error.wire
             return [f"WARNING: no address translation, no published ports: {error.wire}"]
+
+    def _install(self, nft: Nftables) -> None:
+        """Put the whole table in place. Raises NftablesError."""
+        self.firewall.closed |= forwarding_is_ours(nft, self.firewall.table)
+        self.firewall.others = {
+            name
+            for table in other_tables(nft.list("tables"), self.firewall.table)
+            for name in set_elements(nft, table, "bridges")
+        }
+        nft.run(self.firewall.ruleset())
+        self._tell_others(nft, befriend, self.firewall.networks)
 
     def _remove_table(self, nft: Nftables) -> None:
         ours = forwarding_is_ours(nft, self.firewall.table)

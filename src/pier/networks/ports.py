@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pier.errors import InvalidParameter, NotImplementedYet, PierError
+from pier.errors import InvalidParameter, PierError
 from pier.model.network import PortBinding
 from pier.networks.firewall import Forward
 
@@ -29,13 +29,18 @@ __all__ = [
     "requests_of",
 ]
 
-PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+PROTOCOLS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
 ANY4, ANY6 = "0.0.0.0", "::"  # noqa: S104
 ANY = {4: ANY4, 6: ANY6}
 EPHEMERAL_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 EPHEMERAL_DEFAULT = range(49153, 65536)
 """IANA's dynamic ports, where the kernel does not say (as Docker)."""
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+NO_SUCH_PROTOCOL = (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
 
 
 class BadPort(InvalidParameter):
@@ -102,11 +107,9 @@ class HeldPort:
 
 
 def parse_container_port(text: str) -> tuple[int, str]:
-    """(80, "tcp") of `80/tcp` or `80`; raises BadPort, NotImplementedYet for SCTP."""
+    """(80, "tcp") of `80/tcp` or `80`; raises BadPort."""
     number, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
-    if protocol == "sctp":
-        raise NotImplementedYet(what=f"publishing an SCTP port ({text})")
     ports = parse_port_range(number, text)
     if protocol not in PROTOCOLS or ports is None or len(ports) != 1:
         raise BadPort(text=text)
@@ -146,8 +149,7 @@ def requests_of(
 ) -> list[PortRequest]:
     """What a container's `PortBindings`, `ExposedPorts` and `PublishAllPorts` ask for, fixed host ports first.
 
-    Fixed ones come first so that no ephemeral choice of the same container takes what another names. Raises BadPort,
-    NotImplementedYet.
+    Fixed ones come first so that no ephemeral choice of the same container takes what another names. Raises BadPort.
     """
     wanted = {key: list(value or ()) for key, value in bindings.items()}
     if publish_all:
@@ -185,15 +187,24 @@ def ephemeral_ports(path: str = EPHEMERAL_FILE) -> range:
     return range(first, last + 1)
 
 
-def bind_port(protocol: str, host_ip: str, port: int) -> socket.socket:
-    """A socket that holds a port: refuses TCP connections, reads no datagrams. Raises OSError."""
+def bind_port(protocol: str, host_ip: str, port: int) -> socket.socket | None:
+    """A socket that holds a port: refuses connections, reads no datagrams. Raises OSError.
+
+    None where this kernel has no sockets of the protocol: then no program of the host can have the port.
+    """
     family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
-    held = socket.socket(family, PROTOCOLS[protocol] | socket.SOCK_NONBLOCK)
+    kind, number = PROTOCOLS[protocol]
+    try:
+        held = socket.socket(family, kind | socket.SOCK_NONBLOCK, number)
+    except OSError as error:
+        if protocol == "sctp" and error.errno in NO_SUCH_PROTOCOL:
+            return None
+        raise
     try:
         if family == socket.AF_INET6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Bind past the TIME_WAIT leftovers of a server that was here before, then let nobody bind past us.
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(protocol == "tcp"))
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(protocol != "udp"))
         held.bind((host_ip, port))
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError:
@@ -305,7 +316,7 @@ class PortTable:
             try:
                 held.append(self._hold(forward, holder))
             except PortBindFailed as error:
-                if host_ip in request.optional_ips and error.fields["errno"] in NO_SUCH_FAMILY:
+                if host_ip in request.optional_ips and error.fields["errno"] in NO_SUCH_FAMILY + NO_SUCH_PROTOCOL:
                     continue
                 self.release(held)
                 raise
@@ -324,6 +335,8 @@ class PortTable:
                     host_ip=anywhere or forward.host_ip, port=forward.host_port, holder=other.holder[:12]
                 )
         try:
+            if forward.protocol == "sctp" and not forward.translated:
+                raise OSError(errno.EPROTONOSUPPORT, "no relay carries SCTP")
             bound = bind_port(forward.protocol, forward.host_ip, forward.host_port)
         except OSError as error:
             raise PortBindFailed(

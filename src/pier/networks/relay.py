@@ -1,4 +1,4 @@
-"""Published ports on an IPv6 address of the host, of a container with IPv4 only: no kernel translates between the two.
+"""Published ports that the kernel does not translate: between IPv6 and IPv4, and from ::1 to a container.
 
 The daemon carries those connections itself, through the sockets that hold the ports. They end with the daemon; all
 others are the kernel's and go on.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-__all__ = ["Relay"]
+from pier.networks.ports import HeldPort
+
+__all__ = ["Relay", "start_relays"]
 
 CHUNK_BYTES = 65536
 CONNECT_TIMEOUT_S = 10.0
@@ -111,7 +113,8 @@ class Answers:
         forget: Callable[[tuple[object, ...]], None],
     ) -> None:
         self._host, self._client, self._forget = host, client, forget
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.connect(target)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._receive)
@@ -132,3 +135,19 @@ class Answers:
     def _receive(self) -> None:
         with contextlib.suppress(OSError):
             self._host.sendto(self._socket.recv(CHUNK_BYTES), self._client)
+
+
+async def start_relays(held: Iterable[HeldPort]) -> list[Relay]:
+    """Relays for those ports that need one; raises OSError, with none left."""
+    relays: list[Relay] = []
+    try:
+        for port in held:
+            if port.socket is not None and port.forward.relayed and port.forward.protocol != "sctp":
+                relay = Relay(port.socket, port.forward.container_ip, port.forward.container_port)
+                await relay.start()
+                relays.append(relay)
+    except BaseException:
+        for relay in relays:
+            relay.close()
+        raise
+    return relays

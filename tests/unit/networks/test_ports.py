@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pier.errors import NotImplementedYet
 from pier.model.network import PortBinding
 from pier.networks.firewall import Forward
 from pier.networks.ports import (
@@ -44,6 +43,7 @@ def ask(protocol: str, port: int, ips: tuple[str, ...], ports: range | None) -> 
         ("80/tcp", PortBinding("::1", "8080"), ask("tcp", 80, ("::1",), range(8080, 8081))),
         ("80/tcp", PortBinding("", ""), ask("tcp", 80, EVERYWHERE, None)),
         ("80/tcp", PortBinding("", "0"), ask("tcp", 80, EVERYWHERE, None)),
+        ("9/sctp", PortBinding("", "9999"), ask("sctp", 9, EVERYWHERE, range(9999, 10000))),
         ("80/TCP", PortBinding("", "8000-8010"), ask("tcp", 80, EVERYWHERE, range(8000, 8011))),
     ],
 )
@@ -72,11 +72,6 @@ def test_requests_of_one_binding(key: str, binding: PortBinding, expected: PortR
 def test_nonsense_is_refused(key: str, binding: PortBinding) -> None:
     with pytest.raises(BadPort, match="invalid port specification"):
         requests_of({key: [binding]})
-
-
-def test_sctp_is_refused_by_name() -> None:
-    with pytest.raises(NotImplementedYet, match=r"SCTP port \(5/sctp\)"):
-        requests_of({"5/sctp": [PortBinding("", "5")]})
 
 
 def test_publish_all_publishes_what_is_exposed_and_not_bound() -> None:
@@ -286,3 +281,44 @@ def test_ports_of_live_containers_are_held_again(table: PortTable) -> None:
     assert [item.forward for item in held] == forwards[:1]
     assert len(lost) == 1
     assert "address already in use" in lost[0]
+
+
+def test_a_port_leads_to_the_address_of_its_own_family(table: PortTable) -> None:
+    request = PortRequest("tcp", 80, ("127.0.0.1", "::1"), range(port := free_port(), port + 1))
+    held = table.claim([request], Target("br-a", ("172.18.0.2", "fd00::2")), holder="c")
+    assert [port.forward.container_ip for port in held] == ["172.18.0.2", "fd00::2"]
+    assert [port.forward.relayed for port in held] == [False, True]
+    table.release(held)
+    held = table.claim([request], Target("br-a", ("fd00::2",)), holder="c")
+    assert [port.forward.container_ip for port in held] == ["fd00::2", "fd00::2"]
+    assert [port.forward.relayed for port in held] == [True, True]
+
+
+def test_a_routed_network_takes_no_port_of_the_host(table: PortTable) -> None:
+    request = PortRequest("tcp", 80, EVERYWHERE, range(port := free_port(), port + 1), ("::",))
+    both = Target("br-a", ("172.18.0.2", "fd00::2"), routed=(4, 6))
+    first, second = (table.claim([request], both, holder=holder) for holder in "ab")
+    assert [(item.forward.host_ip, item.forward.host_port, item.socket) for item in first] == [
+        ("0.0.0.0", 0, None),
+        ("::", 0, None),
+    ]
+    assert port_map([item.forward for item in first], []) == {
+        "80/tcp": [PortBinding("0.0.0.0", ""), PortBinding("::", "")]
+    }
+    table.release([*first, *second])
+    (four,) = table.claim([request], Target("br-a", ("172.18.0.2",), routed=(4,)), holder="a")
+    assert four.forward.container_ip == "172.18.0.2"
+    mixed = table.claim([request], Target("br-a", ("172.18.0.2", "fd00::2"), routed=(4,)), holder="a")
+    assert [(item.forward.host_ip, item.forward.host_port) for item in mixed] == [("0.0.0.0", 0), ("::", port)]
+
+
+def test_sctp_is_held_or_known_to_the_table_alone_and_never_relayed(table: PortTable) -> None:
+    port = free_port()
+    request = PortRequest("sctp", 9, EVERYWHERE, range(port, port + 1), ("::",))
+    held = table.claim([request], Target("br-a", ("172.18.0.2",)), holder="c")
+    assert [item.forward.host_ip for item in held] == ["0.0.0.0"]
+    with pytest.raises(PortAlreadyAllocated):
+        table.claim([request], Target("br-a", ("172.18.0.3",)), holder="d")
+    table.release(held)
+    with pytest.raises(PortBindFailed, match="protocol not supported"):
+        table.claim([PortRequest("sctp", 9, ("::",), range(port, port + 1))], Target("b", ("172.18.0.2",)), holder="c")

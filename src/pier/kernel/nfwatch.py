@@ -1,0 +1,100 @@
+"""What others change in an nftables table, as the kernel tells it (nfnetlink's group NFNLGRP_NFTABLES).
+
+Every transaction is told message by message; the one that ends it, NEWGEN, says which thread did it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable
+
+from pier.kernel.nfelements import NETLINK_NETFILTER, NFGENMSG, NFNL_SUBSYS_NFTABLES, NFPROTO_UNSPEC
+from pier.kernel.nlmsg import NLM_F_ACK, Channel, attributes, messages
+
+__all__ = ["TableWatch", "own_task"]
+
+NFNLGRP_NFTABLES = 7
+NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 12, 14, 15, 16
+NFTA_TABLE_NAME = 1
+"""The name of the table is attribute 1 of every kind of message there is."""
+NFTA_SET_ELEM_LIST_SET = 2
+NFTA_GEN_PROC_PID = 2
+NFNETLINK_BYTES = 1 << 16
+RECEIVE_BUFFER_BYTES = 4 << 20
+SO_RCVBUFFORCE = 33
+U32 = struct.Struct("!I")
+
+
+def own_task() -> int:
+    """The calling thread as NEWGEN names it: by its id in the first pid namespace. Raises OSError."""
+    with Channel(NETLINK_NETFILTER) as channel:
+        body = NFGENMSG.pack(NFPROTO_UNSPEC, 0, 0)
+        for payload in channel.exchange(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_ACK, body, "ask nf_tables"):
+            return task_of(payload)
+    raise OSError(errno.EPROTO, "ask nf_tables: an answer without a generation")
+
+
+def task_of(payload: memoryview) -> int:
+    """The thread that a NEWGEN names."""
+    found = attributes(payload[NFGENMSG.size :]).get(NFTA_GEN_PROC_PID)
+    return int(U32.unpack(found)[0]) if found is not None else 0
+
+
+class TableWatch:
+    """Says whether anybody but `tasks` has changed a table, in the network namespace of the making thread."""
+
+    def __init__(self, table: str, tasks: set[int], shared: Iterable[str] = ()) -> None:
+        """`table` without its family; `shared` are sets whose elements are others' to change as well. Raises OSError."""
+        self._table = table.encode()
+        self._shared = {name.encode() for name in shared}
+        self._tasks = tasks
+        self._touched = False
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+            self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def changed(self) -> bool:
+        """Read what there is, without waiting; True where another has changed the table, or may have."""
+        found = False
+        while True:
+            try:
+                data, _, _, sender = self._socket.recvmsg(NFNETLINK_BYTES)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:  # more was told than there was room for
+                    return True
+                raise
+            if sender[0] == 0:
+                found = self._read(memoryview(data)) or found
+
+    def _read(self, data: memoryview) -> bool:
+        found = False
+        for kind, _, _, payload in messages(data):
+            if kind >> 8 != NFNL_SUBSYS_NFTABLES:
+                continue
+            if kind & 0xFF == NFT_MSG_NEWGEN:
+                found = found or (self._touched and task_of(payload) not in self._tasks)
+                self._touched = False
+            else:
+                self._touched = self._touched or self._is_ours(kind & 0xFF, payload)
+        return found
+
+    def _is_ours(self, kind: int, payload: memoryview) -> bool:
+        found = attributes(payload[NFGENMSG.size :])
+        table, name = (bytes(found.get(kind, b"")).rstrip(b"\0") for kind in (NFTA_TABLE_NAME, NFTA_SET_ELEM_LIST_SET))
+        elements = kind in (NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
+        return table == self._table and not (elements and name in self._shared)

@@ -1,0 +1,81 @@
+"""Keeps the firewall table in place: what others change or flush is noticed on the event loop and put right."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pier.errors import PierError
+from pier.kernel.nfwatch import TableWatch
+from pier.networks.host import HostSide
+
+__all__ = ["FirewallGuard"]
+
+SETTLE_S = 0.05
+"""Others change a table in several steps: those are waited for."""
+AGAIN_S = 1.0
+"""Between two repairs, where somebody changes it again and again, and until the next try where one failed."""
+
+
+class FirewallGuard:
+    """One per daemon, on its event loop."""
+
+    def __init__(
+        self,
+        host: HostSide,
+        work: Callable[[Callable[[], Any]], Awaitable[Any]],
+        told: Callable[[str, str], None],
+    ) -> None:
+        """`work` does something in the thread of kernel work; `told` is given a table's name and what was done."""
+        self._host = host
+        self._work = work
+        self._told = told
+        self._watch: TableWatch | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    async def start(self) -> None:
+        """Begin to watch; a machine without nftables has nothing to watch."""
+        self._watch = await self._work(self._host.watch)
+        if self._watch is not None:
+            asyncio.get_running_loop().add_reader(self._watch, self._read)
+
+    async def close(self) -> None:
+        """End; a repair that is under way is ended first."""
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch)
+            self._watch.close()
+            self._watch = None
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _read(self) -> None:
+        assert self._watch is not None
+        if self._watch.changed() and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._repair())
+            self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+
+    async def _repair(self) -> None:
+        """Put the table in place, however often that takes."""
+        loop = asyncio.get_running_loop()
+        table = self._host.firewall.table
+        await asyncio.sleep(max(SETTLE_S, self._not_before - loop.time()))
+        while True:
+            if self._watch is not None:
+                self._watch.changed()  # what came meanwhile is put right as well
+            try:
+                await self._work(self._host.repair)
+            except (OSError, PierError) as error:
+                self._told(table, f"was changed by others and cannot be put in place again: {error}")
+                await asyncio.sleep(AGAIN_S)
+                continue
+            self._not_before = loop.time() + AGAIN_S
+            self._told(table, "was changed or removed by others: put in place again")
+            return

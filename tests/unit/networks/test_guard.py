@@ -1,0 +1,135 @@
+"""A flush by others is noticed and put right, in a network namespace of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from typing import Any, TypeVar
+
+import pytest
+
+from netlab import WAIT_S, Machine, machines
+from pier.kernel.nftables import Nftables, NftablesError
+from pier.networks.bridge_options import BridgeNetwork
+from pier.networks.firewall import Forward
+from pier.networks.guard import FirewallGuard
+from pier.networks.host import HostSide, NetworkConfig
+from pier.networks.ipam import Subnet
+
+pytestmark = pytest.mark.root
+
+T = TypeVar("T")
+FOUR = Subnet(ip_network("10.10.0.0/24"), ip_address("10.10.0.1"))
+WEB = Forward("tcp", "0.0.0.0", 8080, "10.10.0.2", 80, "br-web")
+
+
+@dataclass
+class Told:
+    """What the guard told of, and a way to wait for it."""
+
+    worker: ThreadPoolExecutor
+    words: list[str] = field(default_factory=list)
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __call__(self, table: str, text: str) -> None:
+        self.words.append(f"{table} {text}")
+        self.event.set()
+
+    async def next(self) -> str:
+        async with asyncio.timeout(WAIT_S):
+            await self.event.wait()
+        self.event.clear()
+        return self.words[-1]
+
+
+async def scene(worker: ThreadPoolExecutor, deed: Callable[[HostSide, Told], Any]) -> None:
+    """A host side with one network and one published port, guarded."""
+    loop = asyncio.get_running_loop()
+
+    async def work(blocking: Callable[[], T]) -> T:
+        return await loop.run_in_executor(worker, blocking)
+
+    side, told = HostSide(NetworkConfig()), Told(worker)
+    network = BridgeNetwork("1" * 64, "br-web", (FOUR,))
+    assert await work(lambda: side.start([network], [WEB])) == []
+    guard = FirewallGuard(side, work, told)
+    await guard.start()
+    try:
+        await deed(side, told)
+    finally:
+        await guard.close()
+        await work(side.close)
+
+
+def played(host: Machine, deed: Callable[[HostSide, Told], Any]) -> None:
+    """Run a scene with its loop in a thread of the host's, its kernel work in another: threads of a thread's start
+    in its network namespace."""
+
+    def run() -> None:
+        with ThreadPoolExecutor(1) as worker:
+            asyncio.run(scene(worker, deed))
+
+    host.run(run)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    ["flush ruleset", "delete table inet pier", "flush chain inet pier forward", "flush map inet pier publish4_any"],
+)
+def test_trap_11_a_flush_by_others_is_noticed_and_put_right(commands: str) -> None:
+    async def deed(side: HostSide, told: Told) -> None:
+        nft = Nftables()
+        before = nft.run("list table inet pier")
+        nft.run(commands)
+        assert await told.next() == "inet pier was changed or removed by others: put in place again"
+        assert nft.run("list table inet pier") == before
+        nft.close()
+
+    with machines(1) as (host,):
+        played(host, deed)
+
+
+def test_trap_11_a_repair_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pier.networks.guard.AGAIN_S", 0.01)
+    failures = [NftablesError(reason="Device or resource busy", text="")]
+    repair = HostSide.repair
+
+    def fails_once(side: HostSide) -> None:
+        if failures:
+            raise failures.pop()
+        repair(side)
+
+    monkeypatch.setattr(HostSide, "repair", fails_once)
+
+    async def deed(side: HostSide, told: Told) -> None:
+        nft = Nftables()
+        nft.run("flush ruleset")
+        while "put in place again" not in (words := await told.next()) or "cannot" in words:
+            pass
+        assert "cannot be put in place again: nftables: Device or resource busy" in told.words[0]
+        assert "publish4_any" in nft.run("list table inet pier")
+        nft.close()
+
+    with machines(1) as (host,):
+        played(host, deed)
+
+
+def test_what_pier_does_itself_is_no_alarm() -> None:
+    other = BridgeNetwork("2" * 64, "br-two", (Subnet(ip_network("10.11.0.0/24"), ip_address("10.11.0.1")),))
+    dns = Forward("udp", "127.0.0.1", 53, "10.11.0.2", 53, "br-two")
+
+    async def deed(side: HostSide, told: Told) -> None:
+        nft = Nftables()
+        for own in (lambda: side.add(other), lambda: side.publish([dns]), side.repair, lambda: side.remove(other)):
+            await asyncio.get_running_loop().run_in_executor(told.worker, own)
+        nft.run("add table inet somebody-else")
+        nft.run("flush chain inet pier forward")
+        await told.next()
+        assert len(told.words) == 1
+        nft.close()
+
+    with machines(1) as (host,):
+        played(host, deed)
