@@ -30,16 +30,15 @@ Flow: TypeAlias = tuple[bytes, bytes]
 """A flow's original tuple and its id, as the kernel wrote them."""
 
 
-LISTING = (
-    NFGENMSG.pack(socket.AF_INET, 0, 0)
-    + nested(CTA_TUPLE_ORIG, nested(CTA_TUPLE_PROTO, attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP]))))
-    + nested(
-        CTA_FILTER,
-        attribute_u32(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_FLAG_PROTO_NUM),
-        attribute_u32(CTA_FILTER_REPLY_FLAGS, 0),
-    )
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+LISTING = nested(
+    CTA_TUPLE_ORIG, nested(CTA_TUPLE_PROTO, attribute(CTA_PROTO_NUM, bytes([socket.IPPROTO_UDP])))
+) + nested(
+    CTA_FILTER,
+    attribute_u32(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_FLAG_PROTO_NUM),
+    attribute_u32(CTA_FILTER_REPLY_FLAGS, 0),
 )
-"""Body of a dump of the IPv4 UDP flows; kernels before 5.8 ignore the filter and answer with all flows."""
+"""Of a dump of the UDP flows; kernels before 5.8 ignore the filter and answer with all flows."""
 
 
 def udp_flow_to(payload: memoryview, ports: Collection[int]) -> Flow | None:
@@ -54,21 +53,24 @@ def udp_flow_to(payload: memoryview, ports: Collection[int]) -> Flow | None:
 
 
 def forget_udp_flows(ports: Collection[int]) -> int:
-    """Forget every IPv4 UDP flow of this network namespace first sent to one of `ports`; returns how many there were.
+    """Forget every UDP flow of this network namespace first sent to one of `ports`; returns how many there were.
 
     Takes as long as the kernel needs to walk its table, about 10 ms of 262,144 buckets. Raises OSError, as where the
     kernel has no connection tracking.
     """
     with Channel(NETLINK_NETFILTER) as channel:
-        listed = channel.dump(IPCTNL_MSG_CT_GET, LISTING, "list UDP flows")
-        flows = [udp_flow_to(payload, ports) for payload in listed]
-        return sum(forget(channel, flow) for flow in flows if flow is not None)
+        count = 0
+        for family in FAMILIES:
+            listed = channel.dump(IPCTNL_MSG_CT_GET, NFGENMSG.pack(family, 0, 0) + LISTING, "list UDP flows")
+            flows = [udp_flow_to(payload, ports) for payload in listed]
+            count += sum(forget(channel, family, flow) for flow in flows if flow is not None)
+        return count
 
 
-def forget(channel: Channel, flow: Flow) -> bool:
+def forget(channel: Channel, family: int, flow: Flow) -> bool:
     """False when the flow has gone by itself."""
     tuple_, id_ = flow
-    body = NFGENMSG.pack(socket.AF_INET, 0, 0) + nested(CTA_TUPLE_ORIG, tuple_) + attribute(CTA_ID, id_)
+    body = NFGENMSG.pack(family, 0, 0) + nested(CTA_TUPLE_ORIG, tuple_) + attribute(CTA_ID, id_)
     try:
         channel.do(IPCTNL_MSG_CT_DELETE, 0, body, "forget a UDP flow")
     except FileNotFoundError:

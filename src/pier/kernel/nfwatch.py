@@ -46,7 +46,7 @@ class TableWatch:
     """Says whether anybody but `tasks` has changed a table, in the network namespace of the making thread."""
 
     def __init__(self, table: str, tasks: set[int], shared: Iterable[str] = ()) -> None:
-        """`table` without its family; `shared` are sets whose elements are others' to change as well. Raises OSError."""
+        """`table` without its family; the elements of `shared` sets are others' to change as well. Raises OSError."""
         self._table = table.encode()
         self._shared = {name.encode() for name in shared}
         self._tasks = tasks

@@ -39,7 +39,7 @@ from pier.networks.ports import (
 )
 from pier.networks.records import NetworkRecord
 from pier.networks.registry import Registry
-from pier.networks.relay import Relay
+from pier.networks.relay import Relay, start_relays
 from pier.runtime.request import Interface
 from pier.state import Store
 
@@ -596,19 +596,3 @@ async def both(*deeds: Coroutine[Any, Any, object]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-
-
-async def start_relays(held: Iterable[HeldPort]) -> list[Relay]:
-    """Relays for those ports that the table does not translate; raises OSError, with none left."""
-    relays: list[Relay] = []
-    try:
-        for port in held:
-            if port.socket is not None and not port.forward.translated:
-                relay = Relay(port.socket, port.forward.container_ip, port.forward.container_port)
-                await relay.start()
-                relays.append(relay)
-    except BaseException:
-        for relay in relays:
-            relay.close()
-        raise
-    return relays

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from pier.networks.driver import BridgeDriver, Driver, HostDriver, NullDriver
 from pier.networks.endpoint import ENDPOINT, Ask, Endpoint, Publishing, Sandbox, load_endpoints
 from pier.networks.endpoints import Endpoints
 from pier.networks.firewall import Forward
+from pier.networks.guard import FirewallGuard
 from pier.networks.host import HostSide
 from pier.networks.ipam import Family, Network, choose_subnet
 from pier.networks.ipvlan import IpvlanDriver
@@ -44,6 +46,7 @@ from pier.state import Delete, Store
 __all__ = ["NetworkConfig", "NetworkService"]
 
 T = TypeVar("T")
+log = logging.getLogger("pier.networks")
 PRUNE_FILTERS = ("label", "label!", "until")
 REMEMBERED = 16
 """Subnets of removed networks that are not given again as long as there are others."""
@@ -70,6 +73,7 @@ class NetworkService:
         self._config, self._store, self._events = config, store, events
         self._host = HostSide(config)
         self._worker = ThreadPoolExecutor(1, "networks")
+        self._guard = FirewallGuard(self._host, self._work, self._tell)
         self._registry = Registry()
         self._bridge = BridgeDriver(self._host)
         self._drivers: dict[str, Driver] = {
@@ -105,6 +109,7 @@ class NetworkService:
         in_use = any(endpoint.network == "bridge" for endpoint in endpoints)
         self.features = await self._start_host(published, in_use=in_use)
         repaired += await self._work(self._make_parents)
+        await self._guard.start()
         for record in self._registry:
             self._endpoints.open(record)
         return repaired + await self._endpoints.restore(endpoints)
@@ -127,15 +132,22 @@ class NetworkService:
         """
         if any(sandbox.interfaces for sandbox in self._endpoints.all()):
             return False
+        await self._guard.close()
         await self._work(self._host.teardown)
         return True
 
     async def close(self) -> None:
         """Let go of sockets and the thread; bridges, table and translations stay for the containers that go on."""
         await self.dns.close()
+        await self._guard.close()
         await self._endpoints.close()
         await self._work(self._host.close)
         self._worker.shutdown(wait=False)
+
+    def _tell(self, table: str, words: str) -> None:
+        """Of the firewall's table."""
+        log.warning("nftables table %s %s", table, words)
+        self._events.publish("daemon", "firewall", self._config.seed, {"name": table, "message": words})
 
     async def _load(self, live: set[str]) -> tuple[list[Endpoint], list[str]]:
         """Read the state; forget endpoints of containers that are gone and records that cannot be read."""

@@ -294,6 +294,16 @@ def test_icc_false_keeps_containers_apart_but_not_from_published_ports(
     daemon.kill()
 
 
+class InThread(Machine):
+    """The host, whose own thread is busy with the event loop: threads of that loop are on it too."""
+
+    def __init__(self) -> None:
+        pass
+
+    def run(self, deed: Callable[[], T]) -> T:
+        return deed()
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_the_hosts_ipv6_addresses_lead_to_a_container_that_has_none(
     site: Site, servers: list[socket.socket], protocol: str
@@ -319,15 +329,6 @@ def test_the_hosts_ipv6_addresses_lead_to_a_container_that_has_none(
         await service.release(ONE)
         await service.close()
         return answer
-
-    class InThread(Machine):
-        """The host, whose own thread is busy with the event loop: threads of that loop are on it too."""
-
-        def __init__(self) -> None:
-            pass
-
-        def run(self, deed: Callable[[], T]) -> T:
-            return deed()
 
     assert on_host(site, ask) == b"172.17.0.1"
 
@@ -507,3 +508,54 @@ def test_damaged_records_are_freed(site: Site) -> None:
     assert daemon.start({ONE}) == ["network bridge: its record was damaged and is dropped"]
     assert daemon.connect(ONE).ip == "172.17.0.2"
     daemon.kill()
+
+
+@pytest.mark.parametrize("commands", ["flush ruleset", "delete table inet pier"])
+def test_trap_11_a_published_port_survives_a_flush_by_others(
+    site: Site, daemon: Daemon, servers: list[socket.socket], commands: str
+) -> None:
+    """As a restart of a firewall's service does it (attack 21: isolation comes back as well)."""
+    one = daemon.connect(ONE, site.one, "8080:80/tcp")
+    servers.append(site.one.serve("tcp", 80))
+    before = elements(site)
+
+    async def flushed() -> None:
+        nft = Nftables()
+        async with asyncio.timeout(WAIT_S), daemon.events.subscribe() as told:
+            nft.run(commands)
+            event = await anext(told)
+        assert (event.type, event.action, event.actor.attributes["name"]) == ("daemon", "firewall", "inet pier")
+        nft.close()
+
+    daemon.do(flushed())
+    assert elements(site) == before
+    assert site.lan.ask("tcp", HOST, 8080) == LAN
+    site.lan.route("172.17.0.0/16", HOST)
+    assert site.lan.ask("tcp", one.ip, 80, SILENCE_S) is None
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_port_of_a_network_with_both_families_and_of_one_with_ipv6_alone(
+    site: Site, daemon: Daemon, servers: list[socket.socket], protocol: str
+) -> None:
+    """Within a family the kernel translates; ::1, and IPv4 to a container without it, a relay carries."""
+    daemon.create("both", enable_ipv6=True)
+    daemon.create("six", enable_ipv6=True, enable_ipv4=False)
+    one = daemon.connect(ONE, site.one, f"8080:80/{protocol}", mode="both")
+    two = daemon.connect(TWO, site.two, f"9090:80/{protocol}", mode="six")
+    for machine in (site.one, site.two):
+        servers.append(machine.serve(protocol, 80, "::"))
+    servers += [site.one.serve("tcp", 80)] if protocol == "tcp" else []
+    gateways = [network.addresses for network in daemon.service._host.firewall.networks.values()]
+    (six,) = (text.partition("/")[0] for text in gateways[2])
+
+    async def asked(source: Machine, *targets: tuple[str, int]) -> list[str | None]:
+        return [await asyncio.to_thread(source.ask, protocol, *target) for target in targets]
+
+    answers = daemon.do(asked(InThread(), ("::1", 8080), ("127.0.0.1", 8080), (six, 8080), ("127.0.0.1", 9090)))
+    assert all(answers), answers
+    answers = daemon.do(asked(site.lan, (HOST, 8080), (HOST, 9090)))
+    assert [text and text.removeprefix("::ffff:") for text in answers] == [LAN, six]
+    assert all(daemon.do(asked(InThread(), ("::1", 9090), (six, 9090))))
+    assert one.ip
+    assert not two.ip
