@@ -64,7 +64,7 @@ def test_find(words: str, path: str, rest: list[str]) -> None:
         ("foo", "pier: unknown command: pier foo\n\nRun 'pier --help' for more information"),
         ("image bar", "pier: unknown command: pier image bar\n\nUsage:  pier image\n\nRun 'pier image --help' for more information"),  # noqa: E501
         ("build .", "pier: 'pier build' is not implemented by Pier yet"),
-        ("volume ls", "pier: 'pier volume' is not implemented by Pier yet"),
+        ("plugin ls", "pier: 'pier plugin' is not implemented by Pier yet"),
         ("image build", "pier: 'pier image build' is not implemented by Pier yet"),
     ],
 )  # fmt: skip
