@@ -322,6 +322,28 @@ update --cpu-period 5 {r}
 update --cpu-quota 5 {r}
 top {r} -o comm
 top {r} --bogus
+network create -d nosuch {p}a
+network create --ipv4=false {p}a
+network create --subnet 10.77.5.1/16 {p}a
+network create bridge
+network inspect nosuch
+network inspect nosuch bridge -f '{{.Name}}'
+inspect --type network nosuch
+network connect bridge nosuch
+network connect nosuch {r}
+network connect host {r}
+network disconnect nosuch {r}
+network disconnect -f bridge nosuch
+network rm bridge
+network rm nosuch
+network ls --filter bogus=x
+network ls --filter type=wrong
+network ls --filter dangling=maybe
+network ls --format '{{.Foo}}'
+network prune -f --filter bogus=x
+run --network nosuch {i} true
+run --network bridge --ip 1.2.3.4 {i} true
+run --network host --ip 1.2.3.4 {i} true
 """.strip().splitlines()
 
 ANSWERS = """
@@ -450,6 +472,19 @@ start {r}
 kill -s URG {r}
 info --format '{{.ServerVersion}} {{.Driver}} {{.OSType}}'
 version --format '{{.Server.Version}} {{.Server.APIVersion}}'
+network create --label a=b --label c --internal {p}net
+network connect --alias x {p}net {e}
+network connect --alias x {p}net {r}
+network ls --filter name={p}net
+network ls --filter name={p}net -q --no-trunc
+network ls --filter label=c --format '{{.Name}} {{.Label "a"}} {{.IPv4}} {{.IPv6}} {{.Internal}} {{.Driver}} {{.Scope}}'
+network ls --filter name={p}net --format raw
+network inspect {p}net -f '{{.Name}} {{.Labels}} {{json .Options}} {{.Internal}} {{len .Containers}}'
+network disconnect {p}net {e}
+network disconnect -f {p}net {r}
+network prune
+network rm {p}net
+network rm -f {p}net
 """.strip().splitlines()
 
-FIRST_LINE_ONLY = frozenset(("run -it --rm {i} true", "exec -it {r} ls", "-H a -H b ps"))
+FIRST_LINE_ONLY = frozenset(("run -it --rm {i} true", "exec -it {r} ls", "-H a -H b ps", "network rm bridge", "network rm nosuch"))
