@@ -487,4 +487,6 @@ network rm {p}net
 network rm -f {p}net
 """.strip().splitlines()
 
-FIRST_LINE_ONLY = frozenset(("run -it --rm {i} true", "exec -it {r} ls", "-H a -H b ps", "network rm bridge", "network rm nosuch"))
+FIRST_LINE_ONLY = frozenset(
+    ("run -it --rm {i} true", "exec -it {r} ls", "-H a -H b ps", "network rm bridge", "network rm nosuch")
+)
