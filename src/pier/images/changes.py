@@ -216,12 +216,12 @@ def _workdir(config: RunConfig, text: str) -> RunConfig:
 
 def _stopsignal(config: RunConfig, text: str) -> RunConfig:
     name = _single(config, text, "STOPSIGNAL")
-    if not _is_signal(name):
+    if not is_signal(name):
         raise InvalidChange(f"invalid signal: {name}")
     return msgspec.structs.replace(config, stop_signal=name)
 
 
-def _is_signal(text: str) -> bool:
+def is_signal(text: str) -> bool:
     """Whether signal(7) has one of that name or number: `KILL`, `sigkill`, `9`, `RTMIN+3`."""
     if re.fullmatch(r"[0-9]{1,3}", text):
         return 1 <= int(text) <= _SIGNAL_MAX

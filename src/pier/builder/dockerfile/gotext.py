@@ -52,3 +52,36 @@ def _quoted(char: str) -> str:
     if code < 0x80:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def quote_number(number: int) -> str:
+    """`%q` of an integer: a character in single quotes."""
+    if number == ord("'"):
+        return "'\\''"
+    try:
+        return f"'{chr(number)}'" if number == ord('"') else f"'{_quoted(chr(number))}'"
+    except (ValueError, OverflowError):
+        return "'\ufffd'"
+
+
+_PARTS: Final = ((3_600_000_000_000, "h"), (60_000_000_000, "m"))
+
+
+def duration(ns: int) -> str:
+    """time.Duration.String: `1m0s`, `1.5s`, `20ms`, `0s`."""
+    sign, ns = ("-", -ns) if ns < 0 else ("", ns)
+    for unit_ns, unit in ((1, "ns"), (1_000, "µs"), (1_000_000, "ms")):
+        if 0 < ns < unit_ns * 1000:
+            return f"{sign}{_fraction(ns, unit_ns)}{unit}"
+    made = ""
+    for unit_ns, unit in _PARTS:
+        if ns >= unit_ns or made:
+            made += f"{ns // unit_ns}{unit}"
+            ns %= unit_ns
+    return f"{sign}{made}{_fraction(ns, 1_000_000_000)}s"
+
+
+def _fraction(ns: int, unit_ns: int) -> str:
+    whole, rest = divmod(ns, unit_ns)
+    digits = f"{rest:0{len(str(unit_ns)) - 1}d}".rstrip("0") if rest else ""
+    return f"{whole}.{digits}" if digits else str(whole)

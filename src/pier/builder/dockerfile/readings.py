@@ -212,6 +212,7 @@ def read_workdir(statement: Statement) -> i.Workdir:
 def read_run(statement: Statement) -> i.Run:
     known = {"mount": Kind.STRINGS, "network": Kind.STRING, "security": Kind.STRING, "device": Kind.STRINGS}
     flags = statement.known_flags(known)
+    _refuse_binary(statement)
     for mount in flags.strings("mount"):
         _at_flag(check_mount, mount, flags, "mount")
     for device in flags.strings("device"):
@@ -225,6 +226,13 @@ def read_run(statement: Statement) -> i.Run:
         security=_one_of(flags, "security", _SECURITIES, "security"),
         devices=flags.strings("device"),
     )
+
+
+def _refuse_binary(statement: Statement) -> None:
+    """Heredocs that become arguments or configuration have to be text."""
+    for heredoc in statement.heredocs:
+        if re.search("[\0\udc80-\udcff]", heredoc.content):
+            raise Fault(f"heredoc {heredoc.name} contains bytes that are not UTF-8 text", statement.offset)
 
 
 def _at_flag(check: Callable[[str], None], value: str, flags: Flags, name: str) -> None:
@@ -355,6 +363,7 @@ def read_onbuild(statement: Statement) -> i.Onbuild:
         raise Fault(f"{inner.name} isn't allowed as an ONBUILD trigger", statement.offset)
     if inner.name not in READINGS:
         raise Fault(unknown(inner.keyword), statement.offset)
+    _refuse_binary(statement)
     bodies = "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in statement.heredocs)
     return i.Onbuild(**statement.frame(), trigger=statement.rest + bodies)
 
