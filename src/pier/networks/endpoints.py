@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +17,6 @@ from ipaddress import ip_address
 from typing import Any, Protocol, TypeVar
 
 from pier.errors import Conflict, PierError, Unavailable
-from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import NftablesError
 from pier.networks import live
 from pier.networks.asks import IFNAME, SYSCTLS, sysctls
@@ -546,20 +546,26 @@ def missing(netns_fd: int, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
 
     A veth pair is known by its end on the host: whoever has the rights inside may call the other as he likes.
     """
-    outside, found = link_names(), []
+    found = []
     for endpoint in endpoints:
         interface = endpoint.interface
-        if interface is None or (interface.kind == "veth" and interface.host_name in outside):
+        if interface is None:
             continue
-        if interface.kind == "veth" or interface.name not in run_inside(netns_fd, link_names):
+        if interface.kind == "veth":
+            there = is_there(interface.host_name)
+        else:
+            there = run_inside(netns_fd, partial(is_there, interface.name))
+        if not there:
             found.append(endpoint)
     return found
 
 
-def link_names() -> set[str]:
-    """The devices of this thread's network namespace. Raises OSError."""
-    with NetlinkSocket() as netlink:
-        return {link.name for link in netlink.links()}
+def is_there(name: str) -> bool:
+    """Has this thread's network namespace such a device? One is asked for: all of a busy machine are many."""
+    try:
+        return bool(socket.if_nametoindex(name))
+    except OSError:
+        return False
 
 
 # --- pure
