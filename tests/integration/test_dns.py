@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -59,13 +60,14 @@ class OtherServer:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        while True:
-            data, peer = self._socket.recvfrom(4096)
-            if not peer:
-                return
-            self.asked += 1
-            answer = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\xc0\0\2\1"
-            self._socket.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + answer, peer)
+        with contextlib.suppress(OSError):  # closed meanwhile
+            while True:
+                data, peer = self._socket.recvfrom(4096)
+                if not peer:
+                    return
+                self.asked += 1
+                answer = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\xc0\0\2\1"
+                self._socket.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + answer, peer)
 
     def close(self) -> None:
         stop(self._socket)

@@ -32,6 +32,7 @@ BORROWED = (
     "test_the_reaper_is_listed_as_dockers",
     "test_another_runtime_runs_a_program_and_leaves_nothing",
     "test_another_runtime_pauses",
+    "test_another_daemon_gets_the_same_sockets",
 )
 """Of `tests/unit/runtime`: where the hierarchy or the kernel's age could make a difference."""
 

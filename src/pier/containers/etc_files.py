@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 from pier.containers.record import Record
 from pier.containers.world import ContainersConfig
 from pier.networks import Sandbox
-from pier.networks.resolv import HOST_NAMES, hosts, named_resolv_conf, resolv_conf, upstream_path, upstreams
+from pier.networks.resolv import (
+    HOST_NAMES,
+    HOST_RESOLV_CONF,
+    Upstream,
+    hosts,
+    named_resolv_conf,
+    resolv_conf,
+    upstream_path,
+    upstreams,
+)
 
 NAMES = ("resolv.conf", "hostname", "hosts")
 FILE_MODE = 0o644
@@ -24,7 +33,7 @@ def contents(
     host_hosts: str,
     linked: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
-    """Name of the file -> text, from the host's own resolv.conf and hosts. Pure. Raises BadExtraHost.
+    """Name of the file -> text, from the host's own resolv.conf and hosts. Raises BadExtraHost.
 
     `linked` are further entries of hosts: (address, names).
     """
@@ -48,28 +57,35 @@ def contents(
 
 
 def resolv_text(record: Record, sandbox: Sandbox, daemon: ContainersConfig, *, host_resolv: str) -> str:
-    """A container's resolv.conf: the servers themselves, or its own name server on a user-defined network. Pure."""
+    """A container's resolv.conf: the servers themselves, or its own name server on a user-defined network."""
     host = record.host_config
     dns = host.dns or daemon.dns
     search, options = host.dns_search or daemon.dns_search, host.dns_options or daemon.dns_opts
     if not sandbox.finds_names:
         own_network = host.network_mode != "host"
+        if own_network and (path := upstream_path(host_resolv)) != HOST_RESOLV_CONF:
+            host_resolv = _read(path)  # a stub on the host's loopback is out of the container's reach
         return resolv_conf(host_resolv, dns=dns, search=search, options=options, own_network=own_network)
     given = {"nameservers": dns, "search": search, "options": options}
     return named_resolv_conf(
         host_resolv,
-        upstreams(host_resolv, dns=dns, ipv6=any(endpoint.ip6 for endpoint in sandbox.endpoints)),
+        servers_behind(sandbox, dns, host_resolv),
         search=search,
         options=options,
         overrides=[name for name, value in given.items() if value],
     )
 
 
+def servers_behind(sandbox: Sandbox, dns: Sequence[str], host_resolv: str) -> list[Upstream]:
+    """The servers that a container's name server passes questions on to. Pure."""
+    has_ipv4 = any(endpoint.ip for endpoint in sandbox.endpoints)
+    has_ipv6 = any(endpoint.ip6 for endpoint in sandbox.endpoints)
+    return upstreams(host_resolv, dns=dns, ipv4=has_ipv4, ipv6=has_ipv6)
+
+
 def host_texts() -> tuple[str, str]:
     """(resolv.conf, hosts) of the host; empty where there is none. Blocking."""
-    resolv = _read("/etc/resolv.conf")
-    upstream = upstream_path(resolv)
-    return (resolv if upstream == "/etc/resolv.conf" else _read(upstream)), _read("/etc/hosts")
+    return _read(HOST_RESOLV_CONF), _read("/etc/hosts")
 
 
 def readdress(path: str, names: str, address: str) -> None:

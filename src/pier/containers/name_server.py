@@ -15,7 +15,7 @@ from pier.containers.world import Container, ContainersConfig, World, log
 from pier.errors import PierError
 from pier.networks import Sandbox
 from pier.networks.dns import Settings
-from pier.networks.resolv import HOST_NAMES, extra_host, upstreams
+from pier.networks.resolv import HOST_NAMES, extra_host, parse_resolv_conf
 from pier.runtime.client import Monitor
 
 NDOTS = "ndots:"
@@ -24,11 +24,11 @@ NDOTS = "ndots:"
 def settings(record: Record, sandbox: Sandbox, daemon: ContainersConfig, *, host_resolv: str) -> Settings:
     """How the name server works for a container; `host_resolv` is the host's resolv.conf. Pure."""
     host = record.host_config
-    has_ipv6 = any(endpoint.ip6 for endpoint in sandbox.endpoints)
+    options = host.dns_options or daemon.dns_opts or parse_resolv_conf(host_resolv).options
     return Settings(
-        servers=tuple(upstreams(host_resolv, dns=host.dns or daemon.dns, ipv6=has_ipv6)),
+        servers=tuple(etc_files.servers_behind(sandbox, host.dns or daemon.dns or (), host_resolv)),
         forwards=any(endpoint is not None and not endpoint.internal for endpoint in sandbox.gateways),
-        single_label_is_local=any(option.startswith(NDOTS) for option in host.dns_options or daemon.dns_opts),
+        single_label_is_local=any(option.startswith(NDOTS) for option in options),
         host_addresses=host_addresses(record, list(daemon.host_gateway_ips) or sandbox.host),
     )
 

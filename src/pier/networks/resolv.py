@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pier.errors import InvalidParameter
@@ -135,23 +135,26 @@ class Upstream:
         return f"host({self.address})" if self.from_host else self.address
 
 
-def upstreams(host_text: str, *, dns: Sequence[str] = (), ipv6: bool = False) -> list[Upstream]:
+def upstreams(host_text: str, *, dns: Sequence[str] = (), ipv4: bool = True, ipv6: bool = False) -> list[Upstream]:
     """The servers behind a container's name server: those of `--dns`, else the host's, else Docker's default ones.
 
     `dns` are the container's affair, at whatever address: they are asked from its namespace. So are the host's, but for
-    those that can only be reached from the host: at a loopback or link-local address, or at an IPv6 address where the
-    container has no IPv6 (`ipv6`).
+    those that can only be reached from the host: at a loopback or link-local address, or of a family that the container
+    has no addresses of (`ipv4`, `ipv6`).
     """
     if dns:
         # 127.0.0.11 as the container has it is the name server itself.
         return [Upstream(server) for server in dns if server != NAME_SERVER]
-    found = [Upstream(server, only_from_host(server, ipv6=ipv6)) for server in parse_resolv_conf(host_text).nameservers]
+    found = [
+        Upstream(server, only_from_host(server, {4: ipv4, 6: ipv6}))
+        for server in parse_resolv_conf(host_text).nameservers
+    ]
     return found or [Upstream(server) for server in DEFAULT_NAMESERVERS]
 
 
-def only_from_host(server: str, *, ipv6: bool) -> bool:
+def only_from_host(server: str, families: Mapping[int, bool]) -> bool:
     address = ipaddress.ip_address(server)
-    return address.is_loopback or address.is_link_local or (address.version == 6 and not ipv6)
+    return address.is_loopback or address.is_link_local or not families[address.version]
 
 
 def named_resolv_conf(

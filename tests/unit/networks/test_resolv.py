@@ -134,6 +134,7 @@ def test_servers_behind_a_name_server() -> None:
         "host(fe80::1%eth0)",
     ]
     assert [str(item) for item in upstreams(text, ipv6=True)][2:] == ["2001:db8::1", "host(fe80::1%eth0)"]
+    assert str(upstreams("nameserver 192.0.2.53", ipv4=False, ipv6=True)[0]) == "host(192.0.2.53)"
     assert [str(item) for item in upstreams("")] == ["8.8.8.8", "8.8.4.4"]
     own = upstreams(text, dns=["10.1.1.1", "127.0.0.5", "::1", "127.0.0.11"])
     assert [str(item) for item in own] == ["10.1.1.1", "127.0.0.5", "::1"]

@@ -35,7 +35,7 @@ class Settings:
     forwards: bool = True
     """False on internal networks alone: nothing is sent from the host's namespace for the container."""
     single_label_is_local: bool = False
-    """The user has set `ndots`: an unknown name without a dot is left to the search domains, as with Docker."""
+    """`ndots` is set: an unknown name without a dot is left to the search domains, as with Docker."""
     host_addresses: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     """`host.docker.internal` and its like -> packed addresses."""
 

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -58,14 +58,15 @@ class FakeServer:
             threading.Thread(target=loop, daemon=True).start()
 
     def _datagrams(self) -> None:
-        while True:
-            data, peer = self._udp.recvfrom(4096)
-            if not peer:  # shut down
-                return
-            self.asked.append(data)
-            self.ports.append(peer[1])
-            for answer in self._deed(data):
-                self._udp.sendto(answer, peer)
+        with suppress(OSError):  # closed meanwhile
+            while True:
+                data, peer = self._udp.recvfrom(4096)
+                if not peer:  # shut down
+                    return
+                self.asked.append(data)
+                self.ports.append(peer[1])
+                for answer in self._deed(data):
+                    self._udp.sendto(answer, peer)
 
     def _streams(self) -> None:
         while True:
@@ -73,7 +74,7 @@ class FakeServer:
                 sock, _ = self._tcp.accept()
             except OSError:
                 return
-            with sock:
+            with sock, suppress(OSError, EOFError):  # the client gives up when it likes
                 data = receive(sock)
                 self.asked.append(data)
                 for answer in self._deed(data):

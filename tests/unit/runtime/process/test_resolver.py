@@ -97,6 +97,7 @@ async def check(container: Container) -> None:
     with socket.socket(fileno=udp_fd) as udp, socket.socket(fileno=tcp_fd) as tcp:
         udp.setblocking(False)
         tcp.setblocking(False)
+        assert udp.getsockname()[1] != resolver.PORT  # which is left to the container
         async with asyncio.timeout(20):
             data, peer = await loop.sock_recvfrom(udp, 512)
             assert (peer[0], data[12:]) == ("127.0.0.1", b"\3web\0\0\1\0\1")
