@@ -109,7 +109,15 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
 
     bridge: Annotated[str, Flag("Attach containers to a network bridge", "b")] = ""
     bip: Annotated[str, Flag("IPv4 address for the default bridge")] = ""
+    bip6: Annotated[str, Flag("IPv6 address for the default bridge")] = ""
     fixed_cidr: Annotated[str, Flag("IPv4 subnet for the default bridge network")] = ""
+    fixed_cidr_v6: Annotated[str, Flag("IPv6 subnet for the default bridge network")] = ""
+    default_gateway: Annotated[str, Flag("Default gateway IPv4 address for the default bridge network")] = ""
+    default_gateway_v6: Annotated[str, Flag("Default gateway IPv6 address for the default bridge network")] = ""
+    default_network_opts: Annotated[
+        dict[str, dict[str, str]], Flag("Default network options, as DRIVER=KEY=VALUE", name="default-network-opt")
+    ] = {}
+    ipv6: Annotated[bool, Flag("Enable IPv6 networking for the default bridge network")] = False
     default_address_pools: Annotated[
         list[AddressPool], Flag("Default address pools, as base=CIDR,size=N", name="default-address-pool")
     ] = []
@@ -118,7 +126,20 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     icc: Annotated[bool, Flag("Enable inter-container communication for the default bridge network")] = True
     ip_forward: Annotated[bool, Flag("Enable IP forwarding in system configuration")] = True
     ip_masq: Annotated[bool, Flag("Enable IP masquerading for the default bridge network")] = True
+    ip_forward_no_drop: Annotated[
+        bool, Flag("Let this machine forward for others where Pier enables IP forwarding")
+    ] = False
     iptables: Annotated[bool, Flag("Enable addition of firewall rules")] = True
+    ip6tables: Annotated[bool, Flag("Enable addition of firewall rules for IPv6")] = True
+    allow_direct_routing: Annotated[bool, Flag("Allow remote access to published ports on container IP addresses")] = (
+        False
+    )
+    userland_proxy: Annotated[
+        bool, Flag("Carry published ports that the kernel does not translate: between IPv4 and IPv6, and from ::1")
+    ] = True
+    published_ports_firewall: Annotated[
+        str, Flag('Published ports bypass the firewall of the host, or obey it ("bypass" | "host")')
+    ] = "bypass"
     dns: Annotated[list[str], Flag("DNS server to use")] = []
     dns_opts: Annotated[list[str], Flag("DNS options to use", name="dns-opt")] = []
     dns_search: Annotated[list[str], Flag("DNS search domains to use")] = []
@@ -277,6 +298,10 @@ def find_problem(config: DaemonConfig) -> str:
         (config.max_layer_files <= 0, f"invalid max-layer-files: {config.max_layer_files}"),
         (config.mtu < 0, f"invalid default MTU: {config.mtu}"),
         (
+            config.published_ports_firewall not in ("bypass", "host"),
+            f'invalid published-ports-firewall: {config.published_ports_firewall}: use "bypass" or "host"',
+        ),
+        (
             config.max_concurrent_downloads < 0,
             f"invalid max concurrent downloads: {config.max_concurrent_downloads}",
         ),
@@ -300,7 +325,8 @@ def find_problem(config: DaemonConfig) -> str:
         (_bad_mirror, config.registry_mirrors),
         (_bad_host, config.hosts),
         (_bad_address, [*config.dns, *config.host_gateway_ips, config.ip]),
-        (_bad_subnet, [text for text in (config.bip, config.fixed_cidr) if text]),
+        (_bad_address, [text for text in (config.default_gateway, config.default_gateway_v6) if text]),
+        (_bad_subnet, [text for text in (config.bip, config.bip6, config.fixed_cidr, config.fixed_cidr_v6) if text]),
         (_bad_subnet, [pool.base for pool in config.default_address_pools]),
     )
     found = [text for is_wrong, text in wrong if is_wrong]

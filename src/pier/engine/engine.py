@@ -264,14 +264,26 @@ def network_config(config: DaemonConfig) -> NetworkConfig:
     return NetworkConfig(
         bridge=config.bridge or DEFAULT_BRIDGE,
         bip=config.bip,
+        bip6=config.bip6,
         fixed_cidr=config.fixed_cidr,
+        fixed_cidr_v6=config.fixed_cidr_v6,
+        ipv6=config.ipv6,
+        default_gateway=config.default_gateway,
+        default_gateway_v6=config.default_gateway_v6,
         pools=pools or DEFAULT_POOLS,
+        seed=engine_id(config.data_root),
         mtu=config.mtu or DEFAULT_MTU,
         ip=config.ip,
         icc=config.icc,
         ip_forward=config.ip_forward,
         ip_masq=config.ip_masq,
         iptables=config.iptables,
+        ip6tables=config.ip6tables,
+        allow_direct_routing=config.allow_direct_routing,
+        ip_forward_no_drop=config.ip_forward_no_drop,
+        userland_proxy=config.userland_proxy,
+        ports_firewall=config.published_ports_firewall,
+        network_opts=config.default_network_opts,
     )
 
 

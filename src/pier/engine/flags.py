@@ -10,7 +10,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from pier.engine.config import DEFAULT_FILE, PROXY_KEYS, SIZE_KEYS, DaemonConfig, Flag, Loaded, keys, load
 from pier.engine.options import INERT, Shape
 from pier.engine.runtimes import parse_runtimes
-from pier.engine.values import parse_pool, parse_ulimit
+from pier.engine.values import parse_network_opt, parse_pool, parse_ulimit
 from pier.errors import PierError
 
 
@@ -119,6 +119,11 @@ def _combine(spec: FlagSpec, given: Any) -> Any:
         return dict(map(parse_ulimit, given))
     if spec.key == "default-address-pools":
         return [parse_pool(text) for text in given]
+    if spec.key == "default-network-opts":
+        found: dict[str, dict[str, str]] = {}
+        for driver, key, value in map(parse_network_opt, given):
+            found.setdefault(driver, {})[key] = value
+        return found
     if spec.key == "runtimes":
         return parse_runtimes(given)
     if spec.shape == "map":

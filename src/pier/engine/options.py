@@ -29,14 +29,11 @@ class Inert:
 NO_CONTAINERD = "Pier has no containerd"
 NO_SWARM = "Pier has no swarm mode"
 NO_TCP = "Pier listens on unix sockets only for now"
-NO_IPV6 = "containers get IPv4 addresses only for now"
 
 INERT: dict[str, Inert] = {
-    "allow-direct-routing": Inert("bool", "direct access to unpublished ports is not configurable for now"),
     "authorization-plugins": Inert(
         "list", "authorization plugins are not implemented yet", refused=True, flag="authorization-plugin"
     ),
-    "bip6": Inert("str", NO_IPV6),
     "bridge-accept-fwmark": Inert("str", "Pier's nftables rules do not look at marks"),
     "builder": Inert("map", "building images is not implemented yet"),
     "containerd": Inert("str", NO_CONTAINERD),
@@ -45,16 +42,9 @@ INERT: dict[str, Inert] = {
     "cpu-rt-period": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
     "cpu-rt-runtime": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
     "cri-containerd": Inert("bool", NO_CONTAINERD),
-    "default-gateway": Inert("str", "containers are routed through the bridge's own address"),
-    "default-gateway-v6": Inert("str", NO_IPV6),
-    "default-network-opts": Inert("map", "only the default bridge exists for now", flag="default-network-opt"),
     "features": Inert("map", "the image store is Pier's own", flag="feature"),
     "firewall-backend": Inert("str", "Pier's rules live in an nftables table of their own", harmless=("nftables", "")),
-    "fixed-cidr-v6": Inert("str", NO_IPV6),
     "init-path": Inert("str", "the init process of --init is part of Pier"),
-    "ip-forward-no-drop": Inert("bool", "Pier never changes the policy of the host's FORWARD chain"),
-    "ip6tables": Inert("bool", NO_IPV6),
-    "ipv6": Inert("bool", NO_IPV6, harmless=(False,)),
     "log-format": Inert("str", "the daemon's log is text", harmless=("text",)),
     "metrics-addr": Inert("str", "the metrics page is not implemented yet"),
     "min-api-version": Inert("str", "the oldest API version spoken is 1.24"),
@@ -70,6 +60,5 @@ INERT: dict[str, Inert] = {
     "tlscert": Inert("str", NO_TCP),
     "tlskey": Inert("str", NO_TCP),
     "tlsverify": Inert("bool", NO_TCP, harmless=(False,)),
-    "userland-proxy": Inert("bool", "the kernel forwards published ports, no proxy process", harmless=(False,)),
-    "userland-proxy-path": Inert("str", "the kernel forwards published ports, no proxy process"),
+    "userland-proxy-path": Inert("str", "what the kernel does not forward the daemon carries itself, no proxy process"),
 }

@@ -35,6 +35,15 @@ def parse_ulimit(text: str) -> tuple[str, dict[str, Any]]:
     return name, {"Name": name, "Soft": soft, "Hard": hard}
 
 
+def parse_network_opt(text: str) -> tuple[str, str, str]:
+    """`bridge=com.docker.network.driver.mtu=1400` -> driver, key, value. Raises BadValue."""
+    driver, equals, option = text.partition("=")
+    key, more, value = option.partition("=")
+    if not (driver and equals and key and more):
+        raise BadValue(reason=f"invalid default network option: {text}: DRIVER=KEY=VALUE is wanted")
+    return driver, key, value
+
+
 def parse_pool(text: str) -> dict[str, Any]:
     """`base=10.0.0.0/8,size=24` -> the entry `daemon.json` would hold. Raises BadValue."""
     fields = dict(part.partition("=")[::2] for part in text.split(","))

@@ -60,6 +60,12 @@ class NetworkConfig:
     """Make firewall rules at all; without them no port can be published."""
     ip6tables: bool = True
     allow_direct_routing: bool = False
+    ip_forward_no_drop: bool = False
+    """Let this machine forward for strangers where Pier turned forwarding on."""
+    userland_proxy: bool = True
+    """Carry published ports that the kernel does not translate."""
+    ports_firewall: str = "bypass"
+    """`host`: who reaches published ports from other machines is the host's firewall's to say."""
     network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
     """Options of new networks by driver (`default-network-opts`)."""
 

@@ -122,7 +122,7 @@ class Endpoints:
         self._store, self._host, self._work = store, host, work
         self._registry, self._drivers, self._names = registry, drivers, names
         self._default_ip = default_ip
-        self._ports = PortTable()
+        self._ports = PortTable(carriage=lambda: host.carriage)
         self._pools: dict[str, list[AddressPool]] = {}
         self._sandboxes: dict[str, Sandbox] = {}
         self._members: dict[str, dict[str, Endpoint]] = {}
@@ -167,7 +167,7 @@ class Endpoints:
         for container_id, sandbox in self._sandboxes.items():
             reclaim = partial(self._ports.reclaim, sandbox.forwards, holder=container_id)
             held, gone = await self._work(reclaim)
-            self._held[container_id] = Held(held, await start_relays(held))
+            self._held[container_id] = Held(held, await start_relays(held, self._host.carriage))
             lost += [f"published port of container {container_id[:12]}: {text}" for text in gone]
         return lost
 
@@ -476,7 +476,7 @@ class Endpoints:
         target, holder = self._target(owner), owner.container_id
         held = await self._work(lambda: self._ports.claim(requests, target, holder=holder))
         self._held[holder] = Held(held)
-        self._held[holder].relays = await start_relays(held)
+        self._held[holder].relays = await start_relays(held, self._host.carriage)
         return sandbox.having(replace(owner, forwards=[port.forward for port in held]))
 
     def _target(self, owner: Endpoint) -> Target:

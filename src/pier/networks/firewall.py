@@ -17,7 +17,7 @@ translated already stay so (their translation lives in conntrack). Nothing outsi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Protocol
@@ -66,14 +66,10 @@ class Forward:
     def translated(self) -> bool:
         """Is it the table that does it?
 
-        Between IPv6 and IPv4 no kernel translates, nor from ::1 to elsewhere (IPv6 has no `route_localnet`).
+        Between IPv6 and IPv4 no kernel translates, nor from ::1 to elsewhere (IPv6 has no `route_localnet`): see
+        `networks.carriage`.
         """
         return (":" in self.host_ip) == (":" in self.container_ip) and self.host_ip != "::1"
-
-    @property
-    def relayed(self) -> bool:
-        """Does the daemon carry it, or that part of it which comes to ::1? Ports of routed networks need nobody."""
-        return self.host_port != 0 and (not self.translated or self.host_ip == "::")
 
     @property
     def version(self) -> int:
@@ -84,6 +80,8 @@ class Forward:
 # guard: before anything else. 127.0.0.0/8 and ::1 belong to loopback: the bridge has route_localnet, and a port
 #   published on 127.0.0.1 would otherwise be translated for a neighbour that sends us a packet addressed there.
 # publish: a hit in a map is a translation.
+# prerouting: where the host's own firewall has a say (`published-ports-firewall`), what comes from other machines is
+#   not translated: it goes to the host's sockets, past the host's rules, and a relay takes it on.
 # output: ::1 is left to relays, see `Forward.translated`.
 # postrouting: see `leave_rules`. From the host's loopback as the bridge, for a container cannot answer to 127.0.0.1.
 # forward: what a network lets in is its own chain's matter; what leaves a network has been looked at by then. `others`
@@ -121,7 +119,7 @@ table {table} {{
 		meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @publish6_any
 	}}
 	chain prerouting {{
-		type nat hook prerouting priority dstnat; policy accept;
+		type nat hook prerouting priority dstnat; policy accept;{outside}
 		fib daddr type local jump publish
 	}}
 	chain output {{
@@ -148,6 +146,9 @@ table {table} {{
 """
 
 
+OUTSIDE = "\n\t\tiifname != @bridges return"
+
+
 @dataclass(frozen=True, slots=True)
 class Element:
     """One element of a set or map of the table, in nft's words."""
@@ -170,6 +171,10 @@ class Firewall:
     table: str = TABLE
     direct_routing: bool = False
     """May other machines route to published ports at the containers' own addresses? (`allow-direct-routing`)"""
+    host_rules: bool = False
+    """Is what comes from other machines left to the host's own firewall? (`published-ports-firewall`)"""
+    plain: frozenset[int] = frozenset()
+    """IP versions that there shall be no rules for (`ip6tables` false)."""
     closed: set[int] = field(default_factory=set)
     """IP versions that Pier turned forwarding on for."""
     others: set[str] = field(default_factory=set)
@@ -189,7 +194,9 @@ class Firewall:
         # Chains stand in the block that declares the maps: libnftables 1.0 sends an interval map's elements with the
         # map, before the chains of later blocks that they jump to.
         chains = "".join(chains_text(self.chains(network)) for network in self.networks.values())
-        text = remove_table(self.table) + BASE.format(table=self.table, chains=chains)
+        text = remove_table(self.table) + BASE.format(
+            table=self.table, chains=chains, outside=OUTSIDE if self.host_rules else ""
+        )
         elements = [element for network in self.networks.values() for element in self.network_elements(network)]
         elements += [Element("closed", f"ipv{version}") for version in sorted(self.closed)]
         elements += [Element("others", f'"{name}"') for name in sorted(self.others)]
@@ -215,12 +222,12 @@ class Firewall:
     def chains(self, network: BridgeNetwork) -> dict[str, list[str]]:
         """Its chains by name, each with its rules."""
         name = network.bridge
-        found = {f"into-{name}": into_rules(network)}
+        found = {f"into-{name}": into_rules(network, self.plain)}
         if self.guarded(network):
             found[f"guard-{name}"] = guard_rules(network)
         if network.internal:
             found[f"confine-{name}"] = confine_rules(network)
-        if any(network.publishes(version) for version in FAMILIES):
+        if any(self.translates(network, version) for version in FAMILIES):
             found[f"leave-{name}"] = leave_rules(network)
         return found
 
@@ -228,7 +235,14 @@ class Firewall:
         """The subnets that other machines must not route to."""
         if self.direct_routing and not network.internal:
             return []
-        return [subnet for subnet in network.subnets if network.internal or network.mode(subnet.version) == "nat"]
+        return [
+            subnet
+            for subnet in network.subnets
+            if subnet.version not in self.plain and (network.internal or network.mode(subnet.version) == "nat")
+        ]
+
+    def translates(self, network: BridgeNetwork, version: int) -> bool:
+        return network.publishes(version) and version not in self.plain
 
     def network_elements(self, network: BridgeNetwork) -> list[Element]:
         """What the base chains know of it."""
@@ -243,7 +257,7 @@ class Firewall:
         found += [
             Element(f"leaving{subnet.version}", str(subnet.network), f"jump leave-{name}")
             for subnet in network.subnets
-            if network.publishes(subnet.version)
+            if self.translates(network, subnet.version)
         ]
         return found
 
@@ -254,7 +268,7 @@ class Firewall:
         found: dict[SetElement, None] = {}
         for forward in forwards:
             network = self.networks.get(forward.bridge)
-            if forward.translated and (network is None or network.publishes(forward.version)):
+            if forward.translated and (network is None or self.translates(network, forward.version)):
                 found[translation(forward)] = None
             if network is not None and self.is_open(network, forward):
                 found[opening(forward)] = None
@@ -335,10 +349,11 @@ def leave_rules(network: BridgeNetwork) -> list[str]:
     return rules
 
 
-def into_rules(network: BridgeNetwork) -> list[str]:
-    """What is forwarded to its containers, and between them where they are on different ports of the firewall."""
+def into_rules(network: BridgeNetwork, plain: Collection[int] = ()) -> list[str]:
+    """What is forwarded to its containers, and between them; of the IP versions in `plain` everything."""
     same = f'iifname "{network.bridge}"'
-    rules = [f"{same} ct status dnat accept", f"{same} {'accept' if network.icc else 'drop'}"]
+    rules = [f"meta nfproto ipv{version} accept" for version in sorted(plain)]
+    rules += [f"{same} ct status dnat accept", f"{same} {'accept' if network.icc else 'drop'}"]
     for subnet in () if network.internal else network.subnets:
         family, mode = FAMILIES[subnet.version], network.mode(subnet.version)
         this = f"meta nfproto ipv{subnet.version}"

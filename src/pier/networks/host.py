@@ -17,6 +17,7 @@ from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
 from pier.kernel.nfwatch import TableWatch, own_task
 from pier.networks import bridge
 from pier.networks.bridge_options import BridgeNetwork
+from pier.networks.carriage import Carriage
 from pier.networks.default_bridge import BadBridgeAddress, NetworkConfig
 from pier.networks.firewall import (
     SHARED,
@@ -48,9 +49,24 @@ class HostSide:
         self.bridge_off = self.publish_off = "the daemon has not started"
         self.broken: dict[str, str] = {}
         """Why a network could not be made at the start, by its id."""
-        self.firewall = Firewall(table_of(config.bridge), direct_routing=config.allow_direct_routing)
+        self.firewall = Firewall(
+            table_of(config.bridge),
+            direct_routing=config.allow_direct_routing,
+            host_rules=config.ports_firewall == "host",
+            plain=frozenset() if config.ip6tables else frozenset({6}),
+        )
         self._nft: Nftables | None = None
         self._elements: Elements | None = None
+
+    @property
+    def carriage(self) -> Carriage:
+        """Who carries published ports on this machine."""
+        return Carriage(
+            table=self._nft is not None,
+            proxy=self.config.userland_proxy,
+            host_rules=self.firewall.host_rules,
+            plain=self.firewall.plain,
+        )
 
     # --- start and stop
 
@@ -207,7 +223,7 @@ class HostSide:
             if any(network.subnet(version) and not network.internal for network in networks):
                 names = [link.name for link in netlink.links()] if version == 6 else []
                 wanted = bridge.forwarding_plan(version, names)
-                if wanted:
+                if wanted and not self.config.ip_forward_no_drop:
                     self.firewall.closed.add(version)
                 steps += wanted
         if any(not network.icc for network in networks):
@@ -246,17 +262,21 @@ class HostSide:
         return bridge.host_networks(netlink.routes(), netlink.addresses(), except_indexes=own)
 
     def _install_table(self) -> list[str]:
+        self.publish_off = ""
         if not self.config.iptables:
-            self.publish_off = "the daemon runs with iptables=false"
             return []
         try:
             self._nft = self._nft or Nftables()
             self._install(self._nft)
-            self.publish_off = ""
             return foreign_drops(self._nft.list("chains"), self.config.bridge)
         except (NftablesMissing, NftablesError) as error:
-            self.publish_off = error.wire
-            return [f"WARNING: no address translation, no published ports: {error.wire}"]
+            if self._nft is not None:
+                self._nft.close()
+                self._nft = None
+            return [
+                f"WARNING: no address translation, and no isolation between networks: {error.wire}",
+                "WARNING: containers reach no other machine, and published ports are carried by the daemon itself",
+            ]
 
     def _install(self, nft: Nftables) -> None:
         """Put the whole table in place. Raises NftablesError."""

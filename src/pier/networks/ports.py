@@ -11,11 +11,12 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pier.errors import InvalidParameter, PierError
 from pier.model.network import PortBinding
+from pier.networks.carriage import Carriage
 from pier.networks.firewall import Forward
 
 __all__ = [
@@ -229,6 +230,26 @@ def version_of(address: str) -> int:
     return 6 if ":" in address else 4
 
 
+def refused(forward: Forward, number: int, reason: str) -> PortBindFailed:
+    return PortBindFailed(
+        host_ip=forward.host_ip,
+        port=forward.host_port,
+        container_ip=forward.container_ip,
+        container_port=forward.container_port,
+        protocol=forward.protocol,
+        reason=reason,
+        errno=number,
+    )
+
+
+def nobody(carriage: Carriage, forward: Forward) -> str:
+    """Why neither kernel nor daemon carries a port."""
+    if forward.protocol == "sctp":
+        return "protocol not supported: SCTP is translated by the kernel within an IP version, and never relayed"
+    why = "between IPv4 and IPv6, and from ::1, " if carriage.table else "without a firewall table "
+    return f"{why}the daemon would have to carry it, and runs with userland-proxy=false"
+
+
 def overlap(one: str, other: str) -> bool:
     """Do two host addresses share a port's name space: equal, or one of them every address of its family?"""
     if (":" in one) != (":" in other):
@@ -241,6 +262,8 @@ class PortTable:
     """The ports that Pier's containers hold on this machine. One thread at a time."""
 
     ephemeral: range = field(default_factory=ephemeral_ports)
+    carriage: Callable[[], Carriage] = Carriage
+    """How ports are carried at the moment."""
     _held: dict[tuple[str, int], list[HeldPort]] = field(default_factory=dict)
     _next_ephemeral: int = 0
 
@@ -308,15 +331,21 @@ class PortTable:
             yield self.ephemeral[(self._next_ephemeral + step) % len(self.ephemeral)]
 
     def _hold_all(self, request: PortRequest, port: int, target: Target, holder: str) -> list[HeldPort]:
-        """The same port on every address of the request, or on none."""
+        """The same port on every address of the request that anybody carries, or on none."""
+        forwards = [
+            Forward(request.protocol, host_ip, port, target.address(host_ip), request.container_port, target.bridge)
+            for host_ip in request.host_ips
+        ]
+        carriage = self.carriage()
+        possible = [forward for forward in forwards if carriage.possible(forward)]
+        if not possible:
+            raise refused(forwards[0], errno.EPROTONOSUPPORT, nobody(carriage, forwards[0]))
         held: list[HeldPort] = []
-        for host_ip in request.host_ips:
-            address = target.address(host_ip)
-            forward = Forward(request.protocol, host_ip, port, address, request.container_port, target.bridge)
+        for forward in possible:
             try:
                 held.append(self._hold(forward, holder))
             except PortBindFailed as error:
-                if host_ip in request.optional_ips and error.fields["errno"] in NO_SUCH_FAMILY + NO_SUCH_PROTOCOL:
+                if forward.host_ip in request.optional_ips and error.fields["errno"] in NO_SUCH_FAMILY:
                     continue
                 self.release(held)
                 raise
@@ -335,19 +364,9 @@ class PortTable:
                     host_ip=anywhere or forward.host_ip, port=forward.host_port, holder=other.holder[:12]
                 )
         try:
-            if forward.protocol == "sctp" and not forward.translated:
-                raise OSError(errno.EPROTONOSUPPORT, "no relay carries SCTP")
             bound = bind_port(forward.protocol, forward.host_ip, forward.host_port)
         except OSError as error:
-            raise PortBindFailed(
-                host_ip=forward.host_ip,
-                port=forward.host_port,
-                container_ip=forward.container_ip,
-                container_port=forward.container_port,
-                protocol=forward.protocol,
-                reason=os.strerror(error.errno or 0).lower(),
-                errno=error.errno,
-            ) from None
+            raise refused(forward, error.errno or 0, os.strerror(error.errno or 0).lower()) from None
         held = HeldPort(forward, holder, bound)
         self._held.setdefault(key, []).append(held)
         return held

@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterable
 
+from pier.networks.carriage import Carriage
 from pier.networks.ports import HeldPort
 
 __all__ = ["Relay", "start_relays"]
@@ -137,12 +138,12 @@ class Answers:
             self._host.sendto(self._socket.recv(CHUNK_BYTES), self._client)
 
 
-async def start_relays(held: Iterable[HeldPort]) -> list[Relay]:
+async def start_relays(held: Iterable[HeldPort], carriage: Carriage) -> list[Relay]:
     """Relays for those ports that need one; raises OSError, with none left."""
     relays: list[Relay] = []
     try:
         for port in held:
-            if port.socket is not None and port.forward.relayed and port.forward.protocol != "sctp":
+            if port.socket is not None and carriage.relayed(port.forward):
                 relay = Relay(port.socket, port.forward.container_ip, port.forward.container_port)
                 await relay.start()
                 relays.append(relay)

@@ -192,3 +192,42 @@ def test_ulimits_and_pools() -> None:
     assert parse_pool("size=24,base=10.0.0.0/8") == {"base": "10.0.0.0/8", "size": 24}
     with pytest.raises(BadValue):
         parse_pool("10.0.0.0/8")
+
+
+def test_networks(path: Path) -> None:
+    file = {
+        "ipv6": True,
+        "bip6": "fd00::1/64",
+        "default-gateway": "10.0.0.9",
+        "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}},
+        "ip6tables": False,
+        "userland-proxy": False,
+        "published-ports-firewall": "host",
+    }
+    config = configure(path, file, "--allow-direct-routing", "--ip-forward-no-drop", "--fixed-cidr-v6", "fd00::/80")
+    assert (config.ipv6, config.bip6, config.fixed_cidr_v6) == (True, "fd00::1/64", "fd00::/80")
+    assert config.default_network_opts == {"bridge": {"com.docker.network.driver.mtu": "1400"}}
+    assert (config.ip6tables, config.userland_proxy, config.allow_direct_routing) == (False, False, True)
+    assert (config.ip_forward_no_drop, config.published_ports_firewall) == (True, "host")
+    options = ["--default-network-opt", "bridge=a=1", "--default-network-opt", "bridge=b=2=3"]
+    assert configure(path, {}, *options).default_network_opts == {"bridge": {"a": "1", "b": "2=3"}}
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ({"published-ports-firewall": "ufw"}, 'invalid published-ports-firewall: ufw: use "bypass" or "host"'),
+        ({"default-gateway": "foo"}, "invalid IP address: foo"),
+        ({"fixed-cidr-v6": "foo"}, "invalid CIDR address: foo"),
+        ({"default-network-opts": {"bridge": {"com.docker.network.driver.mtu": 1400}}}, "Expected `str`, got `int`"),
+    ],
+)
+def test_wrong_settings_of_networks(path: Path, file: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadConfigFile) as caught:
+        configure(path, file)
+    assert words in str(caught.value)
+
+
+def test_a_default_network_option_that_is_none(path: Path) -> None:
+    with pytest.raises(BadValue, match="DRIVER=KEY=VALUE is wanted"):
+        configure(path, {}, "--default-network-opt", "foo")

@@ -187,3 +187,16 @@ def test_elements_are_one_command_a_map() -> None:
         "delete element inet pier publish4_any { tcp . 8080, tcp . 81 }\n"
         "delete element inet pier publish4 { 127.0.0.1 . udp . 5353 }\n"
     )
+
+
+def test_attack_21_what_comes_from_other_machines_is_left_to_the_hosts_firewall_where_that_is_asked_for() -> None:
+    assert "iifname != @bridges return" in firewall(host_rules=True).ruleset()
+    assert "iifname != @bridges return" not in firewall().ruleset()
+
+
+def test_an_ip_version_without_rules() -> None:
+    made = firewall(plain=frozenset({6}))
+    assert rules(made, "into-br-a")[0] == "meta nfproto ipv6 accept"
+    assert "add element inet pier guarded6" not in made.ruleset()
+    assert "add element inet pier leaving6" not in made.ruleset()
+    assert made.publish([WEB6]) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pier.model.network import PortBinding
+from pier.networks.carriage import Carriage
 from pier.networks.firewall import Forward
 from pier.networks.ports import (
     EPHEMERAL_DEFAULT,
@@ -287,11 +288,11 @@ def test_a_port_leads_to_the_address_of_its_own_family(table: PortTable) -> None
     request = PortRequest("tcp", 80, ("127.0.0.1", "::1"), range(port := free_port(), port + 1))
     held = table.claim([request], Target("br-a", ("172.18.0.2", "fd00::2")), holder="c")
     assert [port.forward.container_ip for port in held] == ["172.18.0.2", "fd00::2"]
-    assert [port.forward.relayed for port in held] == [False, True]
+    assert [Carriage().relayed(port.forward) for port in held] == [False, True]
     table.release(held)
     held = table.claim([request], Target("br-a", ("fd00::2",)), holder="c")
     assert [port.forward.container_ip for port in held] == ["fd00::2", "fd00::2"]
-    assert [port.forward.relayed for port in held] == [True, True]
+    assert [Carriage().relayed(port.forward) for port in held] == [True, True]
 
 
 def test_a_routed_network_takes_no_port_of_the_host(table: PortTable) -> None:

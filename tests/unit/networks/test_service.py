@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -468,24 +468,62 @@ def host_state(site: Site) -> tuple[object, ...]:
     return links, tables, site.host.run(lambda: Path("/proc/sys/net/ipv4/ip_forward").read_text())
 
 
-def test_t14_without_libnftables_the_bridge_works_and_publishing_says_why(
+def test_trap_14_without_libnftables_the_daemon_carries_published_ports_and_says_what_is_missing(
     site: Site, monkeypatch: pytest.MonkeyPatch, servers: list[socket.socket]
 ) -> None:
     monkeypatch.setattr(nftables, "LIBRARY", "libnftables-that-is-not-there.so.1")
     daemon = Daemon(site)
     daemon.start()
-    assert len(daemon.service.features) == 1
-    assert "no published ports" in daemon.service.features[0]
-    assert "install the package libnftables1" in daemon.service.features[0]
-    one = daemon.connect(ONE, site.one)
+    first, second = daemon.service.features
+    assert "no isolation between networks" in first
+    assert "install the package libnftables1" in first
+    assert "published ports are carried by the daemon itself" in second
+    one = daemon.connect(ONE, site.one, "8080:80/tcp")
     servers.append(site.one.serve("tcp", 80))
     assert site.host.ask("tcp", one.ip, 80) == "172.17.0.1"
-    with pytest.raises(Unavailable, match=r"ports cannot be published.*libnftables1"):
-        daemon.connect(TWO, None, "8080:80/tcp")
+    assert daemon.do(asyncio.to_thread(site.lan.ask, "tcp", HOST, 8080)) == "172.17.0.1"
     daemon.kill()
 
 
-def test_t14_without_a_bridge_the_daemon_starts_and_host_and_none_work(
+@pytest.mark.parametrize("options", [{"iptables": False}, {"ports_firewall": "host"}])
+def test_attack_21_published_ports_obey_the_hosts_firewall_where_that_is_asked_for(
+    site: Site, servers: list[socket.socket], options: dict[str, Any]
+) -> None:
+    """As ufw's and firewalld's rules do it: in the input chain. Without rules of Pier's it is the same."""
+    daemon = Daemon(site, **options)
+    daemon.start()
+    daemon.connect(ONE, site.one, "8080:80/tcp", "9090:80/tcp")
+    daemon.connect(TWO, site.two)
+    servers.append(site.one.serve("tcp", 80))
+    nft = site.host.run(Nftables)
+    nft.run("add table inet ufw; add chain inet ufw in { type filter hook input priority 0; }")
+    nft.run('add rule inet ufw in iifname "lan0" tcp dport 8080 drop')
+
+    def asked(source: Machine, port: int, timeout_s: float = WAIT_S) -> str | None:
+        return daemon.do(asyncio.to_thread(source.ask, "tcp", HOST, port, timeout_s))
+
+    assert asked(site.lan, 8080, SILENCE_S) is None
+    assert asked(site.lan, 9090) == "172.17.0.1"
+    assert asked(InThread(), 8080)
+    assert asked(site.two, 8080)
+    nft.run("flush chain inet ufw in")
+    assert asked(site.lan, 8080) == "172.17.0.1"
+    nft.close()
+    daemon.kill()
+
+
+def test_without_a_proxy_only_what_the_kernel_translates_is_published(site: Site) -> None:
+    daemon = Daemon(site, userland_proxy=False)
+    daemon.start()
+    asked = Publishing(bindings("8080:80/tcp"))
+    sandbox = daemon.start_on(ONE, None, Ask("bridge"), publishing=asked)
+    assert sandbox.ports["80/tcp"] == [PortBinding("0.0.0.0", "8080")]
+    with pytest.raises(ConnectivityFailed, match="userland-proxy=false"):
+        daemon.connect(TWO, None, "::1:8081:80/tcp")
+    daemon.kill()
+
+
+def test_trap_14_without_a_bridge_the_daemon_starts_and_host_and_none_work(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
