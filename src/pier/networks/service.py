@@ -39,6 +39,7 @@ from pier.networks.host import HostSide
 from pier.networks.ipam import Family, Network, choose_subnet
 from pier.networks.ipvlan import IpvlanDriver
 from pier.networks.macvlan import MacvlanDriver
+from pier.networks.publishing import PublishedPorts
 from pier.networks.records import NETWORK, NetworkRecord, SubnetRecord, load_networks
 from pier.networks.registry import NetworkNotFound, Registry, matcher
 from pier.state import Delete, Store
@@ -83,14 +84,14 @@ class NetworkService:
             "macvlan": MacvlanDriver(),
             "ipvlan": IpvlanDriver(),
         }
+        self._ports = PublishedPorts(self._host, self._work, default_ip=config.ip)
         self._endpoints = Endpoints(
             store=store,
-            host=self._host,
             work=self._work,
             registry=self._registry,
             drivers=self._drivers,
+            ports=self._ports,
             names=self.names,
-            default_ip=config.ip,
         )
         self._changing = asyncio.Lock()
         """Held while a network is made or removed."""
@@ -111,7 +112,7 @@ class NetworkService:
         repaired += await self._work(self._make_parents)
         await self._guard.start()
         for record in self._registry:
-            self._endpoints.open(record)
+            self._endpoints.addresses.open(record)
         return repaired + await self._endpoints.restore(endpoints)
 
     def _make_parents(self) -> builtins.list[str]:
@@ -140,7 +141,7 @@ class NetworkService:
         """Let go of sockets and the thread; bridges, table and translations stay for the containers that go on."""
         await self.dns.close()
         await self._guard.close()
-        await self._endpoints.close()
+        await self._ports.close()
         await self._work(self._host.close)
         self._worker.shutdown(wait=False)
 
@@ -223,7 +224,7 @@ class NetworkService:
         record = self.find(ref)
         if scope and scope != record.scope:
             raise NetworkNotFound(name=ref)
-        return answers.inspect(record, self._endpoints.on(record.id), self._endpoints.pools(record.id))
+        return answers.inspect(record, self._endpoints.on(record.id), self._endpoints.addresses.pools(record.id))
 
     async def create(self, asked: NetworkCreateRequest) -> NetworkCreateResponse:
         """Make a network. Raises InvalidParameter, NetworkExists, Forbidden, PoolOverlaps, BridgeFailed, …"""
@@ -245,10 +246,10 @@ class NetworkService:
         warnings = driver.check(record, [*self._registry])
         await self._store.write(record.put())
         try:
-            self._endpoints.open(record)
+            self._endpoints.addresses.open(record)
             await self._work(lambda: driver.make(record))
         except BaseException:
-            self._endpoints.close_network(record.id)
+            self._endpoints.addresses.close(record.id)
             driver.forget(record)
             await self._store.write(Delete(NETWORK, record.id))
             raise
@@ -283,7 +284,7 @@ class NetworkService:
         except BaseException:
             self._registry.put(record)
             raise
-        self._endpoints.close_network(record.id)
+        self._endpoints.addresses.close(record.id)
         self._recent += [ip_network(subnet.subnet) for subnet in record.subnets if not subnet.asked]
         self._publish(record, "destroy")
 
