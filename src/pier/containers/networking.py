@@ -51,7 +51,7 @@ class AlreadyConnected(PierError):
 
 
 class NotConnected(PierError):
-    """container {id} is not connected to the network {network}"""
+    """container {id} is not connected to {network}"""
 
 
 class NoSuchEndpoint(NotFound):
@@ -289,7 +289,8 @@ async def leave(world: World, network_ref: str, asked: NetworkDisconnectRequest)
             if not asked.force and network_ref not in record.networks:
                 raise
         if name not in record.networks:
-            raise NotConnected(id=record.id, network=name)
+            the = "network" if container.monitor is not None else "the network"
+            raise NotConnected(id=record.id, network=f"{the} {name}")
         if name == "host" or record.host_config.network_mode == "host":
             raise InvalidParameter(
                 "cannot disconnect container from host network - container was created in host network mode"

@@ -163,7 +163,8 @@ def device_plan(
         raise ValueError(f"network device {network.bridge} exists and is no bridge")
     present = [f"{item.address}/{item.prefix_len}" for item in addresses if item.index == link.index]
     steps: list[Operation] = [*sysctl_plan(device_sysctls(network), read)]
-    steps += [DeleteAddress(network.bridge, text) for text in present if text not in wanted and not link_local(text)]
+    foreign = [text for text in present if text not in wanted and not link_local(text)]
+    steps += [DeleteAddress(network.bridge, text) for text in foreign if not network.adopted]
     steps += [AddAddress(network.bridge, text) for text in wanted if text not in present]
     return steps if link.up else [*steps, SetUp(network.bridge)]
 

@@ -82,6 +82,8 @@ class BridgeNetwork:
     """The host's address that what leaves gets; empty: that of the device it leaves by."""
     snat_v6: str = ""
     container_prefix: str = "eth"
+    adopted: bool = False
+    """The device was there before the network: it keeps its addresses, and stays when the network goes."""
     default_gateway_v4: str = ""
     """The containers' router where that is not the bridge (daemon.json `default-gateway`)."""
     default_gateway_v6: str = ""

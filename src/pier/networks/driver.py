@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Protocol
 
+import msgspec
+
 from pier.errors import PierError, Unavailable
-from pier.networks.bridge_options import BridgeNetwork, bridge_network, unknown_options
+from pier.networks.bridge_options import NAME, BridgeNetwork, bridge_network, unknown_options
 from pier.networks.creation import Forbidden
 from pier.networks.host import HostSide
 from pier.networks.mac import mac_of
@@ -137,8 +139,13 @@ class BridgeDriver:
         if found is None:
             subnets = [one.ranges for one in record.subnets]
             found = bridge_network(record.id, subnets, record.options, internal=record.internal)
-            self._networks[record.id] = found
+            found = self._networks[record.id] = replace(found, adopted=record.adopted)
         return found
+
+    def adopt(self, record: NetworkRecord) -> NetworkRecord:
+        """The record of a new network, with a note where its bridge is there already. Raises OSError. Blocking."""
+        named = record.options.get(NAME, "")
+        return msgspec.structs.replace(record, adopted=bool(named) and self._host.has_device(named))
 
     def default(self, network: BridgeNetwork) -> None:
         """Say what the default bridge is: the daemon's configuration, not options, describes it."""

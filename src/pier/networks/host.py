@@ -82,6 +82,11 @@ class HostSide:
         self.bridge_off = ""
         return warnings
 
+    def has_device(self, name: str) -> bool:
+        """Is there a device of this name that no network of ours has made? Raises OSError."""
+        with NetlinkSocket() as netlink:
+            return name not in self.firewall.networks and any(link.name == name for link in netlink.links())
+
     def occupied(self) -> list[Network]:
         """What a new subnet must not overlap: what this machine reaches by other devices than Pier's bridges.
 
@@ -107,8 +112,9 @@ class HostSide:
         if self._nft is not None:
             self._remove_table(self._nft)
         with NetlinkSocket() as netlink:
-            for name in self.firewall.networks:
-                bridge.remove_bridge(name, netlink)
+            for name, network in self.firewall.networks.items():
+                if not network.adopted:
+                    bridge.remove_bridge(name, netlink)
         self.firewall.networks.clear()
 
     # --- what others do
@@ -147,8 +153,9 @@ class HostSide:
         if self.firewall.networks.pop(network.bridge, None) is not None and self._nft is not None:
             self._change(self._nft, self.firewall.remove_commands(network))
             self._tell_others(self._nft, unfriend, [network.bridge])
-        with NetlinkSocket() as netlink:
-            bridge.remove_bridge(network.bridge, netlink)
+        if not network.adopted:
+            with NetlinkSocket() as netlink:
+                bridge.remove_bridge(network.bridge, netlink)
 
     # --- ports
 

@@ -78,6 +78,8 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     scope: str = "local"
+    adopted: bool = False
+    """A bridge network on a device that was there before it."""
     config_only: bool = False
     config_from: str = ""
 

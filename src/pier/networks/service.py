@@ -229,9 +229,8 @@ class NetworkService:
     async def create(self, asked: NetworkCreateRequest) -> NetworkCreateResponse:
         """Make a network. Raises InvalidParameter, NetworkExists, Forbidden, PoolOverlaps, BridgeFailed, …"""
         async with self._changing:
-            record = draft(asked, self._registry, drivers=self._drivers, defaults=self._config.network_opts)
-            others = [*self._registry]
-            record = await self._work(lambda: with_subnets(record, others, self._choose_subnet))
+            wanted = draft(asked, self._registry, drivers=self._drivers, defaults=self._config.network_opts)
+            record = await self._work(lambda: self._complete(wanted))
             warnings: builtins.list[str] = []
             if record.config_only:
                 await self._store.write(record.put())
@@ -254,6 +253,13 @@ class NetworkService:
             await self._store.write(Delete(NETWORK, record.id))
             raise
         return warnings
+
+    def _complete(self, wanted: NetworkRecord) -> NetworkRecord:
+        """The record with what only a look at the machine can tell. Blocking. Raises PierError, OSError."""
+        record = with_subnets(wanted, self._registry, self._choose_subnet)
+        if record.driver == "bridge" and not record.config_only:
+            record = self._bridge.adopt(record)
+        return record
 
     def _choose_subnet(self, family: Family) -> Network:
         """One that nothing on this machine uses. Blocking. Raises SubnetsExhausted, OSError."""
