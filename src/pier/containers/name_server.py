@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from ipaddress import ip_address
 
 from pier.containers import etc_files
@@ -15,7 +16,7 @@ from pier.containers.world import Container, ContainersConfig, World, log
 from pier.errors import PierError
 from pier.networks import Sandbox
 from pier.networks.dns import Settings
-from pier.networks.resolv import HOST_NAMES, extra_host, parse_resolv_conf
+from pier.networks.resolv import HOST_NAMES, HOST_RESOLV_CONF, extra_host, parse_resolv_conf
 from pier.runtime.client import Monitor
 
 NDOTS = "ndots:"
@@ -70,6 +71,32 @@ async def follow(world: World, container: Container) -> None:
         serve(world, container, monitor)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(_rewrite, world, container)
+
+
+class HostServers:
+    """Has the name servers of running containers follow the host's resolv.conf."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._seen = stamp_of(HOST_RESOLV_CONF)
+
+    def look(self) -> None:
+        """Tell them if the file has changed since the last look."""
+        found = stamp_of(HOST_RESOLV_CONF)
+        if found != self._seen:
+            self._seen = found
+            for container in self._world.containers.values():
+                if self._world.networks.dns.serves(container.id):
+                    self._world.networks.dns.configure(container.id, _settings(self._world, container))
+
+
+def stamp_of(path: str) -> tuple[int, int, int] | None:
+    """What is another after a change of the file; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def stop(world: World, container: Container) -> None:

@@ -18,6 +18,7 @@ from pier.containers import (
     freezer,
     lifecycle,
     listing,
+    name_server,
     networking,
     prune,
     recovery,
@@ -105,6 +106,7 @@ class ContainerService:
         )
         self._execs = Execs(self._world)
         self._world.health = Probing(self._world, self._execs, lifecycle.HEALTH_ACTIONS)
+        networks.dns.refresh = name_server.HostServers(self._world).look
         self._watcher = Watcher()
         self._sampler = Sampler(self._world)
         self._loaded: list[str] | None = None

@@ -150,3 +150,25 @@ def test_names_are_found_on_user_defined_networks_alone() -> None:
     assert Sandbox((FRONT,)).finds_names
     assert not Sandbox((replace(FRONT, names=[]),)).finds_names
     assert not Sandbox().finds_names
+
+
+async def test_name_servers_follow_the_hosts_file(house: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text("nameserver 192.0.2.1\n")
+    monkeypatch.setattr(name_server, "HOST_RESOLV_CONF", str(file))
+    monitor = await house.run()
+    world, dns = house.service._world, house.networks.dns
+    world.host_texts = lambda: (file.read_text(), "")
+    house.networks.sandboxes[monitor.id] = Sandbox((FRONT,))
+    monitor.resolver = name_server_sockets()
+    name_server.serve(world, house.service._find("web"), monitor)
+    watching = name_server.HostServers(world)
+    before = dns._served[monitor.id].settings
+    watching.look()
+    assert dns._served[monitor.id].settings is before
+    file.write_text("nameserver 192.0.2.22\n")
+    watching.look()
+    assert [str(server) for server in dns._served[monitor.id].servers] == ["192.0.2.22"]
+    file.unlink()
+    assert name_server.stamp_of(str(file)) is None
+    dns.stop(monitor.id)

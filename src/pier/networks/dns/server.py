@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pier.errors import PierError
@@ -39,6 +41,11 @@ CONNECTIONS_MAX = 32
 """TCP connections of one container."""
 IDLE_S = 10.0
 """A TCP connection that says nothing is closed after this."""
+
+OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE_S = 1.0
+"""How long a container's connections wait when there is no room for one more."""
+REFRESH_S = 2.0
 
 
 class NotNameServerSockets(PierError):
@@ -74,7 +81,10 @@ class DnsServer:
 
     def __init__(self, names: NameTable) -> None:
         """`names` are those of all networks."""
+        self.refresh: Callable[[], None] = lambda: None
+        """Called before a question is passed on, at most once in REFRESH_S: settings may be out of date."""
         self._names = names
+        self._refreshed_at = 0.0
         self._sockets = Sockets()
         self._served: dict[str, Served] = {}
         self._under_way = 0
@@ -89,7 +99,7 @@ class DnsServer:
         served = Served(container_id, udp, tcp, settings)
         self._served[container_id] = served
         self._sockets.watch(udp, partial(self._datagram, served))
-        self._sockets.watch(tcp, partial(self._connection, served))
+        self._listen(served)
 
     def serves(self, container_id: str) -> bool:
         return container_id in self._served
@@ -122,6 +132,13 @@ class DnsServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._sockets.close()
 
+    def _servers(self, served: Served) -> Sequence[Upstream]:
+        now = time.monotonic()
+        if now - self._refreshed_at >= REFRESH_S:
+            self._refreshed_at = now
+            self.refresh()
+        return served.servers
+
     # --- UDP
 
     def _datagram(self, served: Served) -> None:
@@ -142,7 +159,7 @@ class DnsServer:
             self._pass_on(served, query, client)
 
     def _pass_on(self, served: Served, query: Query, client: tuple[str, int]) -> None:
-        servers = served.servers
+        servers = self._servers(served)
         if not servers:
             send(served.udp, reply(query, SERVFAIL), client)
             return
@@ -180,7 +197,10 @@ class DnsServer:
     def _connection(self, served: Served) -> None:
         try:
             sock, _ = served.tcp.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in OUT_OF_ROOM:  # the connection stays, and would be told of again at once
+                self._sockets.forget(served.tcp)
+                asyncio.get_running_loop().call_later(PAUSE_S, self._listen, served)
             return
         if served.connections is None:
             served.connections = set()
@@ -191,6 +211,10 @@ class DnsServer:
         task = asyncio.ensure_future(self._converse(served, sock))
         served.connections.add(task)
         task.add_done_callback(served.connections.discard)
+
+    def _listen(self, served: Served) -> None:
+        if self._served.get(served.container_id) is served:
+            self._sockets.watch(served.tcp, partial(self._connection, served))
 
     async def _converse(self, served: Served, sock: socket.socket) -> None:
         """One question after the other, until the client has no more."""
@@ -215,7 +239,7 @@ class DnsServer:
         if not self._may_start(served):
             return reply(query, REFUSED)
         try:
-            passed_on = await ask_over_tcp(query, served.servers, served.udp)
+            passed_on = await ask_over_tcp(query, self._servers(served), served.udp)
         finally:
             self._finished(served, 1)
         return passed_on or reply(query, SERVFAIL)

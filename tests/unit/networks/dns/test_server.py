@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -202,6 +203,42 @@ async def test_more_addresses_than_a_datagram_holds_go_over_tcp(house: House) ->
     assert len(found.answers) == 30
     assert len((await house.ask("many", edns=opt(1232))).answers) == 74
     assert len((await house.ask("many", tcp=True)).answers) == 100
+
+
+async def test_settings_may_be_renewed_before_a_question_is_passed_on(house: House) -> None:
+    house.upstream(IN_CONTAINER, answered())
+    looks = []
+
+    def look() -> None:
+        looks.append(1)
+        house.configure(Upstream(IN_CONTAINER))
+
+    house.server.refresh = look
+    assert (await house.ask("me")).rcode == 0
+    assert looks == []
+    for tcp in (False, True):  # the second within the time that a look is good for
+        assert (await house.ask("a.example", tcp=tcp)).answers
+    assert looks == [1]
+
+
+async def test_no_room_for_a_connection(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "PAUSE_S", 0.02)
+    served = house.server._served["c1"]
+    listener, turns = served.tcp, []
+
+    class Full:
+        def accept(self) -> None:
+            turns.append(1)
+            if len(turns) > 1:
+                served.tcp = listener
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        def fileno(self) -> int:
+            return listener.fileno()
+
+    served.tcp = Full()
+    assert (await house.ask("me", tcp=True)).answers
+    assert len(turns) == 2
 
 
 async def test_what_is_no_query_is_refused_by_its_header(house: House) -> None:
