@@ -13,6 +13,7 @@ import pier
 
 from . import (
     archive,
+    build,
     buildkit,
     commit,
     containers,
@@ -58,6 +59,7 @@ GROUPS: Final = (
     images,
     networks,
     volumes,
+    build,
     buildkit,
     unimplemented,
 )

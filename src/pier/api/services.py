@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Seque
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from pier.builder.service import BuildService
 from pier.containers.archive import Archive
 from pier.containers.attach import Attachment
 from pier.distribution.login import Login
@@ -240,6 +241,8 @@ class Engine(Protocol):
     def remote(self) -> Remote: ...
     @property
     def networks(self) -> Networks: ...
+    @property
+    def builder(self) -> BuildService: ...
     @property
     def events(self) -> Events: ...
     @property

@@ -28,8 +28,6 @@ UNIMPLEMENTED: tuple[tuple[str, str, str], ...] = (
     ("POST", "/containers/{id}/checkpoints", "CheckpointCreate"),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", "CheckpointDelete"),
     # images and builds
-    ("POST", "/build", "ImageBuild"),
-    ("POST", "/build/cancel", "BuildCancel"),
     ("GET", "/images/{name...}/attestations", "ImageAttestations"),
     # plugins
     ("GET", "/plugins/privileges", "GetPluginPrivileges"),

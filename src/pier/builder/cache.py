@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from pier.builder.tree import Tree
+from pier.images.collect import Kept
 from pier.oci import Digest, encode
 from pier.state.store import Delete, Put, Store
 from pier.storage import ContentStore, Snapshotter
@@ -181,6 +182,10 @@ class Cache:
         return sum(self.snapshots.layer_sizes(chain_id)[1] for chain_id in record.own)
 
     # --- what is kept
+
+    def kept(self) -> Kept:
+        """What must not be swept from the stores (`ImageService.kept`)."""
+        return Kept(frozenset(self.kept_blobs()), frozenset(self.kept_layers()))
 
     def kept_layers(self) -> set[Digest]:
         """Chain ids of every layer that a record needs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,37 +81,36 @@ def archives(ground: Ground, tree: Tree) -> Iterator[Descriptor]:
         parent = chain_id
 
 
-def completed(config: ImageConfig, tree: Tree, created: str, *, one_time: bool) -> ImageConfig:
-    """The configuration with its layers and with a history that has a step for each of them.
+def completed(config: ImageConfig, tree: Tree, now: str, *, one_time: bool) -> ImageConfig:
+    """The configuration with its layers, with a history that has a step for each of them, and with times.
 
-    The base's steps have their times; those of the frontend get that of their layer, or of the image.
+    A new step has the time of its layer; one without a layer that of the layer before it, or of the first new one. The
+    image has the time of its last step, so that one that is built again of the cache is the same (BuildKit's rule).
+    `one_time`: all that is new has the time `now`.
     """
-    history = list(config.history)
-    told = sum(not step.empty_layer for step in history)
-    if told > len(tree.layers):  # a step that has changed nothing is no layer
-        history = _without_layers(history, told - len(tree.layers))
-    history += [History(created=created, comment="buildkit.exporter.image.v0")] * (len(tree.layers) - told)
-    numbered = iter(tree.layers)
+    slots = iter(tree.slots)
+    dated: list[tuple[History, str]] = []
+    for step in config.history:
+        layer = None if step.empty_layer else next(slots, None)
+        made = rfc3339_nano(layer.created_ns) if layer and layer.created_ns else ""
+        dated.append((msgspec.structs.replace(step, empty_layer=layer is None), step.created or made))
+    for layer in slots:
+        if layer is not None:
+            made = rfc3339_nano(layer.created_ns) if layer.created_ns else now
+            dated.append((History(comment="buildkit.exporter.image.v0"), made))
+    latest = next((made for step, made in dated if made and not step.created and not step.empty_layer), now)
     finished = []
-    for step in history:
-        layer = None if step.empty_layer else next(numbered, None)
-        when = step.created
-        if not when:
-            when = rfc3339_nano(layer.created_ns) if layer and layer.created_ns and not one_time else created
-        finished.append(msgspec.structs.replace(step, created=when))
+    for step, made in dated:
+        if not step.created:
+            latest = made or latest
+        time = now if one_time and not step.created else step.created or latest
+        finished.append(msgspec.structs.replace(step, created=time))
     return msgspec.structs.replace(
-        config, created=created, rootfs=RootFS(diff_ids=list(tree.diff_ids)), history=finished
+        config,
+        created=finished[-1].created if finished else now,
+        rootfs=RootFS(diff_ids=list(tree.diff_ids)),
+        history=finished,
     )
-
-
-def _without_layers(history: Sequence[History], surplus: int) -> list[History]:
-    """The last `surplus` steps that claim a layer claim none."""
-    result = list(history)
-    for index in range(len(result) - 1, -1, -1):
-        if surplus and not result[index].empty_layer:
-            result[index] = msgspec.structs.replace(result[index], empty_layer=True)
-            surplus -= 1
-    return result
 
 
 def clamped(ground: Ground, tree: Tree, latest_ns: int) -> Tree:

@@ -167,6 +167,8 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     shm_size: int = 0
+    network: str = ""
+    """A network by name, where the operation leaves it to the builder."""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
 from pier.containers.world import ContainersConfig, Filters, Networks, Runtime
+from pier.distribution import Registries
 from pier.images import ImageService
 from pier.storage import ContentStore, Snapshotter
 
@@ -35,6 +36,8 @@ class Ground:
     config: ContainersConfig
     host_texts: Callable[[], tuple[str, str]]
     """(resolv.conf, hosts) of the host."""
+    registries: Registries
+    """Fetches from the web, through the daemon's proxies."""
     clock_ns: Callable[[], int] = time.time_ns
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="build"))
 

@@ -16,6 +16,7 @@ from pier.oci.digest import hasher
 from pier.oci.manifest import OCI_LAYER
 from pier.runtime.request import OverlayRoot
 from pier.storage.folder_driver import LayerNotFound, LayerRecord
+from pier.storage.ids import IdMap
 from pier.storage.snapshots import Root
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import write_tree
@@ -38,10 +39,13 @@ class Hashing:
         return Digest.finish(self._state)
 
 
-def begin(ground: Ground, base: Tree) -> tuple[str, Root]:
-    """A writable tree over `base`: its name, and what the runtime mounts. Raises LayerNotFound, OSError."""
+def begin(ground: Ground, base: Tree, id_map: IdMap | None = None) -> tuple[str, Root]:
+    """A writable tree over `base`: its name, and what the runtime mounts; with `id_map` for a user namespace.
+
+    Raises LayerNotFound, OSError.
+    """
     name = PREFIX + secrets.token_hex(12)
-    return name, ground.snapshots.prepare(name, base.chain)
+    return name, ground.snapshots.prepare(name, base.chain, id_map=id_map)
 
 
 def drop(ground: Ground, name: str) -> None:
@@ -90,7 +94,7 @@ def seal(ground: Ground, name: str, base: Tree) -> Tree:
         archive = Hashing()
         diffed = snapshots.diff(name, chain, archive)
         if not diffed.entries:
-            return base
+            return base.with_layer(None)
         diff_id = archive.finish()
         chain_id = chain_ids([*base.diff_ids, diff_id])[-1]
         if diffed.plain and snapshots.adopt(name, chain, chain_id, LayerRecord(str(diff_id), diffed.size_bytes)):

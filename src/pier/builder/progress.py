@@ -36,6 +36,8 @@ class Step:
 class Started:
     step: Step
     at_ns: int
+    cached: bool = False
+    """The cache has it: it ends at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +165,8 @@ class Broadcast:
 def _for(event: Event, own: Step) -> Event:
     """The event as it concerns a build's own vertex."""
     match event:
-        case Started(at_ns=at_ns):
-            return Started(own, at_ns)
+        case Started(at_ns=at_ns, cached=cached):
+            return Started(own, at_ns, cached)
         case Finished(at_ns=at_ns, cached=cached, error=error):
             return Finished(own, at_ns, cached, error)
         case Printed(stream=stream, data=data, at_ns=at_ns):

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from pier.builder import layers, usage
 from pier.builder.cache import Cache, Record
@@ -27,15 +28,17 @@ from pier.builder.steps.combining import DiffSteps, MergeSteps
 from pier.builder.steps.files import FileSteps
 from pier.builder.steps.mounts import CacheMounts
 from pier.builder.steps.process import ProcessSteps, kill
-from pier.builder.tree import Result
-from pier.errors import InvalidParameter
-from pier.images.collect import Kept
+from pier.builder.tree import Result, Tree
+from pier.errors import Conflict, InvalidParameter
 from pier.model.build import BuildCache
-from pier.model.disk_usage import BuildCachePruneResponse
+from pier.model.disk_usage import BuildCachePruneResponse, BuildCacheUsage
 from pier.model.filters import Filters
 from pier.oci import Digest, Reference
-from pier.state.store import Store
 from pier.storage.trees import remove_tree
+
+
+class BuildCancelled(Conflict):
+    """build canceled"""
 
 
 class BuildInProgress(InvalidParameter):
@@ -45,11 +48,13 @@ class BuildInProgress(InvalidParameter):
 class BuildService:
     """One per daemon."""
 
-    def __init__(self, ground: Ground, store: Store) -> None:
+    def __init__(self, ground: Ground, cache: Cache) -> None:
+        """`cache` is loaded already: before the first sweep of the stores it must say what it keeps."""
         self.ground = ground
-        self.cache = Cache(store, ground.snapshots, ground.content, ground.clock_ns)
+        self.cache = cache
         self.images = ImageSource(ground)
-        self._builds: dict[str, asyncio.Task[None]] = {}
+        self._builds: dict[str, asyncio.Task[Any]] = {}
+        self._cancelled: set[str] = set()
         caches = CacheMounts(ground, self.cache)
         self.solver = Solver(
             self.cache,
@@ -64,12 +69,12 @@ class BuildService:
         )
 
     async def start(self) -> list[str]:
-        """Take up the cache, end what a killed daemon left running; returns what was repaired, in words."""
+        """End what a killed daemon left running; returns what was repaired, in words."""
         os.makedirs(self.ground.data_dir, mode=0o700, exist_ok=True)
         os.makedirs(self.ground.exec_dir, mode=0o700, exist_ok=True)
         repaired = await self._end_leftovers()
         await self.ground.in_thread(self._clear)
-        return repaired + await self.cache.load()
+        return repaired
 
     async def _end_leftovers(self) -> list[str]:
         """Steps outlive a daemon that was killed, as containers do; nobody waits for them any more."""
@@ -103,31 +108,45 @@ class BuildService:
 
     @contextlib.asynccontextmanager
     async def build(
-        self, id: str, session: Session, *, entitlements: frozenset[str] = frozenset(), prefer_local: bool = True
+        self, id: str, session: Session, *, entitlements: frozenset[str] = frozenset()
     ) -> AsyncIterator[Build]:
-        """One build; what it meets stays while the block runs, which `cancel` can end. Raises BuildInProgress."""
+        """One build; what it meets stays while the block runs. Raises BuildInProgress, and BuildCancelled where
+        `cancel` has ended it."""
         task = asyncio.current_task()
         assert task is not None
         if id in self._builds:
             raise BuildInProgress(id=id)
         self._builds[id] = task
-        build = Build(id, session, entitlements=entitlements, prefer_local=prefer_local)
+        build = Build(id, session, entitlements=entitlements)
         try:
             async with self.ground.images.transfer():
                 yield build
+        except asyncio.CancelledError:
+            if id in self._cancelled:
+                task.uncancel()
+                raise BuildCancelled from None
+            raise
         finally:
             build.release()
             build.journal.close()
             del self._builds[id]
+            self._cancelled.discard(id)
 
     def cancel(self, id: str) -> bool:
         """End a build; False: there is none of that id."""
         task = self._builds.get(id)
-        return task is not None and task.cancel()
+        if task is None or not task.cancel():
+            return False
+        self._cancelled.add(id)
+        return True
 
     async def solve(self, build: Build, outputs: Sequence[Output]) -> list[Result]:
         """The trees of the outputs. Raises StepFailed."""
         return await self.solver.solve(build, outputs)
+
+    async def as_tree(self, result: Result) -> Tree:
+        """A result as layers."""
+        return await self.ground.in_thread(layers.as_tree, self.ground, result)
 
     async def export_image(self, wish: ImageWish, names: Sequence[Reference]) -> MadeImage:
         """Make an image in the store, under names or under none. Called within a build. Raises PierError, OSError."""
@@ -144,14 +163,23 @@ class BuildService:
 
     # --- the cache
 
-    def kept(self) -> Kept:
-        """What must not be swept from the stores (`ImageService.kept`)."""
-        return Kept(frozenset(self.cache.kept_blobs()), frozenset(self.cache.kept_layers()))
-
     async def disk_usage(self) -> list[BuildCache]:
         """Every record of the cache."""
         shared = await self._shared()
         return await self.ground.in_thread(usage.entries, self.cache, shared)
+
+    async def usage(self) -> BuildCacheUsage:
+        """The same with its sums; layers that several records or images have count once."""
+        items = await self.disk_usage()
+        shared = await self._shared()
+        idle = [record for record in self.cache.records.values() if record.id not in self.cache.in_use]
+        return BuildCacheUsage(
+            active_count=len(items) - len(idle),
+            total_count=len(items),
+            reclaimable=await self.ground.in_thread(usage.total_bytes, self.cache, idle, shared),
+            total_size=await self._total(shared),
+            items=items,
+        )
 
     async def _shared(self) -> frozenset[Digest]:
         catalog = await self.ground.images.current()

@@ -94,8 +94,8 @@ class Build:
     journal: Journal = field(default_factory=Journal)
     entitlements: frozenset[str] = frozenset()
     """`network.host`, `security.insecure`: what its steps may ask for."""
-    prefer_local: bool = True
-    """An image that is here is not looked up at its registry."""
+    memory: dict[Any, Any] = field(default_factory=dict)
+    """What sources have found, for as long as the build runs."""
     told: set[str] = field(default_factory=set)
     """Digests of the steps it has told of."""
     _sources: dict[str, asyncio.Task[Found]] = field(default_factory=dict)
@@ -112,6 +112,16 @@ class Build:
         if isinstance(event, Finished):
             self.told.add(_end_of(event.step.digest))
         self.journal.say(event)
+
+    def source(self, vertex: Vertex) -> Found | None:
+        """What a source has been found to be; None: it is none, or not looked up yet."""
+        task = self._sources.get(vertex.digest)
+        return task.result() if task is not None and task.done() and not task.cancelled() else None
+
+    def lock(self, key: Any) -> asyncio.Lock:
+        """Held by whoever works out what `memory` will have under the key."""
+        found: asyncio.Lock = self.memory.setdefault(("lock", key), asyncio.Lock())
+        return found
 
     def release(self) -> None:
         """It needs no record of the cache any more."""
@@ -244,7 +254,7 @@ class Solver:
                 self._end_of_source(build, each, cached=False)
             elif each.digest not in build.told:
                 step, now = Step.of(each), time.time_ns()
-                build.say(Started(step, now))
+                build.say(Started(step, now, cached=True))
                 build.say(Finished(step, now, cached=True))
         if isinstance(vertex.op, Source):
             self._end_of_source(build, vertex, cached=True)

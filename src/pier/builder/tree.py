@@ -20,10 +20,21 @@ class LayerRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """When the step ran that made it; 0: not known."""
 
 
-class Tree(msgspec.Struct, frozen=True):
+class Tree(msgspec.Struct, frozen=True, omit_defaults=True):
     """Layers over one another, the base first; none: an empty tree. They are unpacked when a step has given this."""
 
     layers: tuple[LayerRef, ...] = ()
+    gaps: tuple[int, ...] = ()
+    """For each step that has changed nothing: how many layers there were then. Histories tell of such steps."""
+
+    @property
+    def slots(self) -> list[LayerRef | None]:
+        """The steps that might have made a layer, in order; None: it has not."""
+        found: list[LayerRef | None] = []
+        for number in range(len(self.layers) + 1):
+            found += [None] * self.gaps.count(number)
+            found += self.layers[number : number + 1]
+        return found
 
     @property
     def diff_ids(self) -> list[Digest]:
@@ -40,8 +51,10 @@ class Tree(msgspec.Struct, frozen=True):
         return str(self.chain[-1]) if self.layers else "scratch"
 
     def with_layer(self, layer: LayerRef | None) -> Tree:
-        """The tree with one layer more; None: the same."""
-        return self if layer is None else Tree((*self.layers, layer))
+        """The tree after a step that has made a layer, or none."""
+        if layer is None:
+            return Tree(self.layers, (*self.gaps, len(self.layers)))
+        return Tree((*self.layers, layer), self.gaps)
 
 
 SCRATCH: Final = Tree()

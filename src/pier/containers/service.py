@@ -113,6 +113,11 @@ class ContainerService:
 
     # the daemon's side
 
+    @property
+    def seccomp(self) -> SeccompCache:
+        """The compiled filters, for whoever else runs containers."""
+        return self._seccomp
+
     async def load(self) -> set[str]:
         """Read the records; returns the ids that were running, whose network `NetworkService.start` must keep."""
         if self._loaded is None:

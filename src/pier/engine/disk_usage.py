@@ -1,4 +1,4 @@
-"""`docker system df`: what containers, images, volumes and logs take on the disk, kind by kind."""
+"""`docker system df`: what containers, images, volumes, the build cache and logs take on the disk, kind by kind."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final, Protocol
 from pier.images.usage import Usage
 from pier.model.container import ContainerSummary
 from pier.model.disk_usage import (
+    BuildCacheUsage,
     ContainersUsage,
     DiskUsage,
     ImagesUsage,
     LogFileUsage,
     LogsUsage,
-    ObjectsUsage,
     VolumesUsage,
 )
 from pier.model.filters import Filters
@@ -40,7 +40,13 @@ class Volumes(Protocol):
     async def usage(self) -> VolumesUsage: ...
 
 
-async def disk_usage(containers: Containers, images: Images, volumes: Volumes, kinds: Collection[str]) -> DiskUsage:
+class Builder(Protocol):
+    async def usage(self) -> BuildCacheUsage: ...
+
+
+async def disk_usage(
+    containers: Containers, images: Images, volumes: Volumes, builder: Builder, kinds: Collection[str]
+) -> DiskUsage:
     """The kinds asked for, each with its items."""
     answer = DiskUsage()
     if "image" in kinds:
@@ -50,7 +56,7 @@ async def disk_usage(containers: Containers, images: Images, volumes: Volumes, k
     if "volume" in kinds:
         answer.volume_usage = await volumes.usage()
     if "build-cache" in kinds:
-        answer.build_cache_usage = ObjectsUsage(items=[])
+        answer.build_cache_usage = await builder.usage()
     if "log" in kinds:
         answer.log_usage = await _logs(containers)
     return answer

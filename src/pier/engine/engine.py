@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_network
 
+from pier.builder.cache import Cache
+from pier.builder.ground import Ground
+from pier.builder.service import BuildService
 from pier.containers import ContainersConfig, ContainerService
 from pier.containers.cdi import SPEC_DIRS
+from pier.containers.etc_files import host_texts
 from pier.containers.oci_runtimes import OciRuntimes
 from pier.containers.spec_mounts import default_mounts
 from pier.distribution import Backoff, ProxyConfig, Registries, RegistryConfig
@@ -61,6 +65,7 @@ class Engine:
     networks: NetworkService
     volumes: VolumeService
     volume_files: VolumeFiles
+    builder: BuildService
     events: EventBus
     system: System
     _registries: Registries
@@ -132,6 +137,9 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         rebuilds_blobs=config.layer_blobs == "rebuild",
     )
     stack.push_async_callback(images.close)
+    cache = Cache(state, snapshots, content)
+    _report(await cache.load())
+    images.kept = cache.kept
     await images.start()
 
     runtime = Runtime(
@@ -174,6 +182,21 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     _report(await containers.start())
     _report(await volumes.forget_stillborn())
 
+    ground = Ground(
+        snapshots=snapshots,
+        content=content,
+        images=images,
+        runtime=runtime,
+        networks=networks,
+        seccomp=containers.seccomp,
+        config=settings,
+        host_texts=host_texts,
+        registries=registries,
+    )
+    builder = BuildService(ground, cache)
+    stack.push_async_callback(builder.close)
+    _report(await builder.start())
+
     system = System(
         config=config,
         id=engine_id(config.data_root),
@@ -186,6 +209,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         containers=containers,
         images=images,
         volumes=volumes,
+        builder=builder,
         listeners=lambda: events.listeners,
         lacking=networks.features,
         remapped=id_map is not None,
@@ -199,6 +223,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         networks,
         volumes,
         volume_files,
+        builder,
         events,
         system,
         registries,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pier
 from pier.containers.cdi import SPEC_DIRS
 from pier.engine.config import DaemonConfig
-from pier.engine.disk_usage import Containers, Images, Volumes, disk_usage
+from pier.engine.disk_usage import Builder, Containers, Images, Volumes, disk_usage
 from pier.engine.host import Host, Limits
 from pier.engine.runtimes import About
 from pier.kernel.cgroups import Layout
@@ -57,6 +57,7 @@ class System:
         containers: Containers,
         images: Images,
         volumes: Volumes,
+        builder: Builder,
         listeners: Callable[[], int],
         lacking: Sequence[str],
         runtimes: About,
@@ -73,6 +74,7 @@ class System:
         self._containers = containers
         self._images = images
         self._volumes = volumes
+        self._builder = builder
         self._listeners = listeners
         self._lacking = lacking
         self._runtimes = runtimes
@@ -80,7 +82,7 @@ class System:
 
     async def disk_usage(self, kinds: Collection[str]) -> DiskUsage:
         """What the kinds of objects take on the disk; see `disk_usage.KINDS`."""
-        return await disk_usage(self._containers, self._images, self._volumes, kinds)
+        return await disk_usage(self._containers, self._images, self._volumes, self._builder, kinds)
 
     def reconfigure(self, config: DaemonConfig) -> None:
         """Tell of another configuration from now on."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
+from .build import BuildCache
 from .container import ContainerSummary
 from .image import ImageSummary
 from .volume import Volume
@@ -31,10 +32,8 @@ class VolumesUsage(KindUsage):
     items: Annotated[list[Volume] | None, OMIT] = None
 
 
-class ObjectsUsage(KindUsage):
-    """Build caches, of which there are none yet."""
-
-    items: Annotated[list[dict[str, Any]] | None, OMIT] = None
+class BuildCacheUsage(KindUsage):
+    items: Annotated[list[BuildCache] | None, OMIT] = None
 
 
 class LogFileUsage(Struct):
@@ -59,7 +58,7 @@ class DiskUsage(Struct):
     image_usage: Annotated[ImagesUsage | None, OMIT] = None
     container_usage: Annotated[ContainersUsage | None, OMIT] = None
     volume_usage: Annotated[VolumesUsage | None, OMIT] = None
-    build_cache_usage: Annotated[ObjectsUsage | None, OMIT] = None
+    build_cache_usage: Annotated[BuildCacheUsage | None, OMIT] = None
     log_usage: Annotated[LogsUsage | None, OMIT] = None
 
 
@@ -70,7 +69,7 @@ class LegacyDiskUsage(DiskUsage):
     images: list[ImageSummary] | None = None
     containers: list[ContainerSummary] | None = None
     volumes: list[Volume] | None = None
-    build_cache: list[dict[str, Any]] | None = None
+    build_cache: list[BuildCache] | None = None
 
 
 class NetworksPruneResponse(Struct):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pier.builder import layers
+from pier.builder.cache import Cache
 from pier.builder.graph import EMPTY, Exec, File, FileAction, Meta, Mount, NetMode, Note, Output, Source, Vertex
 from pier.builder.ground import Ground
 from pier.builder.progress import Event, Printed
@@ -22,6 +23,7 @@ from pier.builder.sources import context
 from pier.builder.tree import Folder, Result
 from pier.containers.seccomp_cache import SeccompCache
 from pier.containers.world import ContainersConfig
+from pier.distribution import Registries, RegistryConfig
 from pier.events.bus import EventBus
 from pier.images import ImageService
 from pier.kernel.cgroup_layout import detect
@@ -184,7 +186,8 @@ def make_ground(folder: Path, runtime: Runtime, networks: Networks) -> Ground:
         default_shm_size=1 << 20,
     )
     seccomp = SeccompCache(f"{run}/seccomp")
-    return Ground(snapshots, content, images, runtime, networks, seccomp, config, lambda: ("", ""))
+    web = Registries(RegistryConfig())
+    return Ground(snapshots, content, images, runtime, networks, seccomp, config, lambda: ("", ""), web)
 
 
 @pytest.fixture
@@ -195,10 +198,11 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     await runtime.start()
     networks = Networks()
     ground = make_ground(tmp_path, runtime, networks)
+    cache = Cache(MemoryStore(), ground.snapshots, ground.content)
+    ground.images.kept = cache.kept
     await ground.images.start()
     await load(ground.images, docker_archive("base:latest", layers=[busybox_layer()]))
-    service = BuildService(ground, MemoryStore())
-    ground.images.kept = service.kept
+    service = BuildService(ground, cache)
     await service.start()
     yield Lab(service, ground, networks, tmp_path)
     await service.close()

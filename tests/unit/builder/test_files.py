@@ -315,8 +315,11 @@ async def test_a_copy_is_cached_by_the_files_it_takes(lab: Lab) -> None:
 
 
 async def test_a_context_of_an_archive_belongs_to_root(lab: Lab) -> None:
-    with context.folder(lab.ground) as place:
+    place = context.make(lab.ground)
+    try:
         context.receive(place, io.BytesIO(archive([member("f", data=b"F", uid=1000), member(".wh.x", data=b"W")])))
         assert os.stat(f"{place}/f").st_uid == 0
         assert os.path.exists(f"{place}/.wh.x")
+    finally:
+        context.remove(place)
     assert not os.path.exists(place)

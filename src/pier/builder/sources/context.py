@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Sequence
 
 from pier.builder.checksum import digest_of_tree
 from pier.builder.ground import Ground
+from pier.builder.patterns import PatternMatcher
 from pier.builder.tree import Folder
+from pier.kernel.paths import closing
 from pier.storage.compression import decompressed
 from pier.storage.copy_in import copy_in
 from pier.storage.folder_driver import make_root
@@ -22,21 +25,19 @@ from pier.storage.trees import remove_tree
 CONTEXTS = "contexts"
 
 
-@contextlib.contextmanager
-def folder(ground: Ground) -> Iterator[str]:
-    """An empty directory for files of a client, removed with all that is in it when the block ends."""
-    parent = os.path.join(ground.data_dir, CONTEXTS)
-    os.makedirs(parent, mode=0o700, exist_ok=True)
-    name = secrets.token_hex(12)
-    make_root(os.path.join(parent, name), None)
-    try:
-        yield os.path.join(parent, name)
-    finally:
-        fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove_tree(fd, name.encode())
-        finally:
-            os.close(fd)
+def make(ground: Ground) -> str:
+    """An empty directory for files of a client; returns its path. Raises OSError."""
+    path = os.path.join(ground.data_dir, CONTEXTS, secrets.token_hex(12))
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    make_root(path, None)
+    return path
+
+
+def remove(path: str) -> None:
+    """Remove such a directory with all that is in it."""
+    parent, _, name = path.rpartition("/")
+    with closing(os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        remove_tree(fd, name.encode())
 
 
 def receive(path: str, stream: Reader) -> None:
@@ -46,6 +47,29 @@ def receive(path: str, stream: Reader) -> None:
         copy_in(decompressed(stream)[1], fd, owners=lambda _uid, _gid: (0, 0))
     finally:
         os.close(fd)
+
+
+def leave_out(path: str, patterns: Sequence[str], *, keep: str) -> None:
+    """Remove what `.dockerignore` leaves out of a context; `keep`, the Dockerfile, stays. Raises OSError."""
+    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
+        _leave_out(fd, "", PatternMatcher(patterns), keep)
+
+
+def _leave_out(fd: int, at: str, matcher: PatternMatcher, keep: str) -> None:
+    for name in os.listdir(fd):
+        path = f"{at}{name}"
+        is_dir = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+        left_out = matcher.matches(path)
+        if is_dir and (not left_out or matcher.may_take_back_below(path) or keep.startswith(f"{path}/")):
+            with closing(
+                os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            ) as below:
+                _leave_out(below, f"{path}/", matcher, keep)
+                empty = not os.listdir(below)
+            if left_out and empty:
+                os.rmdir(name, dir_fd=fd)
+        elif left_out and path != keep:
+            remove_tree(fd, os.fsencode(name))
 
 
 def as_folder(path: str) -> Folder:

@@ -16,7 +16,7 @@ from pier.oci import Manifest, Platform, Reference, decode_manifest, host_platfo
 from pier.oci.manifest import MAX_MANIFEST_BYTES
 
 RESOLVE_MODE: Final = "image.resolvemode"
-"""Attribute of the source: `default`, `pull` or `local`."""
+"""Attribute of the source: `pull`, or anything else for what is here."""
 
 
 class ImageSource:
@@ -30,15 +30,27 @@ class ImageSource:
     async def find(self, vertex: Vertex, build: Build, say: Broadcast) -> Found:
         """Which image a name means. Raises NoSuchImage, InvalidReference, PierError."""
         assert isinstance(vertex.op, Source)
-        pull = vertex.op.attrs.get(RESOLVE_MODE) == "pull" or not build.prefer_local
-        local = vertex.op.attrs.get(RESOLVE_MODE) == "local"
-        image = await self.image(vertex.op.rest, vertex.platform, build, say, pull=pull and not local)
+        mode = vertex.op.attrs.get(RESOLVE_MODE, "")
+        image = await self.image(vertex.op.rest, vertex.platform, build, say, mode=mode)
         return Found(str(image.id), image)
 
     async def image(
-        self, name: str, platform: Platform | None, build: Build, say: Broadcast, *, pull: bool = False
+        self, name: str, platform: Platform | None, build: Build, say: Broadcast, *, mode: str = ""
     ) -> Image:
-        """The image that a name means for a platform, pulled where it has to be."""
+        """The image that a name means for a platform, pulled where it has to be; within a build always the same.
+
+        `mode`: `pull` looks at the registry first, whatever is here.
+        """
+        key = "image", name, str(platform or host_platform())
+        async with build.lock(key):
+            if key not in build.memory:
+                build.memory[key] = await self._look_up(name, platform, build, say, pull=mode == "pull")
+        image: Image = build.memory[key]
+        return image
+
+    async def _look_up(
+        self, name: str, platform: Platform | None, build: Build, say: Broadcast, *, pull: bool
+    ) -> Image:
         images, wanted = self._ground.images, platform or host_platform()
         if not pull:
             try:
@@ -51,9 +63,8 @@ class ImageSource:
                     return fitting or image
         reference = Reference.parse(name)
         auth = await build.session.auth(reference.domain)
-        async for message in images.pull(
-            str(reference), platform=str(platform) if platform else "", auth=dict(auth) if auth else None
-        ):
+        asked = str(platform) if platform else ""
+        async for message in images.pull(str(reference), platform=asked, auth=dict(auth) if auth else None):
             detail = message.get("progressDetail") or {}
             if message.get("id"):
                 current, total = detail.get("current", 0), detail.get("total", 0)

@@ -33,6 +33,7 @@ from pier.storage.snapshots import Root
 
 HOSTNAME: Final = "buildkitsandbox"
 """BuildKit's; build scripts have come to know it."""
+_NETWORKS: Final = {NetMode.HOST: "host", NetMode.NONE: "none"}
 READ_BYTES: Final = 1 << 16
 HEADER_BYTES: Final = 8
 SETTLE_S: Final = 30.0
@@ -79,6 +80,7 @@ class _Run:
         self._work = work
         self._op = work.vertex.op
         self._id = secrets.token_hex(32)
+        self._id_map = None if self._op.security is SecurityMode.INSECURE else ground.config.id_map
         self._root_mount = next(mount for mount in self._op.mounts if mount.dest == "/")
 
     async def run(self) -> list[Tree]:
@@ -90,7 +92,7 @@ class _Run:
         ground = self._ground
         async with contextlib.AsyncExitStack() as stack:
             base = await self._base()
-            name, root = await ground.in_thread(layers.begin, ground, base)
+            name, root = await ground.in_thread(layers.begin, ground, base, self._id_map)
             stack.callback(layers.drop, ground, name)
             furnished = await furnish(ground, self._caches, self._work, stack)
             dests = [item["destination"] for item in furnished.oci]
@@ -182,7 +184,7 @@ class _Run:
         config = self._ground.config
         insecure = self._op.security is SecurityMode.INSECURE
         host = HostConfig(
-            network_mode={NetMode.HOST: "host", NetMode.NONE: "none"}.get(self._op.network, "bridge"),
+            network_mode=_NETWORKS.get(self._op.network, limits.network or "bridge"),
             extra_hosts=[f"{entry.host}:{entry.ip}" for entry in meta.extra_hosts] or None,
             ulimits=[Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in meta.ulimits] or None,
             cgroup_parent=meta.cgroup_parent,
@@ -217,6 +219,7 @@ class _Run:
             config=container,
             host_config=host,
             mounts=[],
+            id_map=self._id_map,
         )
 
     def _proxies(self) -> list[str]:
@@ -248,7 +251,7 @@ class _Run:
         ground, host = self._ground, record.host_config
         resolv, hosts = ground.host_texts()
         texts = etc_files.contents(record, sandbox, ground.config, host_resolv=resolv, host_hosts=hosts)
-        await ground.in_thread(etc_files.write, folder, texts)
+        await ground.in_thread(etc_files.write, folder, texts, self._id_map.root if self._id_map else None)
         facts = spec.Facts(
             capabilities=spec_security.available_capabilities(),
             host_name=os.uname().nodename,

@@ -1,0 +1,241 @@
+"""POST /build as the classic builder had it: a context in an archive or at an address, an image, a stream of words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pier.builder.building import Built, built, compiled
+from pier.builder.classic import ClassicWords, Line, Message, Say, failure
+from pier.builder.dockerfile.compile import Compiled
+from pier.builder.dockerfile.ignore import ignore_files, read_ignore_file
+from pier.builder.dockerfile.instructions import Dockerfile, Instruction, Transfer
+from pier.builder.dockerfile.instructions import Run as RunInstruction
+from pier.builder.dockerfile.options import Options
+from pier.builder.dockerfile.parse import parse
+from pier.builder.exporting import ImageWish
+from pier.builder.graph import Output, Vertex
+from pier.builder.service import BuildService
+from pier.builder.session import Given
+from pier.builder.solver import Build
+from pier.builder.sources import context
+from pier.errors import InvalidParameter, PierError
+from pier.images.image import Image
+from pier.images.telling import telling
+from pier.images.threads import Feed
+from pier.kernel.paths import closing, open_in_root
+from pier.oci import Reference
+
+DEFAULT: Final = "Dockerfile"
+OTHER_CASE: Final = "dockerfile"
+FILE_MAX_BYTES: Final = 4 << 20
+
+
+class NoDockerfile(PierError):
+    """Cannot locate specified Dockerfile: {name}"""
+
+
+class OutsideContext(InvalidParameter):
+    """Forbidden path outside the build context: {name} ()"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassicRequest:
+    """What the query of POST /build says."""
+
+    options: Options
+    dockerfile: str = ""
+    """Path in the context; empty: `Dockerfile`."""
+    remote: str = ""
+    """Address of a context, or of a Dockerfile; empty: the body is the context."""
+    names: tuple[Reference, ...] = ()
+    quiet: bool = False
+    squash: bool = False
+    id: str = ""
+    """For POST /build/cancel."""
+    auths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Registry -> AuthConfig."""
+    warnings: tuple[str, ...] = ()
+    """What of the request has no effect."""
+
+
+def classic_build(
+    service: BuildService, request: ClassicRequest, body: AsyncIterator[bytes]
+) -> AsyncGenerator[Message, None]:
+    """Build, telling it in the classic builder's words. Raises PierError before the first message."""
+
+    def run(say: Say) -> Any:
+        return _Run(service, request, body, say).run()
+
+    return telling(run, name="build")  # type: ignore[arg-type]
+
+
+class _Run:
+    def __init__(self, service: BuildService, request: ClassicRequest, body: AsyncIterator[bytes], say: Say) -> None:
+        self._service = service
+        self._ground = service.ground
+        self._request = request
+        self._body = body
+        self._say = say
+
+    async def run(self) -> None:
+        place = await self._ground.in_thread(context.make, self._ground)
+        try:
+            await self._in(place)
+        finally:
+            await self._ground.in_thread(context.remove, place)
+
+    async def _in(self, place: str) -> None:
+        await self._receive(place)
+        name, data = await self._ground.in_thread(self._dockerfile, place)
+        file = parse(data, name)
+        ignored = await self._ground.in_thread(self._ignored, place, name)
+        if ignored:
+            await self._ground.in_thread(context.leave_out, place, ignored, keep=name)
+        folder = await self._ground.in_thread(context.as_folder, place)
+        session = Given(locals={"context": folder, "dockerfile": folder}, auths=self._request.auths)
+        async with self._service.build(self._request.id or os.urandom(16).hex(), session) as build:
+            wanted = await compiled(self._service, build, file, self._request.options)
+            await self._build(build, file, wanted)
+
+    async def _receive(self, place: str) -> None:
+        feed = Feed()
+        filling = asyncio.create_task(feed.fill(self._body), name="build context")
+        try:
+            await self._ground.in_thread(context.receive, place, feed)
+        except BaseException:
+            feed.cancel()
+            raise
+        finally:
+            filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
+
+    def _dockerfile(self, place: str) -> tuple[str, bytes]:
+        name = self._request.dockerfile or DEFAULT
+        data = read_in(place, name)
+        if data is None and not self._request.dockerfile:
+            name, data = OTHER_CASE, read_in(place, OTHER_CASE)
+        if data is None:
+            raise NoDockerfile(name=self._request.dockerfile or DEFAULT)
+        return name.lstrip("/"), data
+
+    def _ignored(self, place: str, name: str) -> list[str]:
+        for candidate in ignore_files(name):
+            data = read_in(place, candidate)
+            if data is not None:
+                return read_ignore_file(data, candidate)
+        return []
+
+    async def _build(self, build: Build, file: Dockerfile, wanted: Compiled) -> None:
+        say = _nothing if self._request.quiet else self._say
+        words = ClassicWords(lines_of(file, wanted), say, lambda vertex: base_id(build, vertex))
+        for warning in self._request.warnings:
+            await self._say({"stream": f"WARNING: {warning}\n"})
+        telling_it = asyncio.create_task(self._tell(build, words), name="build words")
+        try:
+            found = await built(self._service, build, wanted)
+            build.journal.close()
+            await telling_it
+            await self._export(found, words)
+        except PierError as error:
+            build.journal.close()
+            await telling_it
+            await words.failed()
+            await self._say(failure(error))
+        finally:
+            telling_it.cancel()
+            await asyncio.gather(telling_it, return_exceptions=True)
+
+    async def _tell(self, build: Build, words: ClassicWords) -> None:
+        async for event in build.journal.read():
+            await words.take(event)
+
+    async def _export(self, found: Built, words: ClassicWords) -> None:
+        request = self._request
+        base = len(found.compiled.base_image.rootfs.diff_ids) if found.compiled.base_image else 0
+        wish = ImageWish(
+            found.tree,
+            found.compiled.image,
+            epoch_s=_epoch(request.options.build_args),
+            squash_from=base if request.squash else None,
+        )
+        made = await self._service.export_image(wish, request.names)
+        if request.quiet:
+            await self._say({"stream": f"{made.id}\n"})
+            return
+        await words.done(made.id.short)
+        await self._say({"aux": {"ID": str(made.id)}})
+        await self._say({"stream": f"Successfully built {made.id.short}\n"})
+        for name in request.names:
+            await self._say({"stream": f"Successfully tagged {name.familiar}\n"})
+
+
+def base_id(build: Build, vertex: Vertex) -> str:
+    """The id, short, of the image that a source has been found to be; empty for what is no image."""
+    found = build.source(vertex)
+    return found.pinned.id.short if found is not None and isinstance(found.pinned, Image) else ""
+
+
+async def _nothing(_: Message) -> None:
+    pass
+
+
+def _epoch(build_args: Mapping[str, str]) -> int | None:
+    text = build_args.get("SOURCE_DATE_EPOCH", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def read_in(place: str, name: str) -> bytes | None:
+    """A small file of a context; None: there is none. Raises OutsideContext, NoDockerfile for what is no file."""
+    if ".." in name.split("/"):
+        raise OutsideContext(name=name)
+    with closing(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+        try:
+            fd = open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+        with closing(fd):
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+            with open(fd, "rb", closefd=False) as file:
+                return file.read(FILE_MAX_BYTES + 1)
+
+
+def lines_of(file: Dockerfile, wanted: Compiled) -> list[Line]:
+    """The instructions that are gone through, each with the steps that it has become."""
+    steps: dict[tuple[str, int], list[Vertex]] = {}
+    for vertex in each_vertex(wanted.output):
+        if vertex.note.location is not None:
+            where = vertex.note.location
+            steps.setdefault((where.filename, where.ranges[0][0].line), []).append(vertex)
+    starts = {state.node.start.source for state in wanted.states.values() if state.node.start is not None}
+    lines = [Line(arg.code) for arg in file.global_args]
+    for stage in file.stages:
+        if stage.start.source not in starts:
+            continue
+        for instruction in (stage.start, *stage.instructions):
+            lines.append(_line(instruction, steps))
+            lines[-1].is_from = instruction is stage.start
+    return lines
+
+
+def each_vertex(output: Output | None) -> list[Vertex]:
+    """All that an output needs; the same step of two places comes twice."""
+    found: dict[int, Vertex] = {}
+    stack = [output.vertex] if output is not None else []
+    while stack:
+        vertex = stack.pop()
+        if id(vertex) not in found:
+            found[id(vertex)] = vertex
+            stack += [each.vertex for each in vertex.inputs]
+    return list(found.values())
+
+
+def _line(instruction: Instruction, steps: Mapping[tuple[str, int], list[Vertex]]) -> Line:
+    key = instruction.source.file, instruction.source.first_line
+    makes_files = isinstance(instruction, RunInstruction | Transfer)
+    return Line(instruction.code, list(steps.get(key, ())), makes_files=makes_files)
