@@ -26,9 +26,9 @@ from pier.builder.sources import context
 from pier.errors import InvalidParameter, PierError
 from pier.images.image import Image
 from pier.images.telling import telling
-from pier.images.threads import Feed
 from pier.kernel.paths import closing, open_in_root
 from pier.oci import Reference
+from pier.storage.threads import Feed
 
 DEFAULT: Final = "Dockerfile"
 OTHER_CASE: Final = "dockerfile"

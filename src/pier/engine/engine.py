@@ -193,9 +193,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         host_texts=host_texts,
         registries=registries,
     )
-    builder = BuildService(ground, cache)
-    stack.push_async_callback(builder.close)
-    _report(await builder.start())
+    builder = await _builder(ground, cache, stack)
 
     system = System(
         config=config,
@@ -230,6 +228,13 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         settings.oci_runtimes,
         stack,
     )
+
+
+async def _builder(ground: Ground, cache: Cache, stack: AsyncExitStack) -> BuildService:
+    builder = BuildService(ground, cache)
+    stack.push_async_callback(builder.close)
+    _report(await builder.start())
+    return builder
 
 
 def _take_folders(config: DaemonConfig, stack: AsyncExitStack) -> None:

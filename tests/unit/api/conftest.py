@@ -16,6 +16,7 @@ import uvloop
 
 from pier.api.app import make_app
 from pier.api.server import Server
+from pier.builder.usage import FILTERS
 from pier.containers.attach import Attachment
 from pier.errors import NotFound
 from pier.events import EventBus
@@ -28,7 +29,15 @@ from pier.model.container import (
     ContainerSummary,
     ContainerWaitResponse,
 )
-from pier.model.disk_usage import DiskUsage, ImagesUsage, LogFileUsage, LogsUsage, NetworksPruneResponse, VolumesUsage
+from pier.model.disk_usage import (
+    BuildCachePruneResponse,
+    DiskUsage,
+    ImagesUsage,
+    LogFileUsage,
+    LogsUsage,
+    NetworksPruneResponse,
+    VolumesUsage,
+)
 from pier.model.event import EventActor, EventMessage
 from pier.model.exec import ExecConfig, ExecInspectResponse
 from pier.model.filters import Filters
@@ -307,8 +316,23 @@ class FakeNetworks:
         return NetworksPruneResponse()
 
 
+class FakeBuilder:
+    def __init__(self) -> None:
+        self.pruned: list[tuple[Filters, bool, int]] = []
+        self.running = {"known"}
+
+    async def prune(self, filters: Filters, *, everything: bool, keep_bytes: int) -> BuildCachePruneResponse:
+        filters.validate(FILTERS)
+        self.pruned.append((filters, everything, keep_bytes))
+        return BuildCachePruneResponse()
+
+    def cancel(self, id: str) -> bool:
+        return id in self.running
+
+
 @dataclass
 class FakeEngine:
+    builder: FakeBuilder = field(default_factory=FakeBuilder)
     networks: FakeNetworks = field(default_factory=FakeNetworks)
     containers: FakeContainers = field(default_factory=FakeContainers)
     images: FakeImages = field(default_factory=FakeImages)

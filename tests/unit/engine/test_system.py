@@ -11,7 +11,7 @@ from pier.engine.runtimes import About
 from pier.engine.system import System, registry_config, security_options, without_secret
 from pier.kernel.cgroups import Layout
 from pier.model.container import ContainerSummary
-from pier.model.disk_usage import VolumesUsage
+from pier.model.disk_usage import BuildCacheUsage, VolumesUsage
 from pier.model.image import ImageSummary
 
 V1 = Layout("v1", {name: f"/cg/{name}" for name in "blkio cpu cpuset devices freezer memory pids".split()}, ())
@@ -38,6 +38,11 @@ class Volumes:
         return VolumesUsage(items=[])
 
 
+class Builder:
+    async def usage(self) -> BuildCacheUsage:
+        return BuildCacheUsage(items=[])
+
+
 def made(config: DaemonConfig) -> System:
     return System(
         config=config,
@@ -51,6 +56,7 @@ def made(config: DaemonConfig) -> System:
         containers=Containers(),
         images=Images(),
         volumes=Volumes(),
+        builder=Builder(),
         listeners=lambda: 3,
         lacking=["no NAT in this kernel"],
         runtimes=About(OciRuntimes()),

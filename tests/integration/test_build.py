@@ -1,0 +1,190 @@
+"""The classic build: Docker's own client, docker-py and testcontainers; ends of all kinds."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import BuildError
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.image import DockerImage
+
+from .client import Client
+from .conftest import Daemon, poll
+from .test_store_faults import armed, check
+
+pytestmark = pytest.mark.root
+
+FILE = """\
+ARG NAME=world
+FROM busybox AS made
+ARG NAME
+RUN echo "hello $NAME" > /greeting && \\
+    chmod 600 /greeting
+FROM busybox
+ENV A=b
+COPY --from=made /greeting /in/
+COPY . /context/
+LABEL kind=test
+CMD ["cat", "/in/greeting"]
+"""
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[Any]:
+    connected = docker.DockerClient(base_url=f"unix://{daemon.socket}")
+    yield connected
+    for image in connected.images.list(filters={"label": "kind=test"}):
+        connected.images.remove(image.id, force=True)
+    connected.close()
+
+
+def context(folder: Path, **files: str) -> Path:
+    for name, text in {"Dockerfile": FILE, "a": "A", "left": "out", ".dockerignore": "left\n", **files}.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def docker_build(daemon: Daemon, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    environment = {**daemon.environment, "DOCKER_BUILDKIT": "0"}
+    command = ["docker", "build", *flags, str(folder)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Without ids."""
+    return [line for line in done.stdout.splitlines() if line and not line.startswith((" --->", "Sending"))]
+
+
+def test_docker_build(daemon: Daemon, client: Any, tmp_path: Path) -> None:
+    done = docker_build(daemon, context(tmp_path), "-t", "built:1", "--build-arg", "NAME=you")
+    assert done.returncode == 0, done.stderr
+    assert lines(done)[:2] == ["Step 1/11 : ARG NAME=world", "Step 2/11 : FROM busybox AS made"]
+    assert lines(done)[-1] == "Successfully tagged built:1"
+    assert " ---> Running in " in done.stdout
+    assert client.containers.run("built:1", remove=True) == b"hello you\n"
+    assert client.containers.run("built:1", "ls /context", remove=True).split() == [b"Dockerfile", b"a"]
+    image = client.images.get("built:1")
+    assert image.labels == {"kind": "test"}
+    again = docker_build(daemon, tmp_path, "-t", "built:1", "--build-arg", "NAME=you")
+    assert " ---> Running in " not in again.stdout
+    assert client.images.get("built:1").id == image.id
+
+
+def test_a_step_that_fails(daemon: Daemon, tmp_path: Path) -> None:
+    done = docker_build(daemon, context(tmp_path, Dockerfile="FROM busybox\nRUN echo out; exit 3\n"))
+    assert done.returncode == 3
+    assert done.stderr.endswith("The command '/bin/sh -c echo out; exit 3' returned a non-zero code: 3\n")
+    assert "out\n" in done.stdout
+
+
+def test_a_file_that_cannot_be_read(daemon: Daemon, tmp_path: Path) -> None:
+    done = docker_build(daemon, context(tmp_path, Dockerfile="FROM busybox\nRUNN x\n"))
+    assert done.returncode == 1
+    assert "dockerfile parse error on line 2: unknown instruction: RUNN (did you mean RUN?)" in done.stderr
+
+
+def test_docker_py(client: Any, tmp_path: Path) -> None:
+    image, log = client.images.build(path=str(context(tmp_path)), tag="py:1", buildargs={"NAME": "py"}, rm=True)
+    assert image.tags == ["py:1"]
+    assert any("Successfully built" in line.get("stream", "") for line in log)
+    with pytest.raises(BuildError, match="non-zero code: 1"):
+        client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN false\n"))
+
+
+def test_testcontainers(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{daemon.socket}")
+    monkeypatch.setattr(testcontainers_config, "_ryuk_disabled", True)
+    with DockerImage(path=context(tmp_path), tag="tc:1") as image:
+        assert str(image) == "tc:1"
+
+
+@pytest.mark.parametrize("mode", ["", "gz", "bz2", "xz"])
+def test_an_archive_however_it_is_compressed(daemon: Daemon, client: Any, mode: str) -> None:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode=f"w:{mode}") as archive:
+        data = b"FROM busybox\nLABEL kind=test\n"
+        info = tarfile.TarInfo("Dockerfile")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    raw.seek(0)
+    stream = client.api.build(fileobj=raw, custom_context=True, encoding=mode or None, decode=True, tag="packed")
+    assert any("Successfully tagged packed:latest" in line.get("stream", "") for line in stream)
+
+
+def test_the_cache_is_shown_and_pruned(daemon: Daemon, client: Any, tmp_path: Path) -> None:
+    steps = "FROM busybox\nRUN --mount=type=cache,target=/c echo 12345 > /c/f; echo 1234567 > /f\nLABEL kind=test\n"
+    assert docker_build(daemon, context(tmp_path, Dockerfile=steps)).returncode == 0
+    kinds = {entry["Type"] for entry in client.api.df()["BuildCache"]}
+    assert kinds == {"regular", "exec.cachemount"}
+    pruned = client.api.prune_builds(all=True)
+    assert len(pruned["CachesDeleted"]) >= 2
+    assert pruned["SpaceReclaimed"] >= 6
+    assert not client.api.df()["BuildCache"]
+
+
+def test_a_client_that_goes_away_ends_its_build(daemon: Daemon, tmp_path: Path) -> None:
+    folder = context(tmp_path, Dockerfile="FROM busybox\nRUN echo begun; sleep 1000\n")
+    environment = {**daemon.environment, "DOCKER_BUILDKIT": "0"}
+    process = subprocess.Popen(["docker", "build", str(folder)], env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    while b"begun" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    poll(lambda: not os.listdir(daemon.exec_root / "builds"), "the step's end")
+
+
+def test_a_daemon_that_is_killed_while_a_step_runs(own_docker: Client, own_daemon: Daemon, tmp_path: Path) -> None:
+    daemon = own_daemon
+    folder = context(tmp_path, Dockerfile="FROM busybox\nRUN echo x > /kept\nRUN echo begun; sleep 1000\n")
+    environment = {**daemon.environment, "DOCKER_BUILDKIT": "0"}
+    process = subprocess.Popen(["docker", "build", str(folder)], env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    while b"begun" not in process.stdout.readline():
+        pass
+    daemon.kill()
+    process.communicate(timeout=20)
+    daemon.start()
+    assert not os.listdir(daemon.exec_root / "builds")
+    assert not os.listdir(daemon.data_root / "builder/contexts")
+    done = docker_build(daemon, context(tmp_path, Dockerfile="FROM busybox\nRUN echo x > /kept\n"))
+    assert done.returncode == 0, done.stderr
+    daemon.stop()
+    check(daemon)
+
+
+@pytest.mark.parametrize("point", ["layer-adopting", "blob-named:2"])
+def test_attack_26_a_daemon_killed_in_a_build(
+    own_docker: Client, own_daemon: Daemon, tmp_path: Path, point: str
+) -> None:
+    folder = context(tmp_path)
+    own_daemon.stop()
+    armed(own_daemon, point, "kill")
+    assert docker_build(own_daemon, folder).returncode != 0
+    poll(own_daemon.has_ended, "the point to be passed")
+    own_daemon.start()
+    done = docker_build(own_daemon, folder)
+    assert done.returncode == 0, done.stderr
+    own_daemon.stop()
+    check(own_daemon)
+
+
+def test_attack_26_a_disk_that_is_full_in_a_build(own_docker: Client, own_daemon: Daemon, tmp_path: Path) -> None:
+    folder = context(tmp_path)
+    own_daemon.stop()
+    armed(own_daemon, "diff-written", "ENOSPC")
+    done = docker_build(own_daemon, folder)
+    assert done.returncode == 1
+    assert "no space left on device" in done.stderr.lower()
+    assert docker_build(own_daemon, folder).returncode == 0
+    own_daemon.stop()
+    check(own_daemon)
