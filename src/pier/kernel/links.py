@@ -28,7 +28,8 @@ RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
 IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD, IFLA_EXT_MASK = 18, 20, 28, 29
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 IFLA_MACVLAN_MODE = 1
 IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 2
 IFLA_VLAN_ID = 1
@@ -194,6 +195,19 @@ def create_vlan(name: str, parent: int, vlan_id: int) -> Request:
     """An 802.1q sub-interface of the device `parent`, up."""
     link = attribute_u32(IFLA_LINK, parent)
     return create(name, "vlan", link, flags=IFF_UP, data=attribute_u16(IFLA_VLAN_ID, vlan_id))
+
+
+def set_isolated(name: str) -> Request:
+    """Keep a bridge port from every other that is isolated too; the bridge itself, which is the host, it reaches."""
+    body = header() + name_attribute(name) + port_attribute(attribute(IFLA_BRPORT_ISOLATED, b"\1"))
+    return Request(RTM_NEWLINK, 0, body, f"isolate bridge port {name}")
+
+
+def filter_inside(name: str) -> Request:
+    """Let the IP firewall see what stays on a bridge (br_netfilter), whatever it does to other bridges."""
+    data = [attribute(kind, b"\1") for kind in (IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES)]
+    body = header() + name_attribute(name) + kind_attribute("bridge", *data)
+    return Request(RTM_NEWLINK, 0, body, f"filter inside of bridge {name}")
 
 
 def set_hairpin(name: str, wanted: bool) -> Request:

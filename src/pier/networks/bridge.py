@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import Protocol
 
+from pier.kernel import links
 from pier.kernel.netlink import Address, Link, NetlinkSocket, Route
 from pier.networks.bridge_options import BridgeNetwork, bridge_network
 from pier.networks.ipam import Network
@@ -20,6 +21,8 @@ __all__ = ["BridgeNetwork", "bridge_network", "bridge_plan", "host_networks", "r
 FORWARD = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 """The switches that make this machine a router, by IP version."""
 SYSCTL_ROOT = "/proc/sys"
+BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
+"""There where the kernel has br_netfilter."""
 
 
 class Operation(Protocol):
@@ -80,6 +83,22 @@ class DeleteAddress:
 
     def undo(self, netlink: NetlinkSocket) -> None:
         netlink.add_address(netlink.link_index(self.name), self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterInside:
+    """Let the firewall see what containers of the bridge send each other."""
+
+    name: str
+
+    def describe(self) -> str:
+        return f"filter inside of {self.name}"
+
+    def execute(self, netlink: NetlinkSocket) -> None:
+        netlink.do(*links.filter_inside(self.name))
+
+    def undo(self, netlink: NetlinkSocket) -> None:
+        """Nothing: what the table does not know it lets pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +164,7 @@ def write_sysctl(key: str, value: str) -> None:
 
 def device_plan(
     network: BridgeNetwork,
-    links: Iterable[Link],
+    devices: Iterable[Link],
     addresses: Iterable[Address],
     read: Callable[[str], str | None] = read_sysctl,
 ) -> list[Operation]:
@@ -153,16 +172,18 @@ def device_plan(
 
     Settings come before addresses, and the device is up last: at no moment does it listen to router advertisements.
     """
-    link = next((link for link in links if link.name == network.bridge), None)
+    link = next((link for link in devices if link.name == network.bridge), None)
     wanted = network.addresses
+    inside = [FilterInside(network.bridge)] if not network.icc and read(BRIDGE_FILTER) is not None else []
     if link is None:
         create = CreateBridge(network.bridge, mac_of(network.mac_seed), network.mtu)
         settings = [SetSysctl(key, value) for key, value in device_sysctls(network).items()]
-        return [create, *settings, *(AddAddress(network.bridge, text) for text in wanted), SetUp(network.bridge)]
+        carried = [AddAddress(network.bridge, text) for text in wanted]
+        return [create, *inside, *settings, *carried, SetUp(network.bridge)]
     if link.kind != "bridge":
         raise ValueError(f"network device {network.bridge} exists and is no bridge")
     present = [f"{item.address}/{item.prefix_len}" for item in addresses if item.index == link.index]
-    steps: list[Operation] = [*sysctl_plan(device_sysctls(network), read)]
+    steps: list[Operation] = [*inside, *sysctl_plan(device_sysctls(network), read)]
     foreign = [text for text in present if text not in wanted and not link_local(text)]
     steps += [DeleteAddress(network.bridge, text) for text in foreign if not network.adopted]
     steps += [AddAddress(network.bridge, text) for text in wanted if text not in present]
@@ -257,6 +278,15 @@ def host_networks(
     texts += [f"{item.address}/{item.prefix_len}" for item in addresses if item.index not in passed]
     networks = [ip_interface(text).network for text in dict.fromkeys(texts)]
     return [network for network in networks if network.prefixlen > 3 and not is_everywhere(network)]
+
+
+def port_mode(network: BridgeNetwork, read: Callable[[str], str | None] = read_sysctl) -> str:
+    """How containers are plugged into the bridge (`Interface.mode`).
+
+    What they send each other where they shall not is dropped by the table. A kernel that cannot show it that has ports
+    that are kept apart, which in turn know nothing of translations inside a bridge.
+    """
+    return "isolated" if not network.icc and read(BRIDGE_FILTER) is None else ""
 
 
 def is_everywhere(network: Network) -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from pier.errors import PierError, Unavailable
+from pier.networks.bridge import port_mode
 from pier.networks.bridge_options import NAME, BridgeNetwork, bridge_network, unknown_options
 from pier.networks.creation import Forbidden
 from pier.networks.host import HostSide
@@ -202,5 +203,6 @@ class BridgeDriver:
             addresses=list(place.addresses),
             gateways=list(place.gateways),
             mtu=network.mtu,
+            mode=port_mode(network),
             sysctls=dict(place.sysctls),
         )

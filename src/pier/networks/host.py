@@ -233,8 +233,6 @@ class HostSide:
                 if wanted and not self.config.ip_forward_no_drop:
                     self.firewall.closed.add(version)
                 steps += wanted
-        if any(not network.icc for network in networks):
-            steps += bridge.sysctl_plan({"net/bridge/bridge-nf-call-iptables": "1"})
         return steps
 
     def _change(self, nft: Nftables, commands: str) -> None:

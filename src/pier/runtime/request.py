@@ -69,7 +69,10 @@ class Interface:
     kind: str = "veth"
     """`veth`, `macvlan` or `ipvlan`."""
     mode: str = ""
-    """Of a macvlan `private`, `vepa`, `bridge`, `passthru`, of an ipvlan `l2`, `l3`, `l3s`; empty: `bridge`, `l2`."""
+    """Of a macvlan `private`, `vepa`, `bridge`, `passthru`, of an ipvlan `l2`, `l3`, `l3s`; empty: `bridge`, `l2`.
+
+    Of a veth `isolated`: kept from the bridge's other ports that are; empty: not.
+    """
     flag: str = ""
     """Of an ipvlan: `bridge`, `private` or `vepa`; empty: `bridge`."""
     routes: list[tuple[str, str]] = field(default_factory=list)

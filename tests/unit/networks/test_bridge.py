@@ -8,7 +8,15 @@ from typing import Any, cast
 import pytest
 
 from pier.kernel.netlink import Address, Link, NetlinkSocket, Route
-from pier.networks.bridge import device_plan, device_sysctls, forwarding_plan, host_networks, run_plan, sysctl_plan
+from pier.networks.bridge import (
+    device_plan,
+    device_sysctls,
+    forwarding_plan,
+    host_networks,
+    port_mode,
+    run_plan,
+    sysctl_plan,
+)
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.host import foreign_drops
 from pier.networks.ipam import Subnet
@@ -158,3 +166,17 @@ def test_another_firewall_that_drops_is_named() -> None:
         "WARNING: ip filter FORWARD drops forwarded packets by default, those of containers too, unless it accepts "
         "device pier0 in and out"
     ]
+
+
+@pytest.mark.parametrize(
+    ("icc", "br_netfilter", "planned", "mode"),
+    [(True, True, False, ""), (False, True, True, ""), (False, False, False, "isolated")],
+)
+def test_containers_are_kept_apart_by_rules_or_ports(
+    icc: bool, br_netfilter: bool, planned: bool, mode: str
+) -> None:
+    settings = SETTINGS | ({"net/bridge/bridge-nf-call-iptables": "0"} if br_netfilter else {})
+    made = network(icc=icc)
+    steps = [step.describe() for step in device_plan(made, [LO], [], settings.get)]
+    assert ("filter inside of pier0" in steps) == planned
+    assert port_mode(made, settings.get) == mode

@@ -19,6 +19,7 @@ from lan import Lan, Probe, expect, lan
 from netlab import Machine, machines, stop
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables
+from pier.networks.bridge import port_mode
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.firewall import Forward
 from pier.networks.host import BridgeFailed, HostSide, NetworkConfig
@@ -47,6 +48,8 @@ class Site:
     side: HostSide
     spare: list[Machine]
     servers: list[socket.socket] = field(default_factory=list)
+    mode: str = ""
+    """Of the containers' ports, where it is not what the network asks for."""
 
     def network(self, name: str, **options: Any) -> BridgeNetwork:
         number = 10 + len(self.side.firewall.networks)
@@ -62,7 +65,15 @@ class Site:
         addresses = [one.network.network_address + number for one in network.subnets]
         lengths = [f"{address}/{24 if address.version == 4 else 64}" for address in addresses]
         gateways = [network.gateway(one.version) for one in network.subnets if network.gateway(one.version)]
-        wire = Interface("eth0", f"v{network.bridge}{number}", network.bridge, mac_of(addresses[0]), lengths, gateways)
+        wire = Interface(
+            "eth0",
+            f"v{network.bridge}{number}",
+            network.bridge,
+            mac_of(addresses[0]),
+            lengths,
+            gateways,
+            mode=self.mode or port_mode(network),
+        )
         machine.plug(wire, self.lan.host)
         made = Container(machine, *map(str, addresses), network.bridge)
         self.serve(machine)
@@ -248,6 +259,38 @@ def test_gateway_modes(direct: bool) -> None:
                 *([] if direct else way_in),
             ],
         )
+
+
+@pytest.mark.parametrize("br_netfilter", [True, False])
+def test_without_icc_containers_reach_each_other_by_published_ports_alone(
+    site: Site, br_netfilter: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In both families; by rules, or by ports that are kept apart."""
+    lan = site.lan
+    for key in ("iptables", "ip6tables"):
+        lan.host.set(f"bridge/bridge-nf-call-{key}", "0")  # it is a matter of this bridge alone
+    if not br_netfilter:
+        monkeypatch.setattr("pier.networks.bridge.BRIDGE_FILTER", "net/bridge/none")
+        site.mode = "isolated"
+    net = site.network("br-apart", icc=False)
+    one, two = site.container(net), site.container(net, 3)
+    site.publish(one.port("0.0.0.0", 8080), one.port("::", 8080))
+    expect(
+        reached=[
+            Probe(two.machine, "tcp", lan.host_address, 8080),
+            Probe(two.machine, "tcp", lan.host_address6, 8080),
+            Probe(one.machine, "tcp", lan.host_address, 8080),
+            Probe(lan.peer, "tcp", lan.host_address6, 8080),
+            Probe(lan.host, "tcp", one.ip6, 80),
+            Probe(one.machine, "icmp", lan.peer_address),
+        ],
+        silent=[
+            Probe(source.machine, protocol, address, 80)
+            for source, target in ((one, two), (two, one))
+            for protocol in ("tcp", "udp", "icmp")
+            for address in (target.ip, target.ip6)
+        ],
+    )
 
 
 def test_networks_come_and_go_and_leave_nothing(site: Site) -> None:

@@ -104,7 +104,8 @@ def create_device(host: NetlinkSocket, netns_fd: int, interface: Interface) -> N
         peer_netns_fd=netns_fd,
         mtu=interface.mtu,
     )
-    host.do_all([links.create_veth(pair), links.set_hairpin(interface.host_name, True)])
+    steps = [links.create_veth(pair), links.set_hairpin(interface.host_name, True)]
+    host.do_all([*steps, links.set_isolated(interface.host_name)] if interface.mode == "isolated" else steps)
 
 
 def route_requests(index: int, interface: Interface) -> list[Request]:
