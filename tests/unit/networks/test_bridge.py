@@ -172,9 +172,7 @@ def test_another_firewall_that_drops_is_named() -> None:
     ("icc", "br_netfilter", "planned", "mode"),
     [(True, True, False, ""), (False, True, True, ""), (False, False, False, "isolated")],
 )
-def test_containers_are_kept_apart_by_rules_or_ports(
-    icc: bool, br_netfilter: bool, planned: bool, mode: str
-) -> None:
+def test_containers_are_kept_apart_by_rules_or_ports(icc: bool, br_netfilter: bool, planned: bool, mode: str) -> None:
     settings = SETTINGS | ({"net/bridge/bridge-nf-call-iptables": "0"} if br_netfilter else {})
     made = network(icc=icc)
     steps = [step.describe() for step in device_plan(made, [LO], [], settings.get)]
