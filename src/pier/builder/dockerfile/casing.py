@@ -52,7 +52,8 @@ def _check_arg(arg: i.Arg, linter: Linter) -> None:
 def _check_description(
     name: str, keys: Sequence[str], comments: Sequence[str], at: SourceRange, linter: Linter
 ) -> None:
-    if not comments or comments[-1].split(" ")[0] in keys:
+    near = comments[-1].split(" ")[0] if comments else ""
+    if not near or near in keys:
         return
     example = keys[0] if len(keys) == 1 else "<arg_key>"
     detail = f"Comment for {name} should follow the format: `# {example} <description>`"

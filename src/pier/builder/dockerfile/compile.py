@@ -57,18 +57,23 @@ class Compiled:
     """`id()` of a stage's node -> the stage at its end."""
 
 
-async def compile_dockerfile(file: i.Dockerfile, options: Options, resolver: Resolver) -> Compiled:
-    """Raises DockerfileError, and what the resolver raises for an image, named with the line that wants it."""
+async def compile_dockerfile(
+    file: i.Dockerfile, options: Options, resolver: Resolver, linter: Linter | None = None
+) -> Compiled:
+    """Raises DockerfileError, also for an image that the resolver does not find: with the line that wants it.
+
+    `linter` gathers what the checks find, and has it when this raises, too.
+    """
     _refuse_foreign_frontend(file)
-    linter = Linter(CheckOptions.parse(file.check))
+    linter = linter or Linter(CheckOptions.parse(file.check))
     plan = make_plan(file, options, linter)
     images = await resolve_bases(plan, resolver)
-    first = _Pass(plan, images, Linter(linter.options), _context(options, ()))
+    first = _Pass(plan, images, linter, _context(options, ()))
     first.run()
-    second = _Pass(plan, images, linter, _context(options, first.context_paths()))
-    second.run()
     linter.verdict()
-    return second.result()
+    second = _Pass(plan, images, Linter(CheckOptions(skip_all=True)), _context(options, first.context_paths()))
+    second.run()
+    return second.result(linter.warnings)
 
 
 def _refuse_foreign_frontend(file: i.Dockerfile) -> None:
@@ -232,7 +237,7 @@ class _Pass:
         paths = {path for state in self._states.values() for path in state.context_paths}
         return [] if "/" in paths else sorted(path.lstrip("/") for path in paths)
 
-    def result(self) -> Compiled:
+    def result(self, warnings: Sequence[Warning]) -> Compiled:
         plan = self._plan
         state = self._states.get(id(plan.target)) or self._begin(plan.target)
         used = {*plan.args.info, *(name for each in self._states.values() for name in each.arg_uses)}
@@ -242,7 +247,7 @@ class _Pass:
             image=self._finished(state),
             base_image=state.base_image,
             platform=state.platform,
-            warnings=tuple(self._linter.warnings),
+            warnings=tuple(warnings),
             unused_args=tuple(unused(plan.options.build_args, used | set(predefined))),
             target=state,
             states=self._states,

@@ -16,7 +16,7 @@ class Instruction(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     """The whole line, continuations joined, without heredocs' bodies."""
     comments: tuple[str, ...] = ()
-    """The comment lines directly above."""
+    """The comment lines above, without `#`; an empty line is an empty comment."""
 
     @property
     def name(self) -> str:

@@ -46,7 +46,7 @@ class LogicalLine(msgspec.Struct, frozen=True):
     last_line: int
     pieces: tuple[Piece, ...]
     comments: tuple[str, ...] = ()
-    """The lines of comments directly above, without `#`."""
+    """The lines of comments above, without `#`; an empty line is an empty comment."""
     empty_continuations: tuple[int, ...] = ()
     """Lines that continued it with nothing."""
 
@@ -139,7 +139,7 @@ class LineReader:
                 comments.append(stripped[1:].strip(SPACE))
                 self._at += 1
             elif not stripped:
-                comments = []
+                comments.append("")
                 self._at += 1
             else:
                 line = self._logical(raw, stripped, tuple(comments))

@@ -183,8 +183,7 @@ class Linter:
         """Raises DockerfileError where the file wants findings to be errors and there are some."""
         if self.options.error and self.warnings:
             names = dict.fromkeys(warning.rule.name for warning in self.warnings)
-            places = dict.fromkeys(warning.at for warning in self.warnings)
-            raise DockerfileError(f"lint violation found for rules: {', '.join(names)}", at=places)
+            raise DockerfileError(f"lint violation found for rules: {', '.join(names)}")
 
 
 ALL_RULES: Final[dict[str, Rule]] = {rule.name: rule for rule in list(globals().values()) if isinstance(rule, Rule)}

@@ -10,8 +10,9 @@ import msgspec
 from pier.builder.dockerfile.suggest import nearest
 from pier.errors import InvalidParameter
 
-EXCERPT_AROUND: Final = 2
-"""Lines shown above and below the marked ones."""
+AROUND_ONE: Final = 2
+"""Lines shown above and below one marked line."""
+AROUND_SEVERAL: Final = 1
 
 
 class SourceRange(msgspec.Struct, frozen=True, order=True):
@@ -45,19 +46,21 @@ class DockerfileError(InvalidParameter):
         return f"{self.message} ({places})" if places else self.message
 
     def excerpt(self, text: str) -> str:
-        """The lines around the blame with `>>>` before those that are to blame; empty where nothing is."""
-        marked = {line for place in self.at for line in place.lines}
-        if not marked:
-            return ""
-        lines = text.split("\n")
-        shown = sorted({near for line in marked for near in range(line - EXCERPT_AROUND, line + EXCERPT_AROUND + 1)})
-        rows = [
-            f"{number:4} | {'>>> ' if number in marked else '    '}{lines[number - 1].rstrip(chr(13))}"
-            for number in shown
-            if 0 < number <= len(lines)
-        ]
-        rule = "-" * 20
-        return "\n".join([str(self.at[0]), rule, *rows, rule])
+        """The lines around each blamed instruction, these marked with `>>>`; empty where nothing is to blame."""
+        return "\n".join(excerpt(text, place) for place in self.at)
+
+
+def excerpt(text: str, place: SourceRange) -> str:
+    """The lines around a place, its own marked with `>>>`."""
+    lines = text.split("\n")
+    around = AROUND_ONE if place.first_line == place.last_line else AROUND_SEVERAL
+    first, last = max(1, place.first_line - around), min(len(lines), place.last_line + around)
+    rows = [
+        f"{number:4} | {'>>> ' if number in place.lines else '    '}{lines[number - 1].rstrip(chr(13))}"
+        for number in range(first, last + 1)
+    ]
+    rule = "-" * 20
+    return "\n".join([f"{place.file}:{place.first_line}", rule, *rows, rule])
 
 
 class SyntaxFault(DockerfileError):

@@ -115,8 +115,10 @@ def test_arg_names_several_with_their_descriptions() -> None:
     )
 
 
-def test_an_empty_line_parts_a_comment_from_what_follows() -> None:
-    assert one("# A the first\n\nARG A").definitions == (i.Definition("A"),)
+def test_comments_above_an_instruction() -> None:
+    arg = one("# A the first\n\n # two\nARG A")
+    assert arg.definitions == (i.Definition("A", comment="the first"),)
+    assert arg.comments == ("A the first", "", "two")
 
 
 def test_copy_and_add() -> None:
@@ -371,7 +373,7 @@ def test_the_excerpt_marks_the_lines_to_blame() -> None:
     with pytest.raises(DockerfileError) as raised:
         read(text)
     assert raised.value.excerpt(text) == (
-        "Dockerfile:5:5\n"
+        "Dockerfile:5\n"
         "--------------------\n"
         "   3 |     RUN c \\\n"
         "   4 |       --d\n"
