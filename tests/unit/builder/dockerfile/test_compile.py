@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pier.builder import graph
 from pier.builder.dockerfile.source import DockerfileError
@@ -444,3 +448,45 @@ def test_reproducible_times_and_labels() -> None:
             if not isinstance(action.deed, graph.Remove)} == {1500000000 * 10**9}  # fmt: skip
     assert found.image.config.labels == {"l": "1"}
     assert "SOURCE_DATE_EPOCH" in refused(B, build_args={"SOURCE_DATE_EPOCH": "x"}).message
+
+
+# --- files that nobody meant
+
+_LINES = st.sampled_from(
+    [
+        *("FROM busybox AS a", "FROM a", "FROM scratch", "FROM $X", "FROM --platform=$TARGETPLATFORM busybox"),
+        *(
+            "ARG X=busybox",
+            "ARG A=1 B C=$A",
+            "ENV A=$B",
+            "ENV Q $A x",
+            "ENV ${A}=b",
+            "ENV a=${A//x/y}${B%%*}",
+            "ENV a==",
+        ),
+        *("COPY a b", "COPY --from=a x y/", "COPY --from=0 x y/", "COPY --chown=$A:b --chmod=$B a b", 'COPY "" ""'),
+        *(
+            'COPY ["",""]',
+            "COPY $Z $Z",
+            "COPY --parents a/./b x/",
+            "COPY <<E <<-'F' /x/\n$A\nE\n\tb\n\tF",
+            "COPY --link a b",
+        ),
+        *("ADD https://x/y z", "ADD git@h:x.git#v:s /g", "ADD $Z $Z $Z/", "RUN x", "RUN []", "RUN", "RUN <<E\n#!/x\nE"),
+        *("RUN a <<E b <<F\n1\nE\n2\nF", "RUN --mount=type=cache,target=/x,id=$A x", "RUN --mount=from=a,target=$A x"),
+        *("RUN --mount=type=secret,env=X x", "RUN --mount=target=,source= x", "RUN --mount=from=,target=/a x"),
+        *("WORKDIR $A", "WORKDIR ''", "USER ''", 'VOLUME ["$A"]', "EXPOSE $A", "EXPOSE 1:2:3:4", "STOPSIGNAL $A"),
+        *('SHELL [""]', "CMD []", "ENTRYPOINT x", "ONBUILD COPY --from=a x y", "ONBUILD RUN <<E\nx\nE", "MAINTAINER x"),
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_LINES, max_size=8), st.booleans(), st.sampled_from(["", " ", "9"]))
+def test_any_file_is_compiled_or_refused(lines: list[str], everything: bool, value: str) -> None:
+    text = "\n".join(["FROM busybox", *lines])
+    triggers = RunConfig(env=[PATH], on_build=["COPY --from=a x y"] if everything else [])
+    with suppress(DockerfileError):
+        found = compiled(text, Images({"busybox": image(triggers)}), all_stages=everything, build_args={"A": value})
+        assert msgspec.json.encode(found.image, enc_hook=str)
+        assert all(names(found))
