@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from functools import partial
 from ipaddress import ip_address
 
 from pier.containers import etc_files
@@ -16,8 +17,10 @@ from pier.containers.world import Container, ContainersConfig, World, log
 from pier.errors import PierError
 from pier.networks import Sandbox
 from pier.networks.dns import Settings
+from pier.networks.inside import run_inside
 from pier.networks.resolv import HOST_NAMES, HOST_RESOLV_CONF, extra_host, parse_resolv_conf
 from pier.runtime.client import Monitor
+from pier.runtime.process.resolver import open_sockets
 
 NDOTS = "ndots:"
 
@@ -55,22 +58,36 @@ def serve(world: World, container: Container, monitor: Monitor) -> None:
             log.warning("container %s has no name server: %s", container.record.name, error)
 
 
-async def follow(world: World, container: Container) -> None:
-    """A running container's networks have changed: give it a name server, or tell the one it has."""
-    monitor, dns = container.monitor, world.networks.dns
-    if monitor is None:
-        return
+async def follow(world: World, container: Container, netns_fd: int) -> None:
+    """A running container's networks have changed: give it a name server, or tell the one it has.
+
+    `netns_fd` is its network namespace.
+    """
+    dns = world.networks.dns
     if dns.serves(container.id):
         dns.configure(container.id, _settings(world, container))
     elif _sandbox(world, container).finds_names:
         try:
-            await monitor.make_resolver()
-        except PierError as error:
+            await _make(world, container, netns_fd)
+        except (PierError, OSError) as error:
             log.warning("container %s gets no name server: %s", container.record.name, error)
             return
-        serve(world, container, monitor)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(_rewrite, world, container)
+
+
+async def _make(world: World, container: Container, netns_fd: int) -> None:
+    """Raises OSError, NotNameServerSockets."""
+    sockets = await asyncio.to_thread(run_inside, netns_fd, partial(open_sockets, afresh=True))
+    if sockets.warning:
+        log.warning("container %s: %s", container.record.name, sockets.warning)
+    fds = [sockets.udp.detach(), sockets.tcp.detach()]
+    if container.monitor is not None:
+        try:
+            await container.monitor.keep_resolver(fds)
+        except PierError as error:
+            log.warning("the name server of container %s ends with this daemon: %s", container.record.name, error)
+    world.networks.dns.serve(container.id, fds, _settings(world, container))
 
 
 class HostServers:

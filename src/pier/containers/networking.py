@@ -264,8 +264,8 @@ async def _join_live(world: World, container: Container, ask: Ask) -> None:
         endpoint = await world.networks.join(
             record.id, ask, name=record.name, publishing=publishing(record), netns_fd=netns_fd
         )
+        await name_server.follow(world, container, netns_fd)
     await _tell_hosts(world, container, before, added=endpoint.addresses)
-    await name_server.follow(world, container)
     world.publish_network(container, "connect", endpoint)
 
 
@@ -316,8 +316,8 @@ async def _leave_live(world: World, container: Container, endpoint: Endpoint) ->
     before = _host(world, container)
     async with network_namespace(container) as netns_fd:
         await world.networks.leave(record.id, endpoint.network_id, publishing=publishing(record), netns_fd=netns_fd)
+        await name_server.follow(world, container, netns_fd)
     await _tell_hosts(world, container, before, removed=endpoint.addresses)
-    await name_server.follow(world, container)
     world.publish_network(container, "disconnect", endpoint)
 
 
@@ -389,6 +389,7 @@ async def _settle(world: World, container: Container) -> list[str]:
     record = container.record
     async with network_namespace(container) as netns_fd:
         await world.networks.verify(record.id, netns_fd)
+        await name_server.follow(world, container, netns_fd)
     sandbox = world.networks.sandbox(record.id) or Sandbox()
     repaired = []
     for endpoint in sandbox.endpoints:

@@ -73,7 +73,6 @@ async def repair(world: World, container: Container) -> list[str]:
         await world.save(container)
         name_server.serve(world, container, monitor)
         settled = await networking.settle(world, container)
-        await name_server.follow(world, container)
         return [f"container {record.name}: found running again, pid {monitor.pid}", *settled]
     if record.state.status == "restarting":
         record.state.status = "exited"

@@ -31,7 +31,7 @@ NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFGENMSG = struct.Struct("!BBH")  # family, version, res_id
 # linux/netfilter/nf_tables.h
-NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE = 0, 3, 6
+NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE = 0, 2, 3, 6
 NFTA_LIST_ELEM = 1
 NFTA_TABLE_NAME = 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_TYPE = 1, 3, 4, 7
@@ -115,10 +115,15 @@ def set_transport(offset: int, value: bytes, *, checksum: int) -> bytes:
 class Filter:
     """A table of filter chains of IPv4, as one transaction."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, *, afresh: bool = False) -> None:
+        """With `afresh` one of that name that is there is replaced."""
         self._table = table
         self._messages: list[tuple[int, int, bytes]] = []
-        self._add(NFT_MSG_NEWTABLE, NLM_F_CREATE, text(NFTA_TABLE_NAME, table))
+        name = text(NFTA_TABLE_NAME, table)
+        self._add(NFT_MSG_NEWTABLE, NLM_F_CREATE, name)
+        if afresh:  # it is there by now, whether it was or not
+            self._add(NFT_MSG_DELTABLE, 0, name)
+            self._add(NFT_MSG_NEWTABLE, NLM_F_CREATE, name)
 
     def chain(self, name: str, hook: int, priority: int) -> None:
         """A chain at a hook of the kernel's (NF_INET_*)."""

@@ -274,9 +274,12 @@ class Monitor:
         """Have the container's runtime change limits (OCI `linux.resources`). Raises MonitorError, MonitorLost."""
         await self._order("update", resources=resources)
 
-    async def make_resolver(self) -> None:
-        """Give the container a name server (`resolver`), where it has none. Raises MonitorError, MonitorLost."""
-        await self._order("resolver")
+    async def keep_resolver(self, fds: Sequence[int]) -> None:
+        """Have the monitor keep the sockets of a name server that the container has got, for the daemons to come.
+
+        They are duplicated. Raises MonitorError, MonitorLost.
+        """
+        await self._order("resolver", fds=fds)
 
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         """Run one more process; returns its pid on the host once the program itself runs.

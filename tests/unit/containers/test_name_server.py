@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from pier.containers import etc_files, name_server
 from pier.networks.endpoint import Ask, Endpoint, Publishing, Sandbox
 from pier.runtime.client import MonitorError
+
+from ...netlab import Machine, machines
 
 FRONT = Endpoint(
     "c" * 64,
@@ -29,6 +32,13 @@ FRONT = Endpoint(
 )
 INNER = replace(FRONT, internal=True)
 STUB = "nameserver 127.0.0.53\noptions ndots:2\n"
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """The container's network namespace."""
+    with machines(1) as (made,):
+        yield made
 
 
 def name_server_sockets() -> list[int]:
@@ -98,7 +108,8 @@ def resolv_conf(house: Any, id: str) -> str:
 
 
 @pytest.mark.parametrize("edited", [False, True])
-async def test_with_the_first_such_network_of_a_running_container(house: Any, edited: bool) -> None:
+@pytest.mark.root
+async def test_with_the_first_such_network_of_a_running_container(house: Any, machine: Machine, edited: bool) -> None:
     monitor = await house.run()
     container, world = house.service._find("web"), house.service._world
     path = house.config.etc_file(container.id, "resolv.conf")
@@ -107,35 +118,49 @@ async def test_with_the_first_such_network_of_a_running_container(house: Any, ed
             file.write("# mine\n")
         os.utime(path, ns=(5, 5))
 
-    async def make_resolver() -> None:
-        monitor.resolver = name_server_sockets()
+    async def keep_resolver(fds: list[int]) -> None:
+        kept.extend(fds)
 
-    monitor.make_resolver = make_resolver
-    await name_server.follow(world, container)
+    kept: list[int] = []
+    monitor.keep_resolver = keep_resolver
+    await name_server.follow(world, container, machine.fd)
     assert not house.networks.dns.serves(container.id)
     record = house.networks.add("front")
     ask = Ask(record.id, names=("web",))
     await house.networks.join(container.id, ask, name="web", publishing=Publishing(), netns_fd=-1)
-    await name_server.follow(world, container)
+    await name_server.follow(world, container, machine.fd)
     assert house.networks.dns.serves(container.id)
+    assert len(kept) == 2
     assert ("nameserver 127.0.0.11" in resolv_conf(house, container.id)) != edited
     await house.networks.leave(container.id, record.id, publishing=Publishing(), netns_fd=-1)
-    await name_server.follow(world, container)
+    await name_server.follow(world, container, machine.fd)
     assert house.networks.dns.serves(container.id)
     house.networks.dns.stop(container.id)
 
 
-async def test_a_monitor_that_cannot_make_one_keeps_its_container(house: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.root
+async def test_a_monitor_that_keeps_nothing(house: Any, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
     """One of an earlier version knows no such order."""
     monitor = await house.run()
 
-    async def refuse() -> None:
+    async def refuse(fds: list[int]) -> None:
         raise MonitorError(reason="unknown operation")
 
-    monitor.make_resolver = refuse
+    monitor.keep_resolver = refuse
     house.networks.sandboxes[monitor.id] = Sandbox((FRONT,))
-    await name_server.follow(house.service._world, house.service._find("web"))
-    assert "web gets no name server: the container's monitor refused: unknown operation" in caplog.text
+    await name_server.follow(house.service._world, house.service._find("web"), machine.fd)
+    assert "the name server of container web ends with this daemon: the container's monitor refused" in caplog.text
+    assert house.networks.dns.serves(monitor.id)
+    house.networks.dns.stop(monitor.id)
+
+
+async def test_a_container_that_gets_none(house: Any, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = await house.run()
+    house.networks.sandboxes[monitor.id] = Sandbox((FRONT,))
+    with open("/dev/null") as no_namespace:
+        await name_server.follow(house.service._world, house.service._find("web"), no_namespace.fileno())
+    assert "container web gets no name server: " in caplog.text
+    assert not house.networks.dns.serves(monitor.id)
 
 
 async def test_a_file_as_it_was_written(tmp_path: Path) -> None:

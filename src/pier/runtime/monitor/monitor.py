@@ -33,7 +33,6 @@ from pier.runtime.monitor.errands import Errands
 from pier.runtime.monitor.execs import DRAIN_S, Client, Execs
 from pier.runtime.monitor.foreign import ForeignMaker
 from pier.runtime.monitor.maker import Maker, OwnMaker
-from pier.runtime.monitor.name_server import NameServer
 from pier.runtime.monitor.oci_call import RuntimeFailed
 from pier.runtime.monitor.oom import OomWatch
 from pier.runtime.monitor.parking import Parked, ParkedMaker
@@ -49,6 +48,7 @@ SOCKET_NAME = "monitor.sock"
 LINGER_S = 10.0
 """How long attached clients may take to read what they are owed once the container has ended."""
 CONNECTIONS_MAX = 64
+RESOLVER_SOCKETS = 2
 
 
 class StartError(Exception):
@@ -98,7 +98,8 @@ class Monitor:
         self._attached = attached
         self._execs = Execs(self._poller, maker, self._tell, self._broadcast)
         self._errands = Errands(self._poller, maker)
-        self._name_server = NameServer(self._poller)
+        self._resolver: list[int] = []
+        """The sockets of the container's name server, UDP and TCP, where it has one: kept for the daemons to come."""
         self._oom = OomWatch(self._poller, cgroup, self._tell_oom)
         self._ooms = 0
         self._listener: socket.socket | None = None
@@ -147,7 +148,7 @@ class Monitor:
         starting = Starting(pid, mine, outer, terminal=terminal, goes_on=goes_on)
         self._await_start(starting)
         self._maker.settled({starting.pid})
-        self._name_server.fds = starting.resolver
+        self._resolver = starting.resolver
         self._started_at_ns = time.time_ns()
         self._held_mounts = _hold_mounts(starting.pid)
         log = self._open_log(supervision.log) if supervision.log is not None else None
@@ -270,7 +271,7 @@ class Monitor:
         self._introduce(sock)
 
     def _introduce(self, sock: socket.socket) -> None:
-        if self._tell(sock, {"started": self._describe()}, self._name_server.fds):
+        if self._tell(sock, {"started": self._describe()}, self._resolver):
             self._execs.all_told()
 
     def _describe(self) -> dict[str, Any]:
@@ -380,15 +381,13 @@ class Monitor:
             resources=message["resources"],
         )
 
-    def _op_resolver(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        """Give the container a name server; the answer has its sockets, UDP and TCP."""
-        assert self._init is not None
-
-        def made(error: str) -> None:
-            reply = {"error": error} if error else {"ok": True}
-            self._tell(sock, {"id": message.get("id"), **reply}, self._name_server.fds)
-
-        self._name_server.make(self._init.pidfd, made)
+    def _op_resolver(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        """Keep the sockets of a name server that the container has got meanwhile."""
+        if len(fds) != RESOLVER_SOCKETS:
+            raise ValueError(f"a name server has {RESOLVER_SOCKETS} sockets, not {len(fds)}")
+        close_fds(self._resolver)
+        self._resolver = [os.dup(fd) for fd in fds]
+        return {"ok": True}
 
     def _answer(self, sock: socket.socket, message: dict[str, Any], error: str) -> None:
         self._tell(sock, {"id": message.get("id"), **({"error": error} if error else {"ok": True})})
@@ -449,7 +448,8 @@ class Monitor:
         while self._work_is_left(init) and (left := deadline - time.monotonic()) > 0:
             self._round(left)
         init.streams.finish()
-        self._name_server.close()
+        close_fds(self._resolver)  # the network namespace goes with the last socket in it
+        self._resolver = []
         self._forget()
         record = ExitRecord(init.exit_code or 0, init.finished_at_ns, killed_last or self._ooms > 0)
         try:

@@ -52,9 +52,9 @@ class Sockets(NamedTuple):
         self.tcp.close()
 
 
-def rules(port: bytes) -> bytes:
-    """The batch that leads 127.0.0.11:53 to `port` (network byte order)."""
-    table = Filter(TABLE)
+def rules(port: bytes, *, afresh: bool = False) -> bytes:
+    """The batch that leads 127.0.0.11:53 to `port` (network byte order), `afresh` where rules may be there already."""
+    table = Filter(TABLE, afresh=afresh)
     table.chain("in", nfnetlink.NF_INET_LOCAL_IN, BEFORE_SOCKETS)
     table.chain("out", nfnetlink.NF_INET_LOCAL_OUT, AFTER_SOCKETS)
     address, known = socket.inet_aton(ADDRESS), struct.pack("!H", PORT)
@@ -83,15 +83,16 @@ TEMPLATE = rules(PLACEHOLDER)
 """Made once, in the zygote: a start fills in the port."""
 
 
-def open_sockets() -> Sockets:
-    """Make the sockets and rules in this process's network namespace, whose loopback is up.
+def open_sockets(*, afresh: bool = False) -> Sockets:
+    """Make the sockets and rules in this thread's network namespace, whose loopback is up.
 
     Where the kernel has no nf_tables they are bound to port 53 itself, with a warning. Raises OSError.
     """
     tcp, udp = bind_pair(0)
     try:
         port = struct.pack("!H", tcp.getsockname()[1])
-        nfnetlink.commit(TEMPLATE.replace(PLACEHOLDER, port), f"lead {ADDRESS}:{PORT} to the name server")
+        batch = rules(port, afresh=True) if afresh else TEMPLATE.replace(PLACEHOLDER, port)
+        nfnetlink.commit(batch, f"lead {ADDRESS}:{PORT} to the name server")
     except OSError as error:
         tcp.close()
         udp.close()

@@ -9,11 +9,15 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from pier.kernel import nfnetlink
 from pier.kernel.nftables import Nftables
+from pier.kernel.paths import closing
+from pier.networks.inside import run_inside
+from pier.runtime.client import MonitorError
 from pier.runtime.process import resolver
 from pier.runtime.request import StartRequest
 
@@ -133,12 +137,17 @@ async def test_a_running_container_gets_one(lab: Lab) -> None:
     container = await lab.start(request, stdin=True)
     monitor = container.running
     assert monitor.resolver == []
-    async with asyncio.TaskGroup() as group:
-        for _ in range(2):  # at once: it gets one
-            group.create_task(monitor.make_resolver())
-    first = [resolver_port(fd) for fd in monitor.resolver]
-    await monitor.make_resolver()
-    assert [resolver_port(fd) for fd in monitor.resolver] == first
+    with closing(os.open(f"/proc/{monitor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
+        for _ in range(2):  # the second takes the place of the first
+            sockets = run_inside(netns, partial(resolver.open_sockets, afresh=True))
+            await monitor.keep_resolver(sockets.filenos())
+            port = sockets.tcp.getsockname()[1]
+            sockets.close()
+    with pytest.raises(MonitorError, match="a name server has 2 sockets, not 1"):
+        await monitor.keep_resolver([0])
+    monitor.close()
+    container.monitor = await lab.runtime.reconnect(container.request.exec_dir)
+    assert {resolver_port(fd) for fd in container.running.resolver} == {port}
     assert container.client is not None
     container.client.shutdown(socket.SHUT_WR)
     await check(container)
