@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from functools import partial
 from ipaddress import ip_address
 
 from pier.containers import etc_files
@@ -78,7 +77,7 @@ async def follow(world: World, container: Container, netns_fd: int) -> None:
 
 async def _make(world: World, container: Container, netns_fd: int) -> None:
     """Raises OSError, NotNameServerSockets."""
-    sockets = await asyncio.to_thread(run_inside, netns_fd, partial(open_sockets, afresh=True))
+    sockets = await asyncio.to_thread(run_inside, netns_fd, open_sockets)
     if sockets.warning:
         log.warning("container %s: %s", container.record.name, sockets.warning)
     fds = [sockets.udp.detach(), sockets.tcp.detach()]

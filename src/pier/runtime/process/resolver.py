@@ -53,7 +53,7 @@ class Sockets(NamedTuple):
 
 
 def rules(port: bytes, *, afresh: bool = False) -> bytes:
-    """The batch that leads 127.0.0.11:53 to `port` (network byte order), `afresh` where rules may be there already."""
+    """The batch that leads 127.0.0.11:53 to `port` (network byte order), `afresh` where an earlier one does already."""
     table = Filter(TABLE, afresh=afresh)
     table.chain("in", nfnetlink.NF_INET_LOCAL_IN, BEFORE_SOCKETS)
     table.chain("out", nfnetlink.NF_INET_LOCAL_OUT, AFTER_SOCKETS)
@@ -83,22 +83,28 @@ TEMPLATE = rules(PLACEHOLDER)
 """Made once, in the zygote: a start fills in the port."""
 
 
-def open_sockets(*, afresh: bool = False) -> Sockets:
+def open_sockets() -> Sockets:
     """Make the sockets and rules in this thread's network namespace, whose loopback is up.
 
     Where the kernel has no nf_tables they are bound to port 53 itself, with a warning. Raises OSError.
     """
     tcp, udp = bind_pair(0)
     try:
-        port = struct.pack("!H", tcp.getsockname()[1])
-        batch = rules(port, afresh=True) if afresh else TEMPLATE.replace(PLACEHOLDER, port)
-        nfnetlink.commit(batch, f"lead {ADDRESS}:{PORT} to the name server")
+        lead_to(struct.pack("!H", tcp.getsockname()[1]))
     except OSError as error:
         tcp.close()
         udp.close()
         tcp, udp = bind_pair(PORT)
         return Sockets(udp, tcp, f"{error}; a server of the container's own cannot bind port {PORT}")
     return Sockets(udp, tcp, "")
+
+
+def lead_to(port: bytes) -> None:
+    what = f"lead {ADDRESS}:{PORT} to the name server"
+    try:
+        nfnetlink.commit(TEMPLATE.replace(PLACEHOLDER, port), what)
+    except FileExistsError:  # of a name server whose sockets nobody has kept
+        nfnetlink.commit(rules(port, afresh=True), what)
 
 
 def bind_pair(port: int) -> tuple[socket.socket, socket.socket]:

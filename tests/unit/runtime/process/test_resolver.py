@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
@@ -139,7 +138,7 @@ async def test_a_running_container_gets_one(lab: Lab) -> None:
     assert monitor.resolver == []
     with closing(os.open(f"/proc/{monitor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
         for _ in range(2):  # the second takes the place of the first
-            sockets = run_inside(netns, partial(resolver.open_sockets, afresh=True))
+            sockets = run_inside(netns, resolver.open_sockets)
             await monitor.keep_resolver(sockets.filenos())
             port = sockets.tcp.getsockname()[1]
             sockets.close()
