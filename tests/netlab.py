@@ -135,8 +135,11 @@ def accept_all(server: socket.socket) -> None:
             connection, peer = server.accept()
         except OSError:
             return
-        with connection:
+        with connection, suppress(OSError):
+            connection.settimeout(1)
             connection.send(peer[0].encode())
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(100)  # what is unread at the close would make it a reset, which may overtake the answer
 
 
 def answer_all(server: socket.socket) -> None:

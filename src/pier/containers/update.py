@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,13 +12,16 @@ import msgspec
 from pier.containers import validate
 from pier.containers.create import memory_nodes, online_cpus
 from pier.containers.fields import HOST_CONFIG, Warned, is_set, wire_name
+from pier.containers.publish import Ports, Selector, changed_ports, parse_selector
+from pier.containers.publish import plan as plan_ports
 from pier.containers.spec_resources import resources
 from pier.containers.start import cgroup_of
 from pier.containers.world import Container, World, finish
-from pier.errors import Conflict, PierError
+from pier.errors import Conflict, InvalidParameter, PierError
 from pier.kernel.cgroups import BadResources, lost, plan
 from pier.model.container import ContainerUpdateRequest, ContainerUpdateResponse
 from pier.model.host_config import HostConfig, Resources
+from pier.model.network import PortMap
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("memory", "memory_swap"),
@@ -45,8 +48,13 @@ class UpdateRefused(PierError):
 
 
 async def update(world: World, ref: str, asked: ContainerUpdateRequest) -> ContainerUpdateResponse:
-    """Change what was asked for, all or nothing. Raises InvalidParameter, NotFound, CannotUpdate, UpdateRefused."""
+    """Change what was asked for, all or nothing.
+
+    Raises InvalidParameter, NotFound, CannotUpdate, UpdateRefused; for ports what a start raises, and PortNotPublished.
+    """
     warnings = unchangeable(asked)
+    selectors = [parse_selector(text) for text in asked.publish_rm or ()]
+    validate.check_ports(HostConfig(port_bindings=asked.publish_add))
     warnings += validate.check_update(
         as_host_config(asked), cpus=os.cpu_count() or 1, cpuset=online_cpus(), nodes=memory_nodes()
     )
@@ -61,7 +69,11 @@ async def update(world: World, ref: str, asked: ContainerUpdateRequest) -> Conta
             plan(limits, world.config.cgroups)
         except (Conflict, BadResources) as error:
             raise CannotUpdate(id=container.id, reason=error.message) from error
-        await finish(_change(world, container, after, limits))
+        ports = None
+        if asked.publish_add or selectors:
+            ports = planned_ports(world, container, asked.publish_add or {}, selectors)
+            after = msgspec.structs.replace(after, port_bindings=ports.bindings)
+        warnings += await finish(_change(world, container, after, limits, ports))
     if world.cgroup_files:
         warnings += lost(limits, world.config.cgroups, world.cgroup_files)
     world.publish(container, "update")
@@ -125,21 +137,43 @@ def limits_to_write(after: HostConfig, asked: ContainerUpdateRequest) -> dict[st
     return found
 
 
-async def _change(world: World, container: Container, after: HostConfig, limits: Mapping[str, Any]) -> None:
-    """Record first, then kernel; what the kernel refuses is taken out of the record again. Raises UpdateRefused."""
+def planned_ports(world: World, container: Container, add: PortMap, selectors: Sequence[Selector]) -> Ports:
+    """What a change of ports comes to. Raises InvalidParameter, PortNotPublished, PortAlreadyAllocated."""
+    record = container.record
+    if record.host_config.network_mode.startswith("container:"):
+        raise InvalidParameter("conflicting options: port publishing and the container type network mode")
+    sandbox = world.networks.sandbox(record.id)
+    forwards = sandbox.forwards if container.monitor is not None and sandbox is not None else None
+    return plan_ports(record.name, record.host_config.port_bindings, add, selectors, forwards)
+
+
+async def _change(
+    world: World, container: Container, after: HostConfig, limits: Mapping[str, Any], ports: Ports | None
+) -> list[str]:
+    """Record first, then kernel; what the kernel refuses is taken out of the record again. Returns warnings.
+
+    Raises UpdateRefused, and for ports what a start raises.
+    """
     record = container.record
     before = record.host_config
     record.host_config = after
     try:
         await world.save(container)
-        if limits and container.monitor is not None and record.state.pid:
-            if container.monitor.foreign:
-                await container.monitor.update(limits)
-            else:
-                await asyncio.to_thread(cgroup_of(world, container).update, limits)
-    except BaseException as error:
+        async with changed_ports(world, container, ports) as warnings:
+            try:
+                await _limit(world, container, limits)
+            except (PierError, OSError) as error:
+                raise UpdateRefused(id=container.id, reason=str(error)) from error
+    except BaseException:
         record.host_config = before
         await world.save(container)
-        if isinstance(error, (PierError, OSError)):
-            raise UpdateRefused(id=container.id, reason=str(error)) from error
         raise
+    return warnings
+
+
+async def _limit(world: World, container: Container, limits: Mapping[str, Any]) -> None:
+    if limits and container.monitor is not None and container.record.state.pid:
+        if container.monitor.foreign:
+            await container.monitor.update(limits)
+        else:
+            await asyncio.to_thread(cgroup_of(world, container).update, limits)

@@ -17,8 +17,10 @@ from pier.events import EventBus
 from pier.images.commit import Commit
 from pier.kernel.cgroups import Layout
 from pier.model.host_config import Ulimit
+from pier.model.network import PortMap
 from pier.networks import Ask, Endpoint, NetworkRecord, Publishing, Sandbox
 from pier.networks.dns import DnsServer
+from pier.networks.firewall import Forward
 from pier.oci.descriptor import Descriptor
 from pier.oci.digest import Digest
 from pier.oci.image_config import ImageConfig
@@ -94,6 +96,7 @@ class Networks(Protocol):
         self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None
     ) -> None: ...
     async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]: ...
+    async def change_ports(self, container_id: str, add: PortMap, remove: Sequence[Forward], *, name: str) -> bool: ...
     async def rename(self, container_id: str, name: str, names: Mapping[str, Sequence[str]]) -> None: ...
 
 

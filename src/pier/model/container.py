@@ -142,6 +142,10 @@ class ContainerUpdateRequest(Resources):
     """The body of POST /containers/{id}/update: a zero leaves things as they are."""
 
     restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
+    publish_add: PortMap | None = None
+    """Pier's own: ports to publish besides, as in HostConfig.PortBindings."""
+    publish_rm: list[str] | None = None
+    """Pier's own: ports to publish no more, `[address:]host port[:container port][/protocol]`."""
 
 
 class ContainerUpdateResponse(Struct):

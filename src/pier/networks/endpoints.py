@@ -15,11 +15,14 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 
 from pier.errors import Conflict, PierError
+from pier.model.network import PortMap
 from pier.networks.addresses import Addresses
 from pier.networks.asks import IFNAME, SYSCTLS, sysctls
+from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.creation import Forbidden
 from pier.networks.driver import BridgeDriver, Driver, Place
 from pier.networks.endpoint import Ask, Endpoint, Publishing, Sandbox, gateway_endpoints
+from pier.networks.firewall import Forward
 from pier.networks.live import free_name
 from pier.networks.plugging import missing, plug, unplug
 from pier.networks.publishing import PublishedPorts, Work, publisher, refusal, same_ports
@@ -222,6 +225,29 @@ class Endpoints:
             self._keep(after, container_id=container_id)
             await self._store.write(endpoint.delete(), *changed(before, after))
 
+    async def change_ports(self, container_id: str, add: PortMap, remove: Sequence[Forward], *, name: str) -> bool:
+        """Publish more ports of a running container, and some of its own no more; all of it or nothing.
+
+        False, and nothing done, where no network of its publishes ports. Not to be cancelled. Raises BadPort,
+        PublishUnavailable, ConnectivityFailed.
+        """
+        sandbox = self._sandboxes.get(container_id, Sandbox())
+        owner = publisher(sandbox)
+        if owner is None:
+            return False
+        before = self._ports.of(container_id)
+        try:
+            after = replace(owner, forwards=await self._ports.change(owner, self._bridge(owner), add, remove))
+        except BaseException as error:
+            raise refusal(error, sandbox, name) from error
+        try:
+            await self._store.write(after.put())
+        except BaseException:
+            await self._ports.go_back(container_id, before)
+            raise
+        self._keep(sandbox.having(after))
+        return True
+
     async def rename(self, container_id: str, name: str, names: Mapping[str, Sequence[str]]) -> None:
         """A container has another name; `names` are those it is found by now, by network."""
         sandbox = self._sandboxes.get(container_id)
@@ -343,10 +369,14 @@ class Endpoints:
         owner = publisher(sandbox)
         if owner is None:
             return sandbox
+        forwards = await self._ports.claim(owner, self._bridge(owner), publishing)
+        return sandbox.having(replace(owner, forwards=forwards))
+
+    def _bridge(self, owner: Endpoint) -> BridgeNetwork:
+        """The network that an endpoint's ports are published from."""
         bridge = self._drivers["bridge"]
         assert isinstance(bridge, BridgeDriver)
-        network = bridge.network(self._registry.find(owner.network_id))
-        return sandbox.having(replace(owner, forwards=await self._ports.claim(owner, network, publishing)))
+        return bridge.network(self._registry.find(owner.network_id))
 
     async def _move_ports(self, before: Sandbox, after: Sandbox, publishing: Publishing) -> Sandbox:
         """Publish a running container's ports from where its default route is now, under the same host ports."""

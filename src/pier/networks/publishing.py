@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from pier.errors import PierError, Unavailable
 from pier.kernel.nftables import NftablesError
-from pier.model.network import PortBinding
+from pier.model.network import PortBinding, PortMap
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.endpoint import Endpoint, Publishing, Sandbox
 from pier.networks.firewall import Forward
@@ -24,6 +24,7 @@ from pier.networks.ports import (
     HeldPort,
     PortAlreadyAllocated,
     PortBindFailed,
+    PortRequest,
     PortTable,
     Target,
     port_map,
@@ -76,22 +77,26 @@ class PublishedPorts:
 
         Raises BadPort, PublishUnavailable, and those of REFUSALS.
         """
+        requests = self._requests(network, asked)
+        if not requests:
+            return []
+        target, holder = target_of(owner, network), owner.container_id
+        ports = await self._work(lambda: self._table.claim(requests, target, holder=holder))
+        held = self._held[holder] = Held(ports)
+        held.relays = await start_relays(ports, self._host.carriage)
+        return held.forwards
+
+    def _requests(self, network: BridgeNetwork, asked: Publishing) -> list[PortRequest]:
+        """Raises BadPort, PublishUnavailable."""
         requests = requests_of(
             asked.ports,
             exposed=asked.exposed,
             publish_all=asked.publish_all,
             default_ip=network.host_binding or self._default_ip,
         )
-        if not requests:
-            return []
-        if self._host.publish_off:
+        if requests and self._host.publish_off:
             raise PublishUnavailable(reason=self._host.publish_off)
-        routed = tuple(version for version in (4, 6) if network.mode(version) == "routed")
-        target, holder = Target(network.bridge, tuple(owner.addresses), routed), owner.container_id
-        ports = await self._work(lambda: self._table.claim(requests, target, holder=holder))
-        held = self._held[holder] = Held(ports)
-        held.relays = await start_relays(ports, self._host.carriage)
-        return held.forwards
+        return requests
 
     async def publish(self, container_id: str) -> None:
         """Make a container's ports reachable. Raises NftablesError."""
@@ -116,6 +121,69 @@ class PublishedPorts:
         finally:
             self._table.release(held.ports)
 
+    # --- while the container runs
+
+    def of(self, container_id: str) -> list[Forward]:
+        """What a container publishes."""
+        held = self._held.get(container_id)
+        return held.forwards if held is not None else []
+
+    async def change(
+        self, owner: Endpoint, network: BridgeNetwork, add: PortMap, remove: Sequence[Forward]
+    ) -> list[Forward]:
+        """Publish more ports of a container, and some of its own no more, all or nothing; returns all it has now.
+
+        Connections by ports that stay are not touched; those by one that goes are cut where the daemon relays them.
+        Not to be cancelled. Raises BadPort, PublishUnavailable, and those of REFUSALS.
+        """
+        requests = self._requests(network, Publishing(add))
+        target, holder = target_of(owner, network), owner.container_id
+        held = self._held.setdefault(holder, Held())
+        before = held.forwards
+        try:
+            await self._drop(held, remove)  # first, for one of the new ones may be in its place
+            await self._take(held, lambda: self._table.claim(requests, target, holder=holder))
+        except BaseException:
+            await self.go_back(holder, before)
+            raise
+        return held.forwards
+
+    async def go_back(self, container_id: str, before: Sequence[Forward]) -> None:
+        """Undo a `change` of a container whose ports were `before`. Raises NftablesError, OSError."""
+        held = self._held.setdefault(container_id, Held())
+        await self._drop(held, [forward for forward in held.forwards if forward not in before])
+        missing = [forward for forward in before if forward not in held.forwards]
+        await self._take(held, lambda: self._table.reclaim(missing, holder=container_id)[0])
+
+    async def _drop(self, held: Held, forwards: Sequence[Forward]) -> None:
+        gone = Held([port for port in held.ports if port.forward in forwards])
+        if not gone.ports:
+            return
+        sockets = [port.socket for port in gone.ports]
+        for relay in [relay for relay in held.relays if relay.held in sockets]:
+            relay.close()
+            held.relays.remove(relay)
+        held.ports = [port for port in held.ports if port not in gone.ports]
+        await self._work(lambda: self._give_back(gone))
+
+    async def _take(self, held: Held, claim: Callable[[], list[HeldPort]]) -> None:
+        """Hold ports, relay them where need be, and make them reachable; nothing of it when a part fails."""
+        taken = Held(await self._work(claim))
+        if not taken.ports:
+            return
+        try:
+            taken.relays = await start_relays(taken.ports, self._host.carriage)
+            await self._work(lambda: self._host.publish(taken.forwards))
+        except BaseException:
+            for relay in taken.relays:
+                relay.close()
+            await self._work(lambda: self._table.release(taken.ports))
+            raise
+        held.ports += taken.ports
+        held.relays += taken.relays
+
+    # --- the daemon's start and end
+
     async def restore(self, sandboxes: Iterable[tuple[str, Sandbox]]) -> list[str]:
         """Hold the ports of containers that run already; returns those that others have taken, in words."""
         lost = []
@@ -135,6 +203,12 @@ class PublishedPorts:
 
 
 # --- pure
+
+
+def target_of(owner: Endpoint, network: BridgeNetwork) -> Target:
+    """Where ports that are published from an endpoint lead."""
+    routed = tuple(version for version in (4, 6) if network.mode(version) == "routed")
+    return Target(network.bridge, tuple(owner.addresses), routed)
 
 
 def publisher(sandbox: Sandbox) -> Endpoint | None:

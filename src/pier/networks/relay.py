@@ -33,6 +33,11 @@ class Relay:
         self._connections: set[asyncio.Task[None]] = set()
         self._close: Callable[[], None] = lambda: None
 
+    @property
+    def held(self) -> socket.socket:
+        """The socket that holds the port."""
+        return self._held
+
     async def start(self) -> None:
         """Begin; raises OSError when the port cannot be listened on."""
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from pier.errors import PierError
 from pier.events import EventBus
 from pier.model.disk_usage import NetworksPruneResponse
 from pier.model.filters import Filters, pruned_before_ns
+from pier.model.network import PortMap
 from pier.model.networks import (
     NetworkCreateRequest,
     NetworkCreateResponse,
@@ -337,6 +338,9 @@ class NetworkService:
 
     async def leave(self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None) -> None:
         await self._endpoints.leave(container_id, network_id, publishing=publishing, netns_fd=netns_fd)
+
+    async def change_ports(self, container_id: str, add: PortMap, remove: Sequence[Forward], *, name: str) -> bool:
+        return await self._endpoints.change_ports(container_id, add, remove, name=name)
 
     async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]:
         return await self._endpoints.verify(container_id, netns_fd)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from pier.cli.flags import Options
     from pier.cli.main import Context
+    from pier.cli.ports import Bindings
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
@@ -32,6 +33,8 @@ COMMAND = Command(
         Flag("memory-reservation", "", "bytes", "Memory to come back to when the host runs short"),
         Flag("memory-swap", "", "swap", "Limit of memory and swap together; -1 for no limit"),
         Flag("pids-limit", "", "int", "Limit of processes; -1 for none"),
+        Flag("publish-add", "", "list", "Publish one more port, also while it runs: as --publish of run"),
+        Flag("publish-rm", "", "list", "Publish a port of the host no more: 8080, 127.0.0.1:8080, 8080/udp"),
         Flag("restart", "", "string", "When to start again: no, always, unless-stopped, on-failure[:N]"),
     ),
     arity=(1, None),
@@ -59,9 +62,23 @@ def changes(opts: Options) -> dict[str, Any]:
     body: dict[str, Any] = {member: opts[flag] for flag, member in UPDATABLE.items() if opts[flag]}
     if opts.given("pids-limit"):
         body["PidsLimit"] = opts["pids-limit"]
+    if opts["publish-rm"]:
+        body["PublishRm"] = opts["publish-rm"]
+    if opts["publish-add"]:
+        body["PublishAdd"] = added_ports(opts["publish-add"])
     if opts["restart"]:
         try:
             body["RestartPolicy"] = restart_policy(opts["restart"])
         except ValueError as error:
             raise Failure(str(error)) from None
     return body
+
+
+def added_ports(texts: list[str]) -> Bindings:
+    """Raises Failure."""
+    from pier.cli.ports import publish  # noqa: PLC0415 - only with that flag
+
+    try:
+        return publish(texts)
+    except ValueError as error:
+        raise Failure(str(error)) from None
