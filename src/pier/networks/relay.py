@@ -45,6 +45,9 @@ class Relay:
         own.setblocking(False)
         try:
             if own.type == socket.SOCK_STREAM:
+                # Connections inherit it: what is left of them when the daemon is killed must not keep the next from
+                # binding. Where somebody listens nobody else binds, whatever he asks for.
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 server = await asyncio.start_server(self._carry, sock=own, limit=CHUNK_BYTES)
                 self._close = server.close
             else:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from pier.kernel.cgroups import Layout
 from pier.kernel.paths import closing
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig
+from pier.model.network import PortMap
 from pier.networks import Ask, Endpoint, NetworkRecord, Publishing, Sandbox
 from pier.networks.dns import DnsServer, NameTable
+from pier.networks.firewall import Forward
+from pier.networks.ports import parse_container_port
 from pier.networks.records import SubnetRecord, predefined
 from pier.networks.registry import NetworkNotFound
 from pier.oci.descriptor import Descriptor
@@ -253,6 +257,22 @@ class FakeNetworks:
 
     async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]:
         return []
+
+    async def change_ports(self, container_id: str, add: PortMap, remove: Sequence[Forward], *, name: str) -> bool:
+        if self.fail is not None:
+            raise self.fail
+        sandbox = self.sandboxes[container_id]
+        if not sandbox.endpoints:
+            return False
+        (owner,) = sandbox.endpoints
+        forwards = [one for one in owner.forwards if one not in remove]
+        for key, bindings in add.items():
+            port, protocol = parse_container_port(key)
+            for one in bindings or ():
+                host_port = int(one.host_port or 32768)
+                forwards.append(Forward(protocol, one.host_ip or "0.0.0.0", host_port, owner.ip, port, "pier0"))
+        self.sandboxes[container_id] = sandbox.having(replace(owner, forwards=forwards))
+        return True
 
     async def rename(self, container_id: str, name: str, names: Mapping[str, Sequence[str]]) -> None:
         self.renamed = (name, names)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pier.containers.publish import PortNotPublished, parse_selector, plan
+from pier.containers.update import UpdateRefused
+from pier.errors import InvalidParameter, PierError
+from pier.kernel.cgroups import Cgroup
+from pier.model.container import ContainerUpdateRequest
 from pier.model.network import PortBinding, PortMap
 from pier.networks.firewall import Forward
 from pier.networks.ports import BadPort, PortAlreadyAllocated
@@ -113,3 +119,79 @@ def test_a_port_it_has_already(address: str) -> None:
     with pytest.raises(PortAlreadyAllocated, match=r"Bind for \S+:8080 failed: port is already allocated"):
         plan("web", before, {"81/tcp": [PortBinding(address, "8080")]}, [], None)
     plan("web", before, {"81/udp": [PortBinding(address, "8080")]}, [], None)
+
+
+# --- through the service
+
+
+async def bindings(house: Any, name: str = "web") -> PortMap:
+    found: PortMap = (await house.service.inspect(name, size=False)).host_config.port_bindings or {}
+    return found
+
+
+async def published(house: Any) -> list[str]:
+    ports: PortMap = (await house.service.inspect("web", size=False)).network_settings.ports
+    return [f"{one.host_ip}:{one.host_port}->{key}" for key, found in ports.items() for one in found or ()]
+
+
+def change(*remove: str, **add: str) -> ContainerUpdateRequest:
+    """`change("8080", tcp80="9090")`."""
+    wanted = {f"{key[3:]}/{key[:3]}": [PortBinding("", port)] for key, port in add.items()}
+    return ContainerUpdateRequest(publish_add=wanted or None, publish_rm=list(remove) or None)
+
+
+async def test_a_running_container_is_changed_at_once_and_for_good(house: Any) -> None:
+    await house.run()
+    assert (await house.service.update("web", change(tcp80="8080", udp53="53"))).warnings is None
+    assert await published(house) == ["0.0.0.0:53->53/udp", "0.0.0.0:8080->80/tcp"]
+    await house.service.update("web", change("53/udp", tcp81="8081"))
+    assert await published(house) == ["0.0.0.0:8080->80/tcp", "0.0.0.0:8081->81/tcp"]
+    await house.again()
+    assert await bindings(house) == {"80/tcp": [PortBinding("", "8080")], "81/tcp": [PortBinding("", "8081")]}
+    assert house.actions().count("update") == 2
+
+
+async def test_a_stopped_container_is_changed_in_its_record(house: Any) -> None:
+    await house.create()
+    await house.service.update("web", change(tcp80="8080"))
+    await house.service.update("web", change("8080", tcp80="8081"))
+    assert await bindings(house) == {"80/tcp": [PortBinding("", "8081")]}
+    with pytest.raises(PortNotPublished):
+        await house.service.update("web", change("8080"))
+
+
+async def test_what_the_network_refuses_is_not_kept(house: Any) -> None:
+    await house.run()
+    await house.service.update("web", change(tcp80="8080"))
+    house.networks.fail = PierError("Bind for 0.0.0.0:90 failed: port is already allocated")
+    with pytest.raises(PierError, match=r"^Bind for 0\.0\.0\.0:90 failed"):
+        await house.service.update("web", change("8080", tcp81="90"))
+    assert await bindings(house) == {"80/tcp": [PortBinding("", "8080")]}
+    assert await published(house) == ["0.0.0.0:8080->80/tcp"]
+
+
+async def test_ports_go_back_when_limits_are_refused(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Cgroup, resources: object) -> None:
+        raise OSError("no such limit")
+
+    monkeypatch.setattr(Cgroup, "update", refuse)
+    await house.run()
+    await house.service.update("web", change(tcp80="8080"))
+    asked = ContainerUpdateRequest(
+        cpu_shares=200, publish_add={"81/tcp": [PortBinding("", "8081")]}, publish_rm=["8080"]
+    )
+    with pytest.raises(UpdateRefused, match="no such limit"):
+        await house.service.update("web", asked)
+    assert await published(house) == ["0.0.0.0:8080->80/tcp"]
+    assert await bindings(house) == {"80/tcp": [PortBinding("", "8080")]}
+
+
+async def test_where_ports_cannot_be_published(house: Any) -> None:
+    await house.run("host", network_mode="host")
+    answer = await house.service.update("host", change(tcp80="8080"))
+    assert answer.warnings == ["Published ports are discarded when using host network mode"]
+    await house.create("guest", network_mode="container:host")
+    with pytest.raises(InvalidParameter, match="port publishing and the container type network mode"):
+        await house.service.update("guest", change(tcp80="8080"))
+    with pytest.raises(InvalidParameter, match='invalid port specification: "x/tcp"'):
+        await house.service.update("host", ContainerUpdateRequest(publish_add={"x/tcp": [PortBinding()]}))
