@@ -29,6 +29,7 @@ import bench_parallel
 import bench_pull
 import bench_run
 import bench_runtime
+import bench_volumes
 import engines
 import report
 from samples import Row
@@ -67,6 +68,7 @@ def main() -> None:
         benches["pull"] = lambda: bench_pull.measure(compared, folder / "pull", rounds)
         benches["disk"] = lambda: bench_disk.measure(compared, folder / "disk")
         benches["images"] = lambda: bench_images.measure(compared, rounds, archive, folder)
+        benches["volumes"] = lambda: bench_volumes.measure(compared, rounds, archive, folder)
         wanted = sys.argv[1:] or list(benches)
         rows = []
         for name in wanted:
