@@ -1,10 +1,10 @@
 """Volumes whose options describe a mount (`type`, `o`, `device`): mounted for the first user, gone with the last.
 
-Nothing is mounted where the host sees it. The mount is the root of a mount namespace in which no process is, kept by a
-descriptor of the daemon's; every container gets a copy of the mount that belongs to no tree (open_tree(2)), and moves
-it to its place. All of them are one file system, so a tmpfs has the same files in every container. When the daemon is
-killed its namespace goes with it, and the file system stays for as long as a container has it: nothing is left over on
-the host. The next daemon takes a copy back out of the mount namespace of a container that runs.
+Nothing is mounted where the host sees it. The daemon holds the mount (`kernel.held_mounts`); every container gets a
+copy of it that belongs to no tree, and moves that to its place. All of them are one file system, so a tmpfs has the
+same files in every container. When the daemon is killed what it held goes with it, and the file system stays for as
+long as a container has it: nothing is left over on the host. The next daemon takes a copy back out of the mount
+namespace of a container that runs.
 
 What a container shows at the volume's place may not be the volume: its programs may mount there. So the device and the
 inode of a file system's root are noted in the exec root, and what has others is not taken.
@@ -15,17 +15,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from pier.kernel import mounts, namespaces
-from pier.kernel.paths import closing, open_in_root
+from pier.kernel import mounts
+from pier.kernel.held_mounts import Held, Identity, copy_from, hold, identity_of
 from pier.volumes.options import MountPlan
-
-T = TypeVar("T")
-Identity = tuple[int, int]
-"""st_dev and st_ino of a file system's root."""
 
 
 class Donor(NamedTuple):
@@ -33,21 +27,6 @@ class Donor(NamedTuple):
 
     pid: int
     target: str
-
-
-class Held(NamedTuple):
-    """A mount that the daemon keeps."""
-
-    root_fd: int
-    namespace_fd: int
-
-    def copy(self) -> int:
-        """A descriptor of a mount of the same file system that belongs to no tree. Raises OSError."""
-        return _aside(lambda: _copy_root(self.namespace_fd))
-
-    def close(self) -> None:
-        os.close(self.root_fd)
-        os.close(self.namespace_fd)
 
 
 def make(plan: MountPlan) -> int:
@@ -70,71 +49,6 @@ def make(plan: MountPlan) -> int:
     if options.set & mounts.MOUNT_ATTR_RDONLY:
         words.append(("ro", None))  # of the file system as well: a device may be one that cannot be written
     return mounts.mount_filesystem(plan.fstype, words, options.set, source=plan.device)
-
-
-def hold(mount_fd: int) -> Held:
-    """Keep a detached mount, whose descriptor is closed. Raises OSError."""
-    with closing(mount_fd):
-        return _aside(lambda: _hold(mount_fd))
-
-
-def _hold(mount_fd: int) -> Held:
-    """In a mount namespace of this thread's own: make the mount its root, and let go of the host's mounts."""
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    mounts.mount(None, "/", None, mounts.MS_SLAVE | mounts.MS_REC)
-    with contextlib.ExitStack() as undo:
-        namespace_fd = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        undo.callback(os.close, namespace_fd)
-        with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place:
-            mounts.move_mount(mount_fd, place, "/")
-        root_fd = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
-        # Where the host's root is its initramfs it cannot be put away: then its mounts stay below, unseen.
-        with contextlib.suppress(OSError):
-            os.fchdir(root_fd)
-            mounts.pivot_root(".", ".")
-            mounts.umount(".", mounts.MNT_DETACH)
-        undo.pop_all()
-        return Held(root_fd, namespace_fd)
-
-
-def _copy_root(namespace_fd: int) -> int:
-    namespaces.unshare(namespaces.CLONE_FS)
-    namespaces.setns(namespace_fd, namespaces.CLONE_NEWNS)
-    return mounts.open_tree(mounts.AT_FDCWD, "/", clone=True)
-
-
-def take_back(donor: Donor, identity: Identity) -> int | None:
-    """A copy of what a running container has mounted; None: it has something else there, or is gone.
-
-    Nothing is looked up by a path outside the container's root, and nothing but descriptors leaves it.
-    """
-    try:
-        with closing(os.open(namespaces.namespace_path(donor.pid, "mount"), os.O_RDONLY | os.O_CLOEXEC)) as namespace:
-            return _aside(lambda: _copy_within(namespace, donor.target, identity))
-    except OSError:
-        return None
-
-
-def _copy_within(namespace_fd: int, target: str, identity: Identity) -> int | None:
-    namespaces.unshare(namespaces.CLONE_FS)
-    namespaces.setns(namespace_fd, namespaces.CLONE_NEWNS)
-    with closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-        fd = open_in_root(root, target, os.O_PATH | os.O_DIRECTORY)
-    with closing(fd):
-        if identity_of(fd) != identity:
-            return None
-        return mounts.open_tree(fd, "", clone=True)
-
-
-def identity_of(fd: int) -> Identity:
-    info = os.fstat(fd)
-    return info.st_dev, info.st_ino
-
-
-def _aside(deed: Callable[[], T]) -> T:
-    """In a thread that ends with it: what it leaves and joins touches no other."""
-    with ThreadPoolExecutor(1, thread_name_prefix="volume-mount") as thread:
-        return thread.submit(deed).result()
 
 
 class Mounted:
@@ -176,7 +90,7 @@ class Mounted:
         if identity is None:
             return False
         for donor in self.donors.values():
-            fd = take_back(donor, identity)
+            fd = copy_from(donor.pid, donor.target, identity)
             if fd is not None:
                 self._held = hold(fd)
                 return True

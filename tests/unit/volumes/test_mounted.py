@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pier.kernel import mounts, namespaces
 from pier.kernel.paths import closing
-from pier.volumes import mounted, options
+from pier.volumes import options
 from pier.volumes.mounted import Donor, Mounted
+
+from ..kernel.test_held_mounts import attached
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 
@@ -84,24 +85,6 @@ def test_what_cannot_be_mounted_leaves_nothing(tmp_path: Path, given: dict[str, 
     assert not (tmp_path / "notes").exists()
 
 
-def container(place: Path, mount_fd: int) -> int:
-    """A process in a mount namespace of its own that has a mount at `place`."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        namespaces.unshare(namespaces.CLONE_NEWNS)
-        mounts.mount(None, "/", None, mounts.MS_PRIVATE | mounts.MS_REC)
-        with closing(os.open(place, os.O_PATH)) as target:
-            mounts.move_mount(mount_fd, target)
-        os.write(writer, b".")
-        while True:
-            signal.pause()
-    os.close(writer)
-    with closing(reader):
-        assert os.read(reader, 1) == b"."
-    return child
-
-
 def test_the_next_daemon_takes_it_back_out_of_a_container(tmp_path: Path) -> None:
     place, note = tmp_path / "place", tmp_path / "notes/data"
     place.mkdir()
@@ -109,7 +92,7 @@ def test_the_next_daemon_takes_it_back_out_of_a_container(tmp_path: Path) -> Non
     fd, _ = volume.acquire("a")
     with closing(fd):
         os.mkdir("here", dir_fd=fd)
-        child = container(place, fd)
+        child = attached(place, fd)
     try:
         volume.close()  # as the kernel does when a daemon is killed
         again = tmpfs(tmp_path)
@@ -121,8 +104,6 @@ def test_the_next_daemon_takes_it_back_out_of_a_container(tmp_path: Path) -> Non
             assert not fresh
             assert names(fd) == {"here"}
         again.close()
-        # What stands at the place is something else: it is not taken for the volume.
-        assert mounted.take_back(Donor(child, "/"), tuple(map(int, note.read_text().split()))) is None  # type: ignore[arg-type]
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
