@@ -87,9 +87,6 @@ class FakeMonitor:
         os.write(end.fd, b"attached")
         return 1
 
-    async def make_resolver(self) -> None:
-        self.asked.append("resolver")
-
     async def pause(self) -> None:
         self.asked.append("pause")
 

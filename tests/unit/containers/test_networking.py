@@ -39,7 +39,12 @@ def hosts(house: Any, id: str) -> list[str]:
 @pytest.fixture
 def live(house: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The house, whose containers' first process is this one."""
+
+    async def follow(*_: Any) -> None:
+        """A name server would be made in this process's own namespace."""
+
     monkeypatch.setattr("pier.containers.networking.namespace_path", lambda pid, kind: f"/proc/{os.getpid()}/ns/net")
+    monkeypatch.setattr("pier.containers.name_server.follow", follow)
     house.networks.add("a", "10.0.0.0/24")
     house.networks.add("b")
     return house
