@@ -64,6 +64,7 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@tools/system-packages test
 	@tools/cloud-kernel >/dev/null || true
 	@tools/registry >/dev/null || true
+	@tools/docker-plugins >/dev/null || true
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements-dev.lock
 	@touch $@
 

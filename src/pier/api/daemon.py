@@ -144,7 +144,8 @@ def make_door(engine: Engine) -> Door:
     """BuildKit's door, with HTTP/2 and its messages loaded now: most daemons serve many containers before a build."""
     from pier.buildkit.door import Door  # noqa: PLC0415
 
-    return Door(os.path.join(engine.config.data_root, "builder", "contexts"))
+    folder = os.path.join(engine.config.data_root, "builder", "synced")
+    return Door(engine.builder, folder, engine.system.id)
 
 
 def reload(engine: Engine, read: Callable[[], Loaded]) -> None:

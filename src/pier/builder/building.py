@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from pier.builder.dockerfile.compile import Compiled, compile_dockerfile
 from pier.builder.dockerfile.instructions import Dockerfile
+from pier.builder.dockerfile.lint import Warning
 from pier.builder.dockerfile.options import Options
+from pier.builder.graph import Location, Position
 from pier.builder.progress import Warned
 from pier.builder.resolving import ImageResolver
 from pier.builder.service import BuildService
@@ -27,10 +29,19 @@ async def compiled(service: BuildService, build: Build, file: Dockerfile, option
     resolver = ImageResolver(service.images, build, options.target_platform)
     result = await compile_dockerfile(file, options, resolver)
     for warning in result.warnings:
-        build.say(Warned(None, str(warning)))
+        build.say(_told(warning))
     if result.unused_args:
-        build.say(Warned(None, f"One or more build-args {sorted(result.unused_args)} were not consumed"))
+        names = ", ".join(sorted(result.unused_args))
+        build.say(Warned(None, f"One or more build-args [{names}] were not consumed"))
     return result
+
+
+def _told(warning: Warning) -> Warned:
+    """What a check has found, as BuildKit words it."""
+    place, rule = warning.at, warning.rule
+    location = Location(place.file, ((Position(place.first_line), Position(place.last_line)),))
+    text = f"{rule.name}: {warning.detail} (line {place.first_line})"
+    return Warned(None, text, (rule.description,), rule.url, location)
 
 
 async def built(service: BuildService, build: Build, wanted: Compiled) -> Built:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from pier.builder.service import BuildService
+from pier.buildkit.bridge import Bridge
 from pier.buildkit.contexts import Contexts
-from pier.buildkit.grpc import Method, Server
+from pier.buildkit.control import Control
+from pier.buildkit.grpc import Server
 from pier.buildkit.http2 import Connection
+from pier.buildkit.runs import Runs
 from pier.buildkit.session import Session, Sessions
 
 __all__ = ["Door"]
@@ -15,11 +19,13 @@ __all__ = ["Door"]
 class Door:
     """One per daemon."""
 
-    def __init__(self, folder: str) -> None:
-        """`folder`: where clients' files are kept."""
+    def __init__(self, service: BuildService, folder: str, worker_id: str) -> None:
+        """`folder`: where clients' files are kept from build to build."""
         self.sessions = Sessions()
         self.contexts = Contexts(folder)
-        self._methods: Mapping[str, Method] = {}
+        runs = Runs()
+        control = Control(service, self.sessions, self.contexts, runs, worker_id)
+        self._methods = control.methods | Bridge(service, runs, worker_id).methods
 
     def server(self) -> Server:
         """The services, for one connection."""

@@ -64,6 +64,7 @@ class Stream:
         self._news = asyncio.Event()
         self._ended = False
         self._failure: Exception | None = None
+        self._unsendable: StreamClosed | None = None
         self.window_open = asyncio.Event()
         self.closed = asyncio.Event()
         """Set when the other side wants no more of it, or is gone."""
@@ -124,6 +125,16 @@ class Stream:
         self._ended = True
         self._news.set()
 
+    def cut(self, error: StreamClosed) -> None:
+        """The other side wants no more of it; what it has sent to its end before can still be read."""
+        if self._ended and self.headers.done():
+            self._unsendable = error
+            self.window_open.set()
+            self.closed.set()
+        else:
+            self.release()
+            self.fail(error)
+
     def fail(self, error: Exception) -> None:
         self._failure = self._failure or error
         if not self.headers.done():
@@ -134,8 +145,8 @@ class Stream:
         self.closed.set()
 
     def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if error := self._failure or self._unsendable:
+            raise error
 
 
 class Connection(asyncio.Protocol):
@@ -295,8 +306,8 @@ class Connection(asyncio.Protocol):
             case StreamEnded():
                 stream.end()
             case StreamReset():
-                self.forget(stream)
-                stream.fail(StreamClosed(f"reset by the other side (code {event.error_code})"))
+                self._streams.pop(stream.id, None)
+                stream.cut(StreamClosed(f"reset by the other side (code {event.error_code})"))
 
     def forget(self, stream: Stream) -> None:
         """A stream that both sides are done with."""

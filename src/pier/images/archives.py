@@ -207,6 +207,17 @@ class Archives:
         catalog = await self._keeper.current()
         return self._saving(await asyncio.to_thread(self._plan, catalog, refs, wanted))
 
+    async def save_as(self, ref: str, names: Sequence[Reference]) -> AsyncIterator[bytes]:
+        """The archive of one image under names that it need not have here. Raises as `save`."""
+        catalog = await self._keeper.current()
+
+        def plan() -> SavePlan:
+            store = self._keeper.content
+            chosen = choose_images(store, catalog, [ref], None)
+            return plan_save(store, [replace(each, names=tuple(map(str, names))) for each in chosen])
+
+        return self._saving(await asyncio.to_thread(plan))
+
     def _plan(self, catalog: Catalog, refs: Sequence[str], wanted: Platform | None) -> SavePlan:
         store = self._keeper.content
         return plan_save(store, choose_images(store, catalog, refs, wanted))

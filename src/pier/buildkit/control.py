@@ -1,0 +1,230 @@
+"""moby.buildkit.v1.Control: builds begun and watched, the cache shown and pruned, the worker described."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import pier
+from pier.builder.service import BuildService
+from pier.builder.session import Given
+from pier.builder.session import Session as ClientSession
+from pier.buildkit.contexts import Contexts
+from pier.buildkit.exports import RESPONSE_EPOCH_KEY, Export, export
+from pier.buildkit.failing import failed
+from pier.buildkit.frontends import run_frontend
+from pier.buildkit.grpc import Call, Method, stream, unary
+from pier.buildkit.http2 import Connection
+from pier.buildkit.llb import output_of
+from pier.buildkit.pb import control_pb2 as control
+from pier.buildkit.pb import ops_pb2 as ops
+from pier.buildkit.results import Outcome, Part
+from pier.buildkit.runs import Run, Runs
+from pier.buildkit.session import Session, Sessions, View
+from pier.buildkit.statuses import Statuses, plan_of, stamp
+from pier.buildkit.tunnel import Tunnel
+from pier.errors import InvalidParameter, PierError
+from pier.model.build import BuildCache
+from pier.model.filters import Filters
+from pier.model.time import parse_rfc3339
+from pier.oci.platform import host_platform
+
+__all__ = ["Control"]
+
+EXPOSED: Final = "x-docker-expose-session-"
+SERVICE: Final = "/moby.buildkit.v1.Control/"
+PACKAGE: Final = "pier"
+TERM: Final = re.compile(r"([\w-]+)(?:(?:==|~=|=)(.*))?")
+
+
+class BothWays(InvalidParameter):
+    """a build is either a definition or a frontend's, not both"""
+
+
+class NotAllowed(InvalidParameter):
+    """{name} is not allowed"""
+
+
+class BadTerm(InvalidParameter):
+    """invalid filter {term!r}"""
+
+
+@dataclass(eq=False, slots=True)
+class Control:
+    """The service."""
+
+    service: BuildService
+    sessions: Sessions
+    contexts: Contexts
+    runs: Runs
+    worker_id: str
+    entitlements: frozenset[str] = frozenset({"network.host"})
+    """What clients may ask for."""
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        return {
+            f"{SERVICE}Info": unary(control.InfoRequest, self.info),
+            f"{SERVICE}ListWorkers": unary(control.ListWorkersRequest, self.list_workers),
+            f"{SERVICE}Solve": unary(control.SolveRequest, self.solve),
+            f"{SERVICE}Status": stream(control.StatusRequest, self.status),
+            f"{SERVICE}DiskUsage": unary(control.DiskUsageRequest, self.disk_usage),
+            f"{SERVICE}Prune": stream(control.PruneRequest, self.prune),
+            f"{SERVICE}Session": self.session,
+        }
+
+    # --- about the builder
+
+    async def info(self, _: control.InfoRequest, call: Call) -> control.InfoResponse:
+        return control.InfoResponse(buildkit_version=version())
+
+    async def list_workers(self, _: control.ListWorkersRequest, call: Call) -> control.ListWorkersResponse:
+        return control.ListWorkersResponse(record=[worker(self.worker_id)])
+
+    # --- builds
+
+    async def solve(self, request: control.SolveRequest, call: Call) -> control.SolveResponse:
+        """Raises Failed."""
+        asked = frozenset(request.entitlements)
+        if refused := sorted(asked - self.entitlements):
+            raise NotAllowed(name=refused[0])
+        view: View | None = None
+        session: ClientSession = Given()
+        if request.session:
+            session = view = View(await self.sessions.get(request.session), self.contexts)
+        try:
+            async with self.service.build(request.ref, session, entitlements=asked) as build:
+                run = Run(build, self.service)
+                self.runs.add(run)
+                try:
+                    return await self._build(run, view, request)
+                except PierError as error:
+                    raise failed(error, run.files) from None
+                finally:
+                    self.runs.end(run)
+        finally:
+            if view is not None:
+                await view.close()
+
+    async def _build(self, run: Run, view: View | None, request: control.SolveRequest) -> control.SolveResponse:
+        outcome = await self._outcome(run, request)
+        trees = await run.trees(outcome)
+        response: dict[str, str] = {}
+        for wish in exports_of(request):
+            response |= await export(run, view, wish, outcome, trees)
+        return control.SolveResponse(exporter_response=response)
+
+    async def _outcome(self, run: Run, request: control.SolveRequest) -> Outcome:
+        has_definition = bool(request.definition.ops)
+        if has_definition and request.frontend:
+            raise BothWays
+        if request.frontend:
+            inputs = {name: output_of(each) for name, each in request.frontend_inputs.items()}
+            outcome = await run_frontend(run, request.frontend, dict(request.frontend_attrs), inputs)
+        elif has_definition or request.HasField("definition"):
+            outcome = Outcome({"": Part(output_of(request.definition))})
+        else:
+            outcome = await run.returned
+        epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH", "")
+        if epoch and RESPONSE_EPOCH_KEY not in outcome.metadata:
+            outcome = Outcome(outcome.parts, {**outcome.metadata, RESPONSE_EPOCH_KEY: epoch.encode()})
+        return outcome
+
+    async def status(self, request: control.StatusRequest, call: Call) -> None:
+        """All that a build tells, from its beginning to its end."""
+        run = await self.runs.get(request.ref)
+        statuses, planned = Statuses(run.files), 0
+        async for event in run.build.journal.read():
+            if planned < len(run.planned):
+                await call.send(plan_of(run.planned[planned:]))
+                planned = len(run.planned)
+            await call.send(statuses.of(event))
+
+    # --- the cache
+
+    async def disk_usage(self, request: control.DiskUsageRequest, call: Call) -> control.DiskUsageResponse:
+        found = await self.service.disk_usage()
+        return control.DiskUsageResponse(record=[usage_record(each) for each in found])
+
+    async def prune(self, request: control.PruneRequest, call: Call) -> None:
+        filters = filters_of(request)
+        before = {each.id: each for each in await self.service.disk_usage()}
+        keep = request.reserved_space or request.max_used_space
+        gone = await self.service.prune(filters, everything=request.all, keep_bytes=keep)
+        await asyncio.to_thread(self.contexts.prune, unused_for_s=request.keep_duration / 1e9)
+        for id in gone.caches_deleted or ():
+            if id in before:
+                await call.send(usage_record(before[id]))
+
+    # --- sessions without a connection of their own
+
+    async def session(self, call: Call) -> None:
+        """A session carried in this call's messages. Raises SessionTaken."""
+        await call.begin()
+        connection = Connection()
+        session = Session(
+            "".join(call.metadata.get(f"{EXPOSED}uuid", [])),
+            "".join(call.metadata.get(f"{EXPOSED}sharedkey", [])),
+            frozenset(call.metadata.get(f"{EXPOSED}grpc-method", [])),
+            connection,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Tunnel(call, connection).run())
+            await self.sessions.serve(session)
+
+
+# --- messages
+
+
+def version() -> control.BuildkitVersion:
+    return control.BuildkitVersion(package=PACKAGE, version=f"v{pier.__version__}")
+
+
+def worker(id: str) -> control.WorkerRecord:
+    """This machine, as a place where steps are run."""
+    here = host_platform()
+    return control.WorkerRecord(
+        id=id,
+        labels={"org.mobyproject.buildkit.worker.executor": PACKAGE},
+        platforms=[ops.Platform(os=here.os, architecture=here.architecture, variant=here.variant)],
+        buildkit_version=version(),
+    )
+
+
+def exports_of(request: control.SolveRequest) -> list[Export]:
+    """What the client wants of the result; nothing: it stays in the cache."""
+    if request.exporters:
+        return [Export(each.type, dict(each.attrs), number) for number, each in enumerate(request.exporters)]
+    if request.exporter_deprecated:
+        return [Export(request.exporter_deprecated, dict(request.exporter_attrs_deprecated))]
+    return []
+
+
+def usage_record(entry: BuildCache) -> control.UsageRecord:
+    record = control.UsageRecord(
+        id=entry.id,
+        in_use=entry.in_use,
+        size=entry.size,
+        created_at=stamp(parse_rfc3339(entry.created_at)),
+        usage_count=entry.usage_count,
+        description=entry.description,
+        record_type=entry.type,
+        shared=entry.shared,
+        parents=entry.parents or (),
+    )
+    if entry.last_used_at:
+        record.last_used_at.CopyFrom(stamp(parse_rfc3339(entry.last_used_at)))
+    return record
+
+
+def filters_of(request: control.PruneRequest) -> Filters:
+    """`type==regular,private`, `until=24h`, `description~=x` as the Engine API's filters. Raises BadTerm."""
+    found: dict[str, tuple[str, ...]] = {}
+    for term in filter(None, ",".join(request.filter).split(",")):
+        matched = TERM.fullmatch(term)
+        if matched is None:
+            raise BadTerm(term=term)
+        found[matched[1]] = (*found.get(matched[1], ()), matched[2] or "true")
+    return Filters(found)
