@@ -1,6 +1,7 @@
 """The daemon as a process: start, refusals, stop, kill -9."""
 
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -133,6 +134,19 @@ def test_docker_talks_to_it(own_daemon: Daemon) -> None:
     assert info.status == 0
     assert "Storage Driver: overlay2" in info.out
     assert f"Docker Root Dir: {own_daemon.data_root}" in info.out
+
+
+def test_it_takes_the_descriptors_it_may_have_and_containers_get_what_it_got(
+    own_daemon: Daemon, starter_images: list[Path]
+) -> None:
+    own_daemon.within = ["prlimit", "--nofile=1024:4096"]
+    own_daemon.start()
+    assert own_daemon.process is not None
+    limits = Path(f"/proc/{own_daemon.process.pid}/limits").read_text()
+    assert re.search(r"Max open files +4096 +4096", limits)
+    assert own_daemon.pier("import", str(starter_images[0]), "busybox:latest").status == 0
+    shown = own_daemon.docker("run", "--rm", "busybox", "sh", "-c", "ulimit -Sn; ulimit -Hn").out
+    assert shown.split() == ["1024", "4096"]
 
 
 def test_debug_log_has_no_traceback(own_daemon: Daemon) -> None:

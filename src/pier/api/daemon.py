@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import grp
 import logging
 import os
@@ -20,6 +21,7 @@ from pier.engine.config import DaemonConfig, Loaded
 from pier.engine.engine import Engine
 from pier.engine.lock import clear_socket
 from pier.errors import PierError
+from pier.kernel import process
 
 from . import buildkit
 from .app import make_app
@@ -125,6 +127,7 @@ async def serve(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
                 shutdown_timeout_s=float(config.shutdown_timeout),
                 accept_http2=lambda transport, early: buildkit.accept(door(), transport, early),
             )
+            settle_memory()
             await server.start(sockets)
             for sock in sockets:
                 log.info("API listen on %s", sock.getsockname())
@@ -138,6 +141,13 @@ async def serve(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
     finally:
         await engine.close()
     return 0
+
+
+def settle_memory() -> None:
+    """What start-up has made stays, so collections need not look at it; what it has freed goes back to the system."""
+    gc.collect()
+    gc.freeze()
+    process.trim_memory()
 
 
 def make_door(engine: Engine) -> Door:

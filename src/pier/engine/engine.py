@@ -36,6 +36,7 @@ from pier.engine.system import System
 from pier.events import EventBus
 from pier.images import ImageService
 from pier.images.remote import Remote
+from pier.kernel import process
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
 from pier.networks.ipam import DEFAULT_POOLS, SubnetPool
@@ -143,6 +144,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     await images.start()
 
     runtime = Runtime(
+        open_files=process.raise_open_files(),
         standard_mounts=default_mounts(shm_size=config.default_shm_size, privileged=False, ipc_mode="private"),
         systemd=driver.is_systemd,
     )

@@ -14,7 +14,6 @@ from pier.containers.oci_runtimes import OWN, STOCK, STOCK_SHIM, OciRuntime, Oci
 from pier.engine.values import BadValue
 from pier.errors import PierError
 from pier.model.system import Runtime
-from pier.runtime.command.about import document
 
 log = logging.getLogger("pier.engine")
 
@@ -133,6 +132,8 @@ class About:
         """By name."""
         others = self._runtimes.others()
         texts = await asyncio.gather(*(self._of(name) for name in others))
+        from pier.runtime.command.about import document  # noqa: PLC0415 - with it comes much of the command
+
         found = {OWN: Runtime(path="pierd", status={FEATURES_KEY: json.dumps(document(), separators=(",", ":"))})}
         for (name, entry), text in zip(others.items(), texts, strict=True):
             status = {FEATURES_KEY: text} if text else None

@@ -5,12 +5,16 @@ Commands are nft's own language. One `run` is one transaction: the kernel takes 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
+import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from pier.errors import PierError, Unavailable
+from pier.kernel.namespaces import CLONE_NEWNET, setns
 
 __all__ = ["Nftables", "NftablesError", "NftablesMissing"]
 
@@ -18,6 +22,7 @@ LIBRARY = "libnftables.so.1"
 # nftables/libnftables.h
 NFT_CTX_DEFAULT = 0
 NFT_CTX_OUTPUT_JSON = 1 << 4
+OWN_NETNS = "/proc/thread-self/ns/net"
 
 
 class NftablesError(PierError):
@@ -65,11 +70,17 @@ class Nftables:
         """Raises NftablesMissing without the library."""
         self._library = load_library()
         self._lock = threading.Lock()
-        self._context: int | None = self._library.nft_ctx_new(NFT_CTX_DEFAULT)
-        if not self._context:
+        self._context: int | None = self._new_context()
+        self._netns: int | None = os.open(OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _new_context(self) -> int:
+        """A context of the library's, whose socket is in the network namespace of this thread."""
+        context: int | None = self._library.nft_ctx_new(NFT_CTX_DEFAULT)
+        if not context:
             raise NftablesMissing(reason="libnftables could not start")
-        self._library.nft_ctx_buffer_output(self._context)
-        self._library.nft_ctx_buffer_error(self._context)
+        self._library.nft_ctx_buffer_output(context)
+        self._library.nft_ctx_buffer_error(context)
+        return context
 
     def run(self, commands: str) -> str:
         """Do `commands`, all or none; returns what they print. Raises NftablesError with libnftables' own words."""
@@ -80,16 +91,27 @@ class Nftables:
         answer = json.loads(self._run(f"list {what}", NFT_CTX_OUTPUT_JSON))
         return [item for item in answer["nftables"] if "metainfo" not in item]
 
-    def close(self) -> None:
+    def rest(self) -> None:
+        """Let go of what the library keeps of the rules, 3 MB even for few; the next call takes milliseconds more."""
         with self._lock:
             if self._context:
                 self._library.nft_ctx_free(self._context)
                 self._context = None
 
+    def close(self) -> None:
+        self.rest()
+        with self._lock:
+            if self._netns is not None:
+                os.close(self._netns)
+                self._netns = None
+
     def _run(self, commands: str, output_flags: int) -> str:
         with self._lock:
-            if not self._context:
+            if self._netns is None:
                 raise NftablesError(reason="closed", text="")
+            if not self._context:
+                with _inside(self._netns):
+                    self._context = self._new_context()
             self._library.nft_ctx_output_set_flags(self._context, output_flags)
             failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             # Reading a buffer empties it: both are read every time, so that nothing is left for the next caller.
@@ -98,3 +120,20 @@ class Nftables:
         if failed:
             raise NftablesError(reason=first_line(errors), text=errors)
         return str(output)
+
+
+@contextlib.contextmanager
+def _inside(netns: int) -> Iterator[None]:
+    """This thread is in that network namespace meanwhile."""
+    own = os.open(OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        elsewhere = os.fstat(own).st_ino != os.fstat(netns).st_ino
+        if elsewhere:
+            setns(netns, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            if elsewhere:
+                setns(own, CLONE_NEWNET)
+    finally:
+        os.close(own)

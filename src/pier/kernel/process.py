@@ -133,6 +133,19 @@ def prlimit(pid: int, name: str, limits: tuple[int, int] | None = None) -> tuple
     return soft, hard
 
 
+def raise_open_files() -> tuple[int, int]:
+    """Let this process hold as many descriptors as its hard limit allows; returns both limits as they were."""
+    before = prlimit(0, "RLIMIT_NOFILE")
+    prlimit(0, "RLIMIT_NOFILE", (before[1], before[1]))
+    return before
+
+
+def trim_memory() -> None:
+    """Give memory that is free, but held for later, back to the system (malloc_trim(3)); glibc alone has it."""
+    with contextlib.suppress(AttributeError):
+        libc.malloc_trim(0)
+
+
 def set_rlimit(name: str, soft: int, hard: int) -> None:
     """Set one limit of this process; -1 and 2^64-1 are both infinity. Raises OSError, KeyError."""
     prlimit(0, name, (soft, hard))

@@ -199,6 +199,8 @@ class HostSide:
         # The table stands before forwarding is on: at no moment does this machine route for strangers.
         warnings += self._install_table()
         bridge.run_plan(settings, netlink)
+        if self._nft is not None:
+            self._nft.rest()  # most daemons change ports for a long time, and networks seldom
         return warnings
 
     def _add(self, netlink: NetlinkSocket, network: BridgeNetwork) -> None:

@@ -378,14 +378,17 @@ class Runtime:
         python: str = sys.executable,
         standard_mounts: Sequence[Mapping[str, Any]] = (),
         systemd: bool = False,
+        open_files: tuple[int, int] | None = None,
     ) -> None:
         """`standard_mounts` is what most containers mount (runtime-spec's `mounts`): it is made ahead for them.
 
-        With `systemd` containers will be scopes of systemd's, so the zygote loads what makes them.
+        With `systemd` containers will be scopes of systemd's, so the zygote loads what makes them. `open_files` are the
+        limits on descriptors, soft and hard, that containers inherit; None: this process's.
         """
         self._python = python
         self._standard_mounts = standard_mounts
         self._systemd = systemd
+        self._open_files = open_files
         self._zygote: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._sending = asyncio.Lock()
@@ -394,7 +397,7 @@ class Runtime:
         """Start the zygote. Raises ZygoteLost."""
         try:
             self._process, sock = await asyncio.to_thread(
-                spawn_zygote, self._python, self._standard_mounts, systemd=self._systemd
+                spawn_zygote, self._python, self._standard_mounts, systemd=self._systemd, open_files=self._open_files
             )
         except OSError as error:
             raise ZygoteLost(reason=str(error)) from error
@@ -471,7 +474,11 @@ def _import_systemd() -> str:
 
 
 def spawn_zygote(
-    python: str, standard_mounts: Sequence[Mapping[str, Any]] = (), *, systemd: bool = False
+    python: str,
+    standard_mounts: Sequence[Mapping[str, Any]] = (),
+    *,
+    systemd: bool = False,
+    open_files: tuple[int, int] | None = None,
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start the zygote from a read-only mount of the interpreter; returns the process and the daemon's end.
 
@@ -490,7 +497,7 @@ def spawn_zygote(
     try:
         mounts.mount_setattr(binary, set=mounts.MOUNT_ATTR_RDONLY | mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV)
         process = subprocess.Popen(
-            [python, "-I", "-S", "-c", boot, str(theirs.fileno()), json.dumps([*standard_mounts])],
+            [python, "-I", "-S", "-c", boot, str(theirs.fileno()), *map(json.dumps, ([*standard_mounts], open_files))],
             executable=f"/proc/self/fd/{binary}",
             pass_fds=(theirs.fileno(), binary),
             stdin=subprocess.DEVNULL,

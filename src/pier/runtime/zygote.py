@@ -108,13 +108,16 @@ def fill_holes() -> list[bytes]:
 
 
 def main() -> None:
-    """`zygote FD MOUNTS`: serve the daemon's socket, inherited as descriptor FD.
+    """`zygote FD MOUNTS LIMITS`: serve the daemon's socket, inherited as descriptor FD.
 
-    MOUNTS are what most containers mount, runtime-spec's `mounts` as JSON.
+    MOUNTS are what most containers mount, runtime-spec's `mounts` as JSON; LIMITS those on descriptors, soft and hard,
+    which are the daemon's own where they are null.
     """
     sock = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(sock.fileno(), False)
-    standard_mounts = json.loads(sys.argv[2])
+    standard_mounts, open_files = json.loads(sys.argv[2]), json.loads(sys.argv[3])
+    if open_files is not None:
+        process.set_rlimit("RLIMIT_NOFILE", *open_files)
     process.close_all_but([sock.fileno()])
     process.set_name(ZYGOTE)
     os.setsid()

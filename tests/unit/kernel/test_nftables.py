@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 
@@ -68,6 +69,15 @@ def test_threads_do_not_mix_their_answers(nft: Nftables) -> None:
     assert not failures
     listed = next(item["map"] for item in nft.list("map inet t m") if "map" in item)
     assert len(listed["elem"]) == 200
+
+
+def test_after_a_rest_it_is_in_the_same_network_namespace(nft: Nftables) -> None:
+    own = os.readlink("/proc/thread-self/ns/net")
+    nft.run("add table inet t")
+    nft.rest()
+    nft.rest()
+    assert nft.run("list tables") == "table inet t\n"
+    assert os.readlink("/proc/thread-self/ns/net") == own
 
 
 def test_closed(nft: Nftables) -> None:
