@@ -27,7 +27,7 @@ SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 @contextlib.asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Door, str]]:
     """(door, path of the API's socket)."""
-    door = Door(str(tmp_path / "contexts"))
+    door = Door(None, str(tmp_path / "contexts"), "worker")  # type: ignore[arg-type]
     path = str(tmp_path / "s")
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
