@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import time
@@ -32,6 +33,8 @@ from pier.networks.resolv import Upstream
 
 __all__ = ["DnsServer", "NotNameServerSockets"]
 
+log = logging.getLogger("pier.dns")
+
 SERVERS_MAX = 3
 """So many are asked (resolv.conf(5), MAXNS)."""
 UNDER_WAY_MAX = 256
@@ -46,6 +49,8 @@ OUT_OF_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 1.0
 """How long a container's connections wait when there is no room for one more."""
 REFRESH_S = 2.0
+TELL_S = 10.0
+"""So often the log says at most that questions are refused."""
 
 
 class NotNameServerSockets(PierError):
@@ -84,7 +89,8 @@ class DnsServer:
         self.refresh: Callable[[], None] = lambda: None
         """Called before a question is passed on, at most once in REFRESH_S: settings may be out of date."""
         self._names = names
-        self._refreshed_at = 0.0
+        self._refreshed_at = -REFRESH_S
+        self._told_at = -TELL_S
         self._sockets = Sockets()
         self._served: dict[str, Served] = {}
         self._under_way = 0
@@ -183,10 +189,18 @@ class DnsServer:
 
     def _may_start(self, served: Served) -> bool:
         if served.under_way >= UNDER_WAY_MAX or self._under_way >= UNDER_WAY_OF_ALL_MAX:
+            self._tell_refused(served)
             return False
         served.under_way += 1
         self._under_way += 1
         return True
+
+    def _tell_refused(self, served: Served) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= TELL_S:
+            self._told_at = now
+            text = "container %s: %d questions for names wait for other servers, more are refused"
+            log.warning(text, served.container_id[:12], served.under_way)
 
     def _finished(self, served: Served, count: int) -> None:
         served.under_way -= count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import socket
 import struct
 import threading
@@ -354,7 +355,9 @@ async def test_single_labels_stay_where_ndots_is_set(house: House) -> None:
     assert len(other.asked) == 2
 
 
-async def test_questions_under_way_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_questions_under_way_are_bounded(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(server_module, "UNDER_WAY_MAX", 2)
     release = threading.Event()
 
@@ -368,11 +371,34 @@ async def test_questions_under_way_are_bounded(house: House, monkeypatch: pytest
         first = [group.create_task(house.ask(f"{n}.example")) for n in range(2)]
         while not other.asked or house.server._under_way < 2:
             await asyncio.sleep(0.001)
-        assert (await house.ask("third.example")).rcode == 5
+        for tcp in (False, True):
+            assert (await house.ask("third.example", tcp=tcp)).rcode == 5
         assert (await house.ask("me")).rcode == 0
         release.set()
     assert [(await task).rcode for task in first] == [0, 0]
     assert house.server._under_way == 0
+    told = [record.getMessage() for record in caplog.records if record.name == "pier.dns"]
+    assert told == ["container c1: 2 questions for names wait for other servers, more are refused"]
+
+
+async def test_hostile_datagrams_and_streams(house: House) -> None:
+    """Noise, and questions with one byte changed: the server answers them, or does not, and goes on."""
+    chance = random.Random(21)
+    good = question("me", edns=opt(1232))
+    with house.box.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.connect(("127.0.0.11", 53))
+        for number in range(300):
+            data = bytearray(good if number % 2 else chance.randbytes(chance.randrange(600)))
+            if data:
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            sock.send(data)
+            await asyncio.sleep(0)
+    for data in (b"\0", b"\xff\xff" + bytes(100), struct.pack("!H", len(good)) + good[:-4], b"\0\0"):
+        with house.box.run(socket.socket) as stream:
+            stream.connect(("127.0.0.11", 53))
+            stream.send(data)
+    assert (await house.ask("me")).answers
+    assert (await house.ask("me", tcp=True)).answers
 
 
 async def test_questions_wait_for_the_next_daemon(house: House) -> None:
