@@ -283,6 +283,32 @@ def test_who_reaches_whom_before_and_after_flush_kill_restart_and_reconnect(hous
     check()
 
 
+def frames(machine: Machine, protocol: int) -> socket.socket:
+    """All packets of a protocol that reach a machine, without their link headers."""
+
+    def listen() -> socket.socket:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(protocol))
+        sock.settimeout(10)
+        return sock
+
+    return machine.run(listen)
+
+
+def test_neighbours_hear_of_an_address_with_another_mac(house: House) -> None:
+    """At a start and at a connect; where the MAC is made of the address there is nothing to tell."""
+    words = ["--network", "two", "--ip", "10.213.99.50", "--mac-address", "02:42:00:00:00:50", house.docker.image]
+    with frames(house.lan.host, 0x0806) as arp:
+        house.docker.run(*words, "sleep", "1000", name="t-told")
+        while arp.recv(100)[8:18] != bytes.fromhex("024200000050") + socket.inet_aton("10.213.99.50"):
+            pass
+    house.docker.run(house.docker.image, "sleep", "1000", name="t-late")
+    with frames(house.lan.host, 0x86DD) as ipv6:
+        house.docker.ok("network", "connect", "--ip6", "fd00:213:99::51", "two", "t-late")
+        target = socket.inet_pton(socket.AF_INET6, "fd00:213:99::51")
+        while (packet := ipv6.recv(2000))[40:41] != b"\x88" or packet[48:64] != target:
+            pass
+
+
 # --- macvlan
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pier.containers import names, restart, signals, volume_mounts
+from pier.containers import names, neighbours, restart, signals, volume_mounts
 from pier.containers.discard import discard
 from pier.containers.freezer import thaw
 from pier.containers.networking import disconnect, renamed
@@ -22,6 +22,7 @@ from pier.containers.start import CannotStart, launch
 from pier.containers.waiters import wake
 from pier.containers.world import Container, World, finish, log
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
+from pier.networks import Sandbox
 from pier.runtime.client import Monitor, MonitorError, MonitorLost
 from pier.runtime.request import ExitRecord
 
@@ -86,6 +87,7 @@ async def _launch_and_watch(world: World, container: Container) -> None:
             await discard(world, container)
         raise
     adopt(world, container, monitor)
+    neighbours.tell(world, container, (world.networks.sandbox(container.id) or Sandbox()).endpoints)
     world.publish(container, "start")
 
 

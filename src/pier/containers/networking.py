@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from pier.containers import etc_files, name_server, validate
+from pier.containers import etc_files, name_server, neighbours, validate
+from pier.containers.network_namespace import network_namespace
 from pier.containers.record import Record
 from pier.containers.world import Container, World, finish, log
 from pier.errors import Conflict, InvalidParameter, NotFound, PierError
-from pier.kernel.namespaces import namespace_path
 from pier.model.host_config import HostConfig
 from pier.model.network import EndpointSettings, NetworkingConfig
 from pier.model.networks import NetworkConnectRequest, NetworkDisconnectRequest
 from pier.networks import Ask, Endpoint, NetworkRecord, Publishing, Sandbox, ask_of, check_settings, unknown_options
-from pier.runtime.client import MonitorError, MonitorLost
 
 SHARED_NAMESPACE = (
     "container sharing network namespace with another container or host cannot be connected to any other network"
@@ -60,10 +58,6 @@ class NoSuchEndpoint(NotFound):
 
 class MarkedForRemoval(Conflict):
     """Container {id} is marked for removal and cannot be connected or disconnected to the network"""
-
-
-class EndedMeanwhile(Conflict):
-    """container {id} has ended meanwhile"""
 
 
 # --- what a new container asks for
@@ -265,6 +259,7 @@ async def _join_live(world: World, container: Container, ask: Ask) -> None:
             record.id, ask, name=record.name, publishing=publishing(record), netns_fd=netns_fd
         )
         await name_server.follow(world, container, netns_fd)
+    neighbours.tell(world, container, [endpoint])
     await _tell_hosts(world, container, before, added=endpoint.addresses)
     world.publish_network(container, "connect", endpoint)
 
@@ -342,30 +337,6 @@ async def _tell_hosts(
     with contextlib.suppress(OSError):
         changed = host if host != host_before else ()
         await asyncio.to_thread(etc_files.change_own, path, own, added=added, removed=removed, host=changed)
-
-
-@contextlib.asynccontextmanager
-async def network_namespace(container: Container) -> AsyncIterator[int]:
-    """The descriptor of a running container's network namespace. Raises EndedMeanwhile.
-
-    The number of its first process could be another's by the time the file is opened; its monitor, which buries it,
-    says that it is not.
-    """
-    monitor = container.monitor
-    if monitor is None:
-        raise EndedMeanwhile(id=container.id)
-    try:
-        fd = os.open(namespace_path(monitor.pid, "network"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise EndedMeanwhile(id=container.id) from error
-    try:
-        try:
-            await monitor.signal(0)
-        except (MonitorError, MonitorLost) as error:
-            raise EndedMeanwhile(id=container.id) from error
-        yield fd
-    finally:
-        os.close(fd)
 
 
 # --- after a restart of the daemon, a rename

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Mapping
 from ipaddress import ip_interface
 
 from pier.kernel import links
@@ -19,10 +20,14 @@ from pier.networks.inside import run_inside
 from pier.networks.mac import mac_of
 from pier.runtime.request import Interface
 
-__all__ = ["announce", "is_news"]
+__all__ = ["OPTIONS", "announce", "cadence", "is_news", "wrong_options"]
 
 TIMES, INTERVAL_S = 3, 1.0
 """How often and how fast by default, as Docker does."""
+TIMES_OPTION = "com.docker.network.advertise-addr-nmsgs"
+INTERVAL_OPTION = "com.docker.network.advertise-addr-ms"
+OPTIONS = {TIMES_OPTION: range(4), INTERVAL_OPTION: range(100, 2001)}
+"""Of a network: how often, and after how many milliseconds again."""
 
 # linux/if_ether.h, linux/if_arp.h
 ETH_P_ARP = 0x0806
@@ -55,6 +60,27 @@ def advertisement(address: str, mac: str) -> bytes:
     option = bytes([ND_OPT_TARGET_LINKADDR, 1]) + links.mac_bytes(mac)
     head = bytes([ND_NEIGHBOR_ADVERT, 0, 0, 0, NA_OVERRIDE, 0, 0, 0])
     return head + socket.inet_pton(socket.AF_INET6, address) + option
+
+
+def cadence(options: Mapping[str, str]) -> tuple[int, float]:
+    """(times, seconds between them) for a network's options."""
+    times, interval_ms = (_number(options, key) for key in OPTIONS)
+    return TIMES if times is None else times, INTERVAL_S if interval_ms is None else interval_ms / 1000
+
+
+def wrong_options(options: Mapping[str, str]) -> list[str]:
+    """A warning for each of these options whose value is not what it may be."""
+    return [
+        f"The option {key} takes a number from {allowed[0]} to {allowed[-1]}. {options[key][:80]!r} has no effect."
+        for key, allowed in OPTIONS.items()
+        if key in options and _number(options, key) is None
+    ]
+
+
+def _number(options: Mapping[str, str], key: str) -> int | None:
+    text = options.get(key, "")
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else -1
+    return number if number in OPTIONS[key] else None
 
 
 async def announce(netns_fd: int, interface: Interface, *, times: int = TIMES, interval_s: float = INTERVAL_S) -> None:

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Literal, TypeAlias, cast
 
 from pier.errors import InvalidParameter
+from pier.networks.announce import OPTIONS as ANNOUNCE_OPTIONS
 from pier.networks.ipam import Address, Subnet
 
 __all__ = ["BridgeNetwork", "GatewayMode", "bridge_network", "unknown_options"]
@@ -27,7 +28,7 @@ MTU = "com.docker.network.driver.mtu"
 CONTAINER_IFACE_PREFIX = "com.docker.network.container_iface_prefix"
 KNOWN = (
     NAME, ENABLE_ICC, ENABLE_IP_MASQUERADE, HOST_BINDING_IPV4, GATEWAY_MODE_IPV4, GATEWAY_MODE_IPV6, INHIBIT_IPV4,
-    TRUSTED_HOST_INTERFACES, DEFAULT_BRIDGE, HOST_IPV4, HOST_IPV6, MTU, CONTAINER_IFACE_PREFIX,
+    TRUSTED_HOST_INTERFACES, DEFAULT_BRIDGE, HOST_IPV4, HOST_IPV6, MTU, CONTAINER_IFACE_PREFIX, *ANNOUNCE_OPTIONS,
 )  # fmt: skip
 
 GatewayMode: TypeAlias = Literal["nat", "nat-unprotected", "routed", "isolated"]

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from pier.errors import PierError, Unavailable
+from pier.networks.announce import wrong_options
 from pier.networks.bridge import port_mode
 from pier.networks.bridge_options import NAME, BridgeNetwork, bridge_network, unknown_options
 from pier.networks.creation import Forbidden
@@ -162,7 +163,7 @@ class BridgeDriver:
         for other in others:
             if other.driver == "bridge" and not other.config_only and self.network(other).bridge == own.bridge:
                 raise SameBridge(id=record.id, bridge=own.bridge, other=other.id)
-        return [
+        return wrong_options(record.options) + [
             f"Pier does not know the option {option[:80]}. It has no effect."
             for option in unknown_options(record.options)
         ]

@@ -7,6 +7,7 @@ from ipaddress import ip_interface, ip_network
 
 from pier.errors import InvalidParameter, PierError, Unavailable
 from pier.kernel.netlink import NetlinkSocket
+from pier.networks.announce import OPTIONS, wrong_options
 from pier.networks.bridge_options import MTU
 from pier.networks.driver import Place
 from pier.networks.parent import ensure_parent, find_parent, remove_parent
@@ -69,8 +70,8 @@ class ParentDriver:
         for other in others:
             if other.driver == self.kind and not other.config_only and parent_of(other) == parent_of(record):
                 self.check_neighbour(record, other)
-        known = self.known_options | {PARENT, MTU}
-        return [
+        known = self.known_options | {PARENT, MTU, *OPTIONS}
+        return wrong_options(record.options) + [
             f"Pier does not know the option {option[:80]}. It has no effect."
             for option in sorted(set(record.options) - known)
         ]

@@ -43,7 +43,10 @@ def live(house: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     async def follow(*_: Any) -> None:
         """A name server would be made in this process's own namespace."""
 
-    monkeypatch.setattr("pier.containers.networking.namespace_path", lambda pid, kind: f"/proc/{os.getpid()}/ns/net")
+    def own(pid: int, kind: str) -> str:
+        return f"/proc/{os.getpid()}/ns/net"
+
+    monkeypatch.setattr("pier.containers.network_namespace.namespace_path", own)
     monkeypatch.setattr("pier.containers.name_server.follow", follow)
     house.networks.add("a", "10.0.0.0/24")
     house.networks.add("b")

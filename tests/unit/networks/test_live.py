@@ -211,3 +211,17 @@ def test_neighbours_are_told_who_has_an_address_now(pair: tuple[Machine, Machine
 def test_who_is_gone_tells_nothing(pair: tuple[Machine, Machine]) -> None:
     _, guest = pair
     asyncio.run(announce.announce(guest.fd, veth("eth5")))
+
+
+@pytest.mark.parametrize(
+    ("options", "cadence", "warnings"),
+    [
+        ({}, (3, 1.0), 0),
+        ({announce.TIMES_OPTION: "0", announce.INTERVAL_OPTION: "100"}, (0, 0.1), 0),
+        ({announce.TIMES_OPTION: "4", announce.INTERVAL_OPTION: "99"}, (3, 1.0), 2),
+        ({announce.TIMES_OPTION: "x", announce.INTERVAL_OPTION: ""}, (3, 1.0), 2),
+    ],
+)
+def test_how_often_neighbours_are_told(options: dict[str, str], cadence: tuple[int, float], warnings: int) -> None:
+    assert announce.cadence(options) == cadence
+    assert len(announce.wrong_options(options)) == warnings
