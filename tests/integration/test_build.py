@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import io
 import os
 import signal
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,3 +191,38 @@ def test_attack_26_a_disk_that_is_full_in_a_build(own_docker: Client, own_daemon
     assert docker_build(own_daemon, folder).returncode == 0
     own_daemon.stop()
     check(own_daemon)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path / "www"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_contexts_at_an_address(client: Any, web: tuple[str, Path], tmp_path: Path) -> None:
+    """A Dockerfile alone, an archive, a repository."""
+    url, www = web
+    (www / "Dockerfile").write_text("FROM busybox\nLABEL kind=test\n")
+    image, _ = client.images.build(path=f"{url}/Dockerfile")
+    assert image.labels == {"kind": "test"}
+    with tarfile.open(www / "context.tar.gz", "w:gz") as archive:
+        archive.add(context(tmp_path), ".", filter=lambda each: None if "www" in each.name else each)
+    image, _ = client.images.build(path=f"{url}/context.tar.gz")
+    assert client.containers.run(image.id, remove=True) == b"hello world\n"
+    work = tmp_path / "work"
+    work.mkdir()
+    context(work)
+    for command in ("init -q", "add -A", "-c user.name=t -c user.email=t@t commit -qm x"):
+        subprocess.run(["git", *command.split()], cwd=work, check=True)
+    subprocess.run(["git", "clone", "-q", "--bare", work, www / "repo.git"], check=True)
+    subprocess.run(["git", "update-server-info"], cwd=www / "repo.git", check=True)
+    image, _ = client.images.build(path=f"{url}/repo.git#:")
+    assert client.containers.run(image.id, "ls /context", remove=True).split() == [b"Dockerfile", b"a", b"left"]

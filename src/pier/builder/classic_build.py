@@ -9,20 +9,25 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
+from pier.builder import layers
 from pier.builder.building import Built, built, compiled
 from pier.builder.classic import ClassicWords, Line, Message, Say, failure
 from pier.builder.dockerfile.compile import Compiled
+from pier.builder.dockerfile.git_reference import parse_git_reference
 from pier.builder.dockerfile.ignore import ignore_files, read_ignore_file
 from pier.builder.dockerfile.instructions import Dockerfile, Instruction, Transfer
 from pier.builder.dockerfile.instructions import Run as RunInstruction
 from pier.builder.dockerfile.options import Options
 from pier.builder.dockerfile.parse import parse
 from pier.builder.exporting import ImageWish
-from pier.builder.graph import Output, Vertex
+from pier.builder.graph import Note, Output, Vertex
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.solver import Build
 from pier.builder.sources import context
+from pier.builder.tree import Result
 from pier.errors import InvalidParameter, PierError
 from pier.images.image import Image
 from pier.images.telling import telling
@@ -90,17 +95,49 @@ class _Run:
             await self._ground.in_thread(context.remove, place)
 
     async def _in(self, place: str) -> None:
-        await self._receive(place)
-        name, data = await self._ground.in_thread(self._dockerfile, place)
-        file = parse(data, name)
-        ignored = await self._ground.in_thread(self._ignored, place, name)
-        if ignored:
-            await self._ground.in_thread(context.leave_out, place, ignored, keep=name)
-        folder = await self._ground.in_thread(context.as_folder, place)
-        session = Given(locals={"context": folder, "dockerfile": folder}, auths=self._request.auths)
-        async with self._service.build(self._request.id or os.urandom(16).hex(), session) as build:
-            wanted = await compiled(self._service, build, file, self._request.options)
-            await self._build(build, file, wanted)
+        remote = parse_git_reference(self._request.remote) if self._request.remote else None
+        if remote is None:
+            await (self._fetch(place) if self._request.remote else self._receive(place))
+            with closing(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+                name, file, ignored = await self._ground.in_thread(self._read, root)
+            if ignored:
+                await self._ground.in_thread(context.leave_out, place, ignored, [*ignore_files(name), name])
+            folder = await self._ground.in_thread(context.as_folder, place)
+            session = Given(locals={"context": folder, "dockerfile": folder}, auths=self._request.auths)
+            async with self._service.build(self._id, session) as build:
+                await self._compile(build, file, self._request.options)
+            return
+        async with self._service.build(self._id, Given(auths=self._request.auths)) as build:
+            source = remote.source(keep_git_dir=bool(remote.keep_git_dir), checksum=remote.checksum)
+            output = Vertex(source, note=Note(f"[internal] load git source {self._request.remote}")).output()
+            [files] = await self._service.solve(build, [output])
+            name, file, ignored = await self._ground.in_thread(self._read_of, files)
+            options = msgspec.structs.replace(
+                self._request.options, main_context=output, ignore_patterns=tuple(ignored)
+            )
+            await self._compile(build, file, options)
+
+    @property
+    def _id(self) -> str:
+        return self._request.id or os.urandom(16).hex()
+
+    async def _compile(self, build: Build, file: Dockerfile, options: Options) -> None:
+        wanted = await compiled(self._service, build, file, options)
+        await self._build(build, file, wanted)
+
+    async def _fetch(self, place: str) -> None:
+        """A context at an address: an archive, or the Dockerfile alone."""
+        async with self._ground.registries.file(self._request.remote) as remote:
+            feed = Feed()
+            filling = asyncio.create_task(feed.fill(remote.chunks), name="remote context")
+            try:
+                await self._ground.in_thread(context.receive_either, place, feed, DEFAULT)
+            except BaseException:
+                feed.cancel()
+                raise
+            finally:
+                filling.cancel()
+                await asyncio.gather(filling, return_exceptions=True)
 
     async def _receive(self, place: str) -> None:
         feed = Feed()
@@ -114,21 +151,24 @@ class _Run:
             filling.cancel()
             await asyncio.gather(filling, return_exceptions=True)
 
-    def _dockerfile(self, place: str) -> tuple[str, bytes]:
+    def _read_of(self, files: Result) -> tuple[str, Dockerfile, list[str]]:
+        with layers.shown(self._ground, files) as root:
+            return self._read(root)
+
+    def _read(self, root: int) -> tuple[str, Dockerfile, list[str]]:
+        """The Dockerfile's name, what it says, and the patterns of its ignore file. Raises DockerfileError, …"""
         name = self._request.dockerfile or DEFAULT
-        data = read_in(place, name)
+        data = read_in(root, name)
         if data is None and not self._request.dockerfile:
-            name, data = OTHER_CASE, read_in(place, OTHER_CASE)
+            name, data = OTHER_CASE, read_in(root, OTHER_CASE)
         if data is None:
             raise NoDockerfile(name=self._request.dockerfile or DEFAULT)
-        return name.lstrip("/"), data
-
-    def _ignored(self, place: str, name: str) -> list[str]:
+        name = name.lstrip("/")
         for candidate in ignore_files(name):
-            data = read_in(place, candidate)
-            if data is not None:
-                return read_ignore_file(data, candidate)
-        return []
+            ignored = read_in(root, candidate)
+            if ignored is not None:
+                return name, parse(data, name), read_ignore_file(ignored, candidate)
+        return name, parse(data, name), []
 
     async def _build(self, build: Build, file: Dockerfile, wanted: Compiled) -> None:
         say = _nothing if self._request.quiet else self._say
@@ -189,20 +229,19 @@ def _epoch(build_args: Mapping[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def read_in(place: str, name: str) -> bytes | None:
-    """A small file of a context; None: there is none. Raises OutsideContext, NoDockerfile for what is no file."""
+def read_in(root: int, name: str) -> bytes | None:
+    """A small file of a context; None: there is none, or something that is no file. Raises OutsideContext."""
     if ".." in name.split("/"):
         raise OutsideContext(name=name)
-    with closing(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-        try:
-            fd = open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
+    try:
+        fd = open_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with closing(fd):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        with closing(fd):
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
-            with open(fd, "rb", closefd=False) as file:
-                return file.read(FILE_MAX_BYTES + 1)
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(FILE_MAX_BYTES + 1)
 
 
 def lines_of(file: Dockerfile, wanted: Compiled) -> list[Line]:

@@ -22,8 +22,10 @@ from pier.builder.ground import Ground
 from pier.builder.session import Session
 from pier.builder.solver import Build, Solver
 from pier.builder.sources import context
+from pier.builder.sources.git import GitSource
 from pier.builder.sources.image import ImageSource
 from pier.builder.sources.local import LocalSource
+from pier.builder.sources.web import WebSource
 from pier.builder.steps.combining import DiffSteps, MergeSteps
 from pier.builder.steps.files import FileSteps
 from pier.builder.steps.mounts import CacheMounts
@@ -58,7 +60,13 @@ class BuildService:
         caches = CacheMounts(ground, self.cache)
         self.solver = Solver(
             self.cache,
-            {"docker-image": self.images, "local": LocalSource()},
+            {
+                "docker-image": self.images,
+                "local": LocalSource(),
+                "git": GitSource(ground),
+                "http": WebSource(ground),
+                "https": WebSource(ground),
+            },
             {
                 Exec: ProcessSteps(ground, caches),
                 File: FileSteps(ground),
@@ -129,6 +137,8 @@ class BuildService:
         finally:
             build.release()
             build.journal.close()
+            for cleanup in build.cleanups:
+                await self.ground.in_thread(cleanup)
             del self._builds[id]
             self._cancelled.discard(id)
 

@@ -96,6 +96,8 @@ class Build:
     """`network.host`, `security.insecure`: what its steps may ask for."""
     memory: dict[Any, Any] = field(default_factory=dict)
     """What sources have found, for as long as the build runs."""
+    cleanups: list[Callable[[], None]] = field(default_factory=list)
+    """Called in a thread when it has ended."""
     told: set[str] = field(default_factory=set)
     """Digests of the steps it has told of."""
     _sources: dict[str, asyncio.Task[Found]] = field(default_factory=dict)

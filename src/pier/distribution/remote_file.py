@@ -34,6 +34,8 @@ class RemoteFile:
     chunks: AsyncIterator[bytes]
     size: int = 0
     """Bytes in all; 0 where nobody has said."""
+    last_modified: str = ""
+    """As the server has it (RFC 9110, section 8.8.2); empty where it does not say."""
 
 
 @asynccontextmanager
@@ -44,7 +46,8 @@ async def remote_file(transport: Transport, text: str) -> AsyncIterator[RemoteFi
     async with transport.fetch(url, endpoint=endpoint, request=Request("GET", url, {})) as response:
         if response.status != 200:
             raise NotThere(url=shown(url), status=response.status, reason=response.reason or "")
-        yield RemoteFile(response.content.iter_chunked(CHUNK), response.content_length or 0)
+        modified = response.headers.get("Last-Modified", "")
+        yield RemoteFile(response.content.iter_chunked(CHUNK), response.content_length or 0, modified)
 
 
 def printable(text: str) -> str:

@@ -210,7 +210,7 @@ async def test_attack_19_a_step_asks_for_what_the_build_was_not_given(lab: Lab) 
 
 
 @pytest.mark.parametrize("number", [3, 7, 12])
-async def test_attack_2_working_directory_through_a_leaked_descriptor(lab: Lab, number: int) -> None:
+async def test_attack_02_working_directory_through_a_leaked_descriptor(lab: Lab, number: int) -> None:
     with pytest.raises(StepFailed):
         await lab.solve(sh("ls /proc/self/cwd/../../..", meta={"cwd": f"/proc/self/fd/{number}"}))
     await lab.solve(sh("ls -l /proc/self/fd 2>/dev/null | grep -c '^l'"))

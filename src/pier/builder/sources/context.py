@@ -8,21 +8,23 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import stat
 from collections.abc import Sequence
 
 from pier.builder.checksum import digest_of_tree
 from pier.builder.ground import Ground
 from pier.builder.patterns import PatternMatcher
+from pier.builder.steps.unpacking import checksum_holds
 from pier.builder.tree import Folder
-from pier.kernel.paths import closing
+from pier.kernel.paths import closing, open_in_root
 from pier.storage.compression import decompressed
 from pier.storage.copy_in import copy_in
 from pier.storage.folder_driver import make_root
-from pier.storage.stream import Reader
+from pier.storage.stream import Prefixed, Reader, read_up_to
+from pier.storage.tar_header import BLOCK
 from pier.storage.trees import remove_tree
 
 CONTEXTS = "contexts"
+FILE_MAX_BYTES = 4 << 20
 
 
 def make(ground: Ground) -> str:
@@ -49,27 +51,41 @@ def receive(path: str, stream: Reader) -> None:
         os.close(fd)
 
 
-def leave_out(path: str, patterns: Sequence[str], *, keep: str) -> None:
-    """Remove what `.dockerignore` leaves out of a context; `keep`, the Dockerfile, stays. Raises OSError."""
-    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
-        _leave_out(fd, "", PatternMatcher(patterns), keep)
+def receive_either(path: str, stream: Reader, name: str) -> None:
+    """As `receive`; what is no archive becomes the file `name` in the folder. Raises BadArchive, OSError."""
+    head = read_up_to(stream, 1 << 16)
+    block = read_up_to(decompressed(Prefixed(head, _Nothing()))[1], BLOCK) if head else b""
+    whole = Prefixed(head, stream)
+    if len(block) == BLOCK and checksum_holds(block):
+        receive(path, whole)
+        return
+    data = read_up_to(whole, FILE_MAX_BYTES)
+    with open(os.path.join(path, name), "xb") as file:
+        file.write(data)
 
 
-def _leave_out(fd: int, at: str, matcher: PatternMatcher, keep: str) -> None:
-    for name in os.listdir(fd):
-        path = f"{at}{name}"
-        is_dir = stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-        left_out = matcher.matches(path)
-        if is_dir and (not left_out or matcher.may_take_back_below(path) or keep.startswith(f"{path}/")):
-            with closing(
-                os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            ) as below:
-                _leave_out(below, f"{path}/", matcher, keep)
-                empty = not os.listdir(below)
-            if left_out and empty:
-                os.rmdir(name, dir_fd=fd)
-        elif left_out and path != keep:
-            remove_tree(fd, os.fsencode(name))
+class _Nothing:
+    """The end of a stream."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        return b""
+
+
+def leave_out(path: str, patterns: Sequence[str], names: Sequence[str]) -> None:
+    """Remove those of `names`, files that the client had to send to have them read, that `.dockerignore` leaves out.
+
+    What else it leaves out has not been sent. Raises OSError.
+    """
+    matcher = PatternMatcher(patterns)
+    with closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as root:
+        for name in names:
+            if matcher.matches(name):
+                parent, _, last = name.rpartition("/")
+                with (
+                    contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                    closing(open_in_root(root, parent or "/", os.O_RDONLY | os.O_DIRECTORY)) as above,
+                ):
+                    os.unlink(last, dir_fd=above)
 
 
 def as_folder(path: str) -> Folder:

@@ -120,7 +120,6 @@ class Copier:
                 return
             elif stat.S_ISREG(info.st_mode):
                 with closing(os.open(f"/proc/self/fd/{fd}", READ & ~os.O_NOFOLLOW)) as source:
-                    self._make_room(above, name, name)
                     self._content(source, above, name, os.fstat(source), "")
             else:
                 target = os.readlink("", dir_fd=fd) if stat.S_ISLNK(info.st_mode) else ""
@@ -214,7 +213,6 @@ class Copier:
             except FileNotFoundError:
                 return
             with closing(fd):
-                self._make_room(above, name, path)
                 self._content(fd, above, name, info, path)
         elif kind != stat.S_IFSOCK:
             self._make_room(above, name, path)
@@ -235,7 +233,7 @@ class Copier:
     # --- files
 
     def _content(self, source: int, above: int, name: str, info: os.stat_result, path: str) -> None:
-        fd = os.open(name, NEW, 0o600, dir_fd=above)
+        fd = self._new_file(above, name, path)
         try:
             size = info.st_size
             if size <= SMALL:
@@ -252,6 +250,13 @@ class Copier:
         self.files += 1
         if info.st_nlink > 1:
             self._links[info.st_dev, info.st_ino] = f"{self._place}/{path}" if path else self._place
+
+    def _new_file(self, above: int, name: str, path: str) -> int:
+        try:
+            return os.open(name, NEW, 0o600, dir_fd=above)
+        except FileExistsError:
+            self._make_room(above, name, path or name)
+            return os.open(name, NEW, 0o600, dir_fd=above)
 
     def _attribute(self, source: int, target: int, info: os.stat_result) -> None:
         """Owner before mode, which chown may clear bits of; times last."""
