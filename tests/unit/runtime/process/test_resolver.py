@@ -8,14 +8,15 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pier.kernel import nfnetlink
+from pier.kernel.namespaces import CLONE_NEWNET, setns
 from pier.kernel.nftables import Nftables
 from pier.kernel.paths import closing
-from pier.networks.inside import run_inside
 from pier.runtime.client import MonitorError
 from pier.runtime.process import resolver
 from pier.runtime.request import StartRequest
@@ -138,7 +139,7 @@ async def test_a_running_container_gets_one(lab: Lab) -> None:
     assert monitor.resolver == []
     with closing(os.open(f"/proc/{monitor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
         for _ in range(2):  # the second takes the place of the first
-            sockets = run_inside(netns, resolver.open_sockets)
+            sockets = inside(netns, resolver.open_sockets)
             await monitor.keep_resolver(sockets.filenos())
             port = sockets.tcp.getsockname()[1]
             sockets.close()
@@ -150,6 +151,17 @@ async def test_a_running_container_gets_one(lab: Lab) -> None:
     assert container.client is not None
     container.client.shutdown(socket.SHUT_WR)
     await check(container)
+
+
+def inside(netns: int, deed: Callable[[], resolver.Sockets]) -> resolver.Sockets:
+    """Do it in a thread that enters the network namespace and ends there."""
+
+    def work() -> resolver.Sockets:
+        setns(netns, CLONE_NEWNET)
+        return deed()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def resolver_port(fd: int) -> int:
