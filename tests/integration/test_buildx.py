@@ -249,6 +249,15 @@ def test_a_client_that_goes_away_ends_its_build(
     poll(lambda: not list(steps.iterdir()), "the step to be gone", 30)
 
 
+def test_what_was_built_is_remembered(buildx: Buildx, context: Callable[..., Path]) -> None:
+    if "history" not in buildx.ok("buildx", "--help"):
+        pytest.skip("docker-buildx is too old to ask")
+    buildx.build(context("FROM busybox\nRUN echo remember me\n"))
+    assert "Completed" in buildx.ok("buildx", "history", "ls")
+    assert "remember me" in buildx.ok("buildx", "history", "logs", "--progress=plain")
+    buildx.ok("buildx", "history", "rm", "--all")
+
+
 COMPOSE = """\
 services:
   web:

@@ -154,7 +154,7 @@ def make_door(engine: Engine) -> Door:
     """BuildKit's door, with HTTP/2 and its messages loaded now: most daemons serve many containers before a build."""
     from pier.buildkit.door import Door  # noqa: PLC0415
 
-    folder = os.path.join(engine.config.data_root, "builder", "synced")
+    folder = os.path.join(engine.config.data_root, "builder")
     return Door(engine.builder, folder, engine.system.id)
 
 

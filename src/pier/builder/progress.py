@@ -102,6 +102,11 @@ class Journal:
         self._events.append(event)
         self._more.set()
 
+    @property
+    def told(self) -> list[Event]:
+        """All so far."""
+        return list(self._events)
+
     def close(self) -> None:
         """There will be no more."""
         self._closed = True

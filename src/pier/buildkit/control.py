@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +17,8 @@ from pier.buildkit.contexts import Contexts
 from pier.buildkit.exports import RESPONSE_EPOCH_KEY, Export, export
 from pier.buildkit.failing import failed
 from pier.buildkit.frontends import run_frontend
-from pier.buildkit.grpc import Call, Method, stream, unary
+from pier.buildkit.grpc import Call, Code, Failed, Method, stream, unary
+from pier.buildkit.history import History, Past
 from pier.buildkit.http2 import Connection
 from pier.buildkit.llb import output_of
 from pier.buildkit.pb import control_pb2 as control
@@ -59,6 +62,7 @@ class Control:
     sessions: Sessions
     contexts: Contexts
     runs: Runs
+    history: History
     worker_id: str
     entitlements: frozenset[str] = frozenset({"network.host"})
     """What clients may ask for."""
@@ -73,6 +77,8 @@ class Control:
             f"{SERVICE}DiskUsage": unary(control.DiskUsageRequest, self.disk_usage),
             f"{SERVICE}Prune": stream(control.PruneRequest, self.prune),
             f"{SERVICE}Session": self.session,
+            f"{SERVICE}ListenBuildHistory": stream(control.BuildHistoryRequest, self.listen),
+            f"{SERVICE}UpdateBuildHistory": unary(control.UpdateBuildHistoryRequest, self.update_history),
         }
 
     # --- about the builder
@@ -99,14 +105,39 @@ class Control:
                 run = Run(build, self.service)
                 self.runs.add(run)
                 try:
-                    return await self._build(run, view, request)
-                except PierError as error:
-                    raise failed(error, run.files) from None
+                    return await self._remembered(run, view, request)
                 finally:
                     self.runs.end(run)
         finally:
             if view is not None:
                 await view.close()
+
+    async def _remembered(self, run: Run, view: View | None, request: control.SolveRequest) -> control.SolveResponse:
+        """Build, and write into the history how it went. Raises Failed."""
+        past = Past(
+            ref=request.ref,
+            frontend=request.frontend,
+            attrs=dict(request.frontend_attrs),
+            exports=[(each.kind, dict(each.attrs)) for each in exports_of(request)],
+            created_ns=time.time_ns(),
+        )
+        if not request.internal:
+            await self.history.begin(past)
+        past.code, past.message = Code.CANCELLED, "context canceled"
+        try:
+            try:
+                response = await self._build(run, view, request)
+            except PierError as error:
+                raise failed(error, run.files) from None
+            past.code, past.message, past.response = 0, "", dict(response.exporter_response)
+            return response
+        except Failed as error:
+            past.code, past.message = int(error.code), error.message
+            raise
+        finally:
+            past.completed_ns = time.time_ns()
+            if not request.internal:
+                await self.history.end(past, run.build.journal.told, run.files)
 
     async def _build(self, run: Run, view: View | None, request: control.SolveRequest) -> control.SolveResponse:
         outcome = await self._outcome(run, request)
@@ -134,13 +165,42 @@ class Control:
 
     async def status(self, request: control.StatusRequest, call: Call) -> None:
         """All that a build tells, from its beginning to its end."""
-        run = await self.runs.get(request.ref)
+        run = await self._run(request.ref)
+        if run is None:
+            async for message in self.history.log(request.ref):
+                await call.send(message)
+            return
         statuses, planned = Statuses(run.files), 0
         async for event in run.build.journal.read():
             if planned < len(run.planned):
                 await call.send(plan_of(run.planned[planned:]))
                 planned = len(run.planned)
             await call.send(statuses.of(event))
+
+    async def _run(self, ref: str) -> Run | None:
+        """A build that runs, or has just run; None: it is one of the past. Raises NoSuchBuild."""
+        await self.history.load()
+        if ref in self.history:
+            return None
+        return await self.runs.get(ref)
+
+    # --- the past
+
+    async def listen(self, request: control.BuildHistoryRequest, call: Call) -> None:
+        if request.filter:
+            raise BadTerm(term=request.filter[0])
+        async with contextlib.aclosing(self.history.listen(request)) as events:
+            async for event in events:
+                await call.send(event)
+
+    async def update_history(
+        self, request: control.UpdateBuildHistoryRequest, call: Call
+    ) -> control.UpdateBuildHistoryResponse:
+        if request.delete:
+            await self.history.remove(request.ref)
+        elif not request.finalize:
+            await self.history.pin(request.ref, pinned=request.pinned)
+        return control.UpdateBuildHistoryResponse()
 
     # --- the cache
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from pier.builder.service import BuildService
@@ -9,6 +10,7 @@ from pier.buildkit.bridge import Bridge
 from pier.buildkit.contexts import Contexts
 from pier.buildkit.control import Control
 from pier.buildkit.grpc import Server
+from pier.buildkit.history import History
 from pier.buildkit.http2 import Connection
 from pier.buildkit.runs import Runs
 from pier.buildkit.session import Session, Sessions
@@ -20,11 +22,12 @@ class Door:
     """One per daemon."""
 
     def __init__(self, service: BuildService, folder: str, worker_id: str) -> None:
-        """`folder`: where clients' files are kept from build to build."""
+        """`folder`: the builder's, where clients' files are kept from build to build, and builds of the past."""
         self.sessions = Sessions()
-        self.contexts = Contexts(folder)
+        self.contexts = Contexts(os.path.join(folder, "synced"))
         runs = Runs()
-        control = Control(service, self.sessions, self.contexts, runs, worker_id)
+        history = History(os.path.join(folder, "history"))
+        control = Control(service, self.sessions, self.contexts, runs, history, worker_id)
         self._methods = control.methods | Bridge(service, runs, worker_id).methods
 
     def server(self) -> Server:
