@@ -198,6 +198,37 @@ image bar
 -l foo ps
 -H a -H b ps
 help foo
+volume create a b
+volume create --opt
+volume ls --bogus
+volume ls a
+volume ls --filter x
+volume rm
+volume inspect
+volume prune a
+run --mount type=volume,src=a,dst=/m,bind-propagation=rshared {i}
+run --mount type=volume,src=a {i}
+volume create x
+volume create ../x
+volume create --opt foo=bar {p}v
+volume create --opt type=tmpfs {p}v
+volume create --opt size=zz {p}v
+volume inspect nosuch
+volume inspect -f '{{.Name}}' nosuch nosuch2
+volume rm nosuch nosuch2
+volume ls -f dangling=x
+volume ls -f foo=x
+volume prune -f --filter until=1h
+run --rm -v 'a b:/v' {i} true
+run --rm -v x/../y:/v:rshared {i} true
+run --rm -v {p}v:/v:rshared {i} true
+run --rm -v {p}v:/v:foo {i} true
+run --rm -v {p}v:/v -v {p}w:/v {i} true
+run --rm -v {p}v:/ {i} true
+run --rm --mount type=volume,dst=/m,readonly {i} true
+run --rm --mount type=volume,dst=/m,volume-subpath=x {i} true
+run --rm --mount type=volume,src={p}v,dst=/m,volume-subpath=../x {i} true
+run --rm --mount type=volume,src={p}v,dst=/m,volume-opt=foo=bar {i} true
 """.strip().splitlines()
 
 ERRORS = """
@@ -485,6 +516,23 @@ network disconnect -f {p}net {r}
 network prune
 network rm {p}net
 network rm -f {p}net
+volume create --label a=b {p}v
+volume create {p}v
+volume ls -f name={p}
+volume ls -q -f name={p}
+volume ls -f name={p} --format json
+volume ls -f name={p} --format 'table {{.Name}}\\t{{.Labels}}\\t{{.Scope}}\\t{{.Links}}\\t{{.Size}}\\t{{.Status}}'
+volume ls -f name={p} --format '{{.Name}} {{.Label "a"}} {{.Availability}} {{.Group}} {{.Mountpoint}}'
+volume list -q -f label=a=b -f name={p}
+volume inspect -f '{{.Name}} {{.Driver}} {{.Labels}} {{.Options}} {{.Scope}}' {p}v
+volume inspect {p}v
+inspect --type volume -f '{{.Name}}' {p}v
+run --rm -v {p}v:/v {i} sh -c 'echo kept >/v/file'
+run --rm -v {p}v:/v:ro {i} cat /v/file
+run --rm --mount type=volume,src={p}v,dst=/v,ro {i} cat /v/file
+volume prune -f --filter label=nosuch
+volume rm -f nosuch
+volume rm {p}v
 """.strip().splitlines()
 
 FIRST_LINE_ONLY = frozenset(

@@ -232,9 +232,10 @@ def test_trap_28_declared_data_outlives_its_container(pier: Client, starter_imag
         pier.ok("rm", "keeps")
         assert pier.ok("run", "--rm", "-v", f"{name}:/data", "busybox", "wc", "-c", "/data/big") == "3000000 /data/big"
 
+        before = pier.ok("volume", "ls", "-q")
         pier.ok("run", "--name", "elsewhere", "--tmpfs", "/data", "declares", "sh", "-c", write)
         pier.ok("rm", "--volumes", "elsewhere")
-        assert pier.ok("volume", "ls", "-q", "-f", "name=^[0-9a-f]{64}$").split() == sorted(names)
+        assert pier.ok("volume", "ls", "-q") == before
     finally:
         pier("volume", "rm", "--force", *names)
         pier("rmi", "--force", "declares")

@@ -71,7 +71,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "volume create": ("volume_create", "Make a volume"),
     "volume export": ("volume_export", "Write everything in a volume to an archive"),
     "volume import": ("volume_import", "Unpack an archive into a volume"),
-    "volume inspect": ("inspect", "Show everything about volumes"),
+    "volume inspect": ("volume_inspect", "Show everything about volumes"),
     "volume ls": ("volume_ls", "List volumes"),
     "volume ls-files": ("volume_ls_files", "List the files in a volume"),
     "volume prune": ("prune", "Remove volumes that no container has"),

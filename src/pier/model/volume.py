@@ -10,23 +10,23 @@ from .wire import OMIT, Struct
 
 
 class VolumeUsageData(Struct):
-    """Bytes of its files, and how many containers have it; -1: not counted."""
+    """How many containers have it, and bytes of its files; -1: not counted."""
 
-    size: int = -1
     ref_count: int = -1
+    size: int = -1
 
 
 class Volume(Struct):
-    """One volume; `mountpoint` is its folder on the host."""
+    """One volume, its fields in Docker's order; `mountpoint` is its folder on the host."""
 
-    name: str
-    driver: str = "local"
-    mountpoint: str = ""
     created_at: Annotated[str, OMIT] = ""
-    status: Annotated[dict[str, Any] | None, OMIT] = None
+    driver: str = "local"
     labels: dict[str, str] | None = None
-    scope: str = "local"
+    mountpoint: str = ""
+    name: str = ""
     options: dict[str, str] | None = None
+    scope: str = "local"
+    status: Annotated[dict[str, Any] | None, OMIT] = None
     usage_data: Annotated[VolumeUsageData | None, OMIT] = None
 
 

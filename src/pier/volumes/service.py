@@ -287,7 +287,7 @@ class VolumeService:
         used = self.users()
         names = [record.name for record in records]
         sizes = await asyncio.to_thread(lambda: [self.folders.size_bytes(name) for name in names])
-        return [VolumeUsageData(size, len(used.get(name, ()))) for name, size in zip(names, sizes, strict=True)]
+        return [VolumeUsageData(len(used.get(name, ())), size) for name, size in zip(names, sizes, strict=True)]
 
     def get(self, name: str) -> Record:
         """Raises NoSuchVolume."""

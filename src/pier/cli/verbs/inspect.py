@@ -158,6 +158,8 @@ def _templated(found: list[Any], template: Any) -> str:
     """Print one line an object; the text of a template error, "" when there was none."""
     from pier.cli.template import TemplateError, mark  # noqa: PLC0415 - only with --format
 
+    if not found:
+        out("\n")
     for item in found:
         try:
             out(template.render(mark(item)) + "\n")
