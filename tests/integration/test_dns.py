@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,14 @@ def test_a_container_of_the_default_bridge_gets_a_name_server(docker: Client, fr
 def test_a_shared_namespace_shares_the_name_server(docker: Client, front: str) -> None:
     joined = ["--network", "container:t-a", docker.image]
     assert f"Address: {address(docker, 't-b', front)}" in docker.ok("run", "--rm", *joined, "nslookup", "t-b")
+
+
+def test_a_build_finds_the_containers_of_its_network(docker: Client, front: str) -> None:
+    steps = b"FROM busybox\nRUN nslookup -type=a t-b && nslookup -type=a host.docker.internal\n"
+    plain = replace(docker, environment={**docker.environment, "DOCKER_BUILDKIT": "0"}, sessions=[])
+    built = plain.ok("build", "--network", front, "--no-cache", "-", stdin=steps)
+    assert f"Address: {address(docker, 't-b', front)}" in built
+    assert f"Address: {gateway(docker, front)}" in built
 
 
 def test_a_server_of_the_containers_own(docker: Client, front: str) -> None:

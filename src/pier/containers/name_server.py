@@ -15,7 +15,7 @@ from pier.containers.record import Record
 from pier.containers.world import Container, ContainersConfig, World, log
 from pier.errors import PierError
 from pier.networks import Sandbox
-from pier.networks.dns import Settings
+from pier.networks.dns import DnsServer, Settings
 from pier.networks.inside import run_inside
 from pier.networks.resolv import HOST_NAMES, HOST_RESOLV_CONF, extra_host, parse_resolv_conf
 from pier.runtime.client import Monitor
@@ -49,12 +49,17 @@ def host_addresses(record: Record, gateways: list[str]) -> dict[bytes, tuple[byt
 
 def serve(world: World, container: Container, monitor: Monitor) -> None:
     """Serve a container that has started, or was found running, where it has a name server."""
+    hand_over(world.networks.dns, container.record, monitor, _settings(world, container))
+
+
+def hand_over(dns: DnsServer, record: Record, monitor: Monitor, how: Settings) -> None:
+    """Have the name server's sockets served that a monitor has sent, if it has; a failure is logged."""
     fds, monitor.resolver = monitor.resolver, []
     if fds:
         try:
-            world.networks.dns.serve(container.id, fds, _settings(world, container))
+            dns.serve(record.id, fds, how)
         except PierError as error:
-            log.warning("container %s has no name server: %s", container.record.name, error)
+            log.warning("container %s has no name server: %s", record.name, error)
 
 
 async def follow(world: World, container: Container, netns_fd: int) -> None:

@@ -19,7 +19,7 @@ from pier.builder.session import NoSuchSecret
 from pier.builder.solver import Work
 from pier.builder.steps.mounts import CacheMounts, furnish, missing, remove_stubs
 from pier.builder.tree import SCRATCH, Result, Tree
-from pier.containers import etc_files, spec, spec_resources, spec_security
+from pier.containers import etc_files, name_server, spec, spec_resources, spec_security
 from pier.containers.attach import make_ends
 from pier.containers.record import Record
 from pier.containers.start import cgroups_path
@@ -137,7 +137,9 @@ class _Run:
         await ground.in_thread(os.makedirs, folder, mode=0o700, exist_ok=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         record = await self._record()
-        asks = [Ask(record.host_config.network_mode)]
+        network = ground.networks.find(record.host_config.network_mode)
+        # On a user's network a step finds the containers there by name, as a container does.
+        asks = [Ask(network.id, names=(record.id[:12],) if network.user_defined else ())]
         sandbox = await ground.networks.connect(self._id, asks, name=record.name, publishing=Publishing())
         stack.push_async_callback(ground.networks.release, self._id)
         request = await self._request(record, sandbox, root, extra, folder)
@@ -147,6 +149,9 @@ class _Run:
             monitor = await _launched(ground, request, theirs)
         finally:
             os.close(theirs.fd)
+        stack.callback(ground.networks.dns.stop, self._id)
+        settings = name_server.settings(record, sandbox, ground.config, host_resolv=ground.host_texts()[0])
+        name_server.hand_over(ground.networks.dns, record, monitor, settings)
         return await self._watched(monitor, ours)
 
     async def _watched(self, monitor: Monitor, sock: socket.socket) -> ExitRecord:
@@ -273,6 +278,7 @@ class _Run:
             exit_file=os.path.join(folder, "exit.json"),
             user=self._op.meta.user,
             interfaces=sandbox.interfaces,
+            resolver=sandbox.finds_names,
             seccomp_bpf=await ground.seccomp.path_for(record, bounding),
             requested=spec.requested(host),
         )
