@@ -221,18 +221,17 @@ def _memory(host: Object) -> Iterator[str]:
 
 def _network(container: Object, host: Object, config: Object, base: Object) -> Iterator[str]:
     mode = host.get("NetworkMode", "")
-    if mode not in ("", "default", "bridge"):
-        yield from ("--network", mode)
+    main = "bridge" if mode in ("", "default") else mode
     networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
-    for name, endpoint in networks.items():
-        if name != mode:
-            yield from ("--network", name)
-        for alias in endpoint.get("Aliases") or ():
-            yield from ("--network-alias", alias)
-        addresses = endpoint.get("IPAMConfig") or {}
-        for flag, key in (("--ip", "IPv4Address"), ("--ip6", "IPv6Address")):
-            if addresses.get(key):
-                yield from (flag, addresses[key])
+    # Two things can be said of a network in the long form alone.
+    if len(networks) > 1 or any(one.get("DriverOpts") or one.get("GwPriority") for one in networks.values()):
+        for name in sorted(networks, key=lambda name: (name != main, name)):
+            yield from ("--network", _long_network(name, networks[name]))
+    else:
+        if main != "bridge":
+            yield from ("--network", main)
+        for endpoint in networks.values():
+            yield from _endpoint_flags(endpoint)
     bindings = host.get("PortBindings") or {}
     for port, places in bindings.items():
         for place in places or [{}]:
@@ -241,6 +240,39 @@ def _network(container: Object, host: Object, config: Object, base: Object) -> I
     for port in config.get("ExposedPorts") or {}:
         if port not in bindings and port not in image_ports:
             yield from ("--expose", port.removesuffix("/tcp"))
+
+
+def _endpoint_flags(endpoint: Object) -> Iterator[str]:
+    """What was asked of the one network, as flags beside `--network`."""
+    for key, value in _asked(endpoint):
+        if key == "alias":
+            yield from ("--network-alias", value)
+        elif key in ("ip", "ip6", "link-local-ip"):
+            yield from (f"--{key}", value)
+
+
+def _long_network(name: str, endpoint: Object) -> str:
+    """`name=web,alias=a,ip=10.0.0.9`: a network among several, with what was asked of it."""
+    fields = [f"name={name}", *(f"{key}={value}" for key, value in _asked(endpoint))]
+    if len(fields) == 1:
+        return name
+    return ",".join('"' + field.replace('"', '""') + '"' if set(field) & set(',"') else field for field in fields)
+
+
+def _asked(endpoint: Object) -> Iterator[tuple[str, str]]:
+    """Keys of `--network`'s long form with their values; a MAC is left out: nobody can tell who chose it."""
+    for alias in endpoint.get("Aliases") or ():
+        yield "alias", alias
+    addresses = endpoint.get("IPAMConfig") or {}
+    for key, member in (("ip", "IPv4Address"), ("ip6", "IPv6Address")):
+        if addresses.get(member):
+            yield key, addresses[member]
+    for address in addresses.get("LinkLocalIPs") or ():
+        yield "link-local-ip", address
+    for option, value in (endpoint.get("DriverOpts") or {}).items():
+        yield "driver-opt", f"{option}={value}"
+    if endpoint.get("GwPriority"):
+        yield "gw-priority", str(endpoint["GwPriority"])
 
 
 def _published(port: str, place: Object) -> str:
