@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -27,13 +27,22 @@ class NoSshAgent(InvalidParameter):
     remedy = "give it with `--ssh {id}`"
 
 
+Told = Callable[[int], None]
+"""Takes a number of bytes."""
+
+
+def nobody(_: int) -> None:
+    """Nobody wants to know."""
+
+
 class Session(Protocol):
     """One client's connection, as far as the solver needs it."""
 
-    async def local(self, name: str, attrs: Mapping[str, str]) -> Folder:
+    async def local(self, name: str, attrs: Mapping[str, str], told: Told = nobody) -> Folder:
         """The client's files under a name (`context`, `dockerfile`), here as long as the build runs.
 
-        `attrs` are those of the source. Raises NoSuchContext, PierError.
+        `attrs` are those of the source; `told` is given the bytes that have come in so far. Raises NoSuchContext,
+        PierError.
         """
         ...
 
@@ -64,7 +73,7 @@ class Given:
         self._secrets = secrets or {}
         self._auths = auths or {}
 
-    async def local(self, name: str, attrs: Mapping[str, str]) -> Folder:
+    async def local(self, name: str, attrs: Mapping[str, str], told: Told = nobody) -> Folder:
         if name not in self._locals:
             raise NoSuchContext(name=name)
         return self._locals[name]

@@ -67,6 +67,8 @@ class Folder:
     path: str
     key: str
     """Digest of the content."""
+    received_bytes: int = 0
+    """What came over from the client for this build."""
 
 
 Result = Tree | Folder

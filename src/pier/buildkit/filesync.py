@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote_plus
 
+from pier.builder.session import Told
 from pier.buildkit.contexts import Context, Index
 from pier.buildkit.grpc import Client, ClientCall, Failed
 from pier.buildkit.pb.session_pb2 import DATA, ERR, FIN, REQ, STAT, Packet
@@ -38,9 +39,6 @@ LISTS = {
     "local.followpaths": "followpaths",
 }
 
-Told = Callable[[int], None]
-"""Takes the bytes that have come in so far."""
-
 
 class TransferFailed(PierError):
     """the client's files could not be fetched: {reason}"""
@@ -61,11 +59,16 @@ def metadata_of(name: str, attrs: Mapping[str, str]) -> list[tuple[str, str]]:
     return found
 
 
-async def receive(client: Client, headers: list[tuple[str, str]], context: Context, told: Told) -> None:
-    """Make a context what the client has. Raises TransferFailed, BadEntry, OSError; the context is then half."""
+async def receive(client: Client, headers: list[tuple[str, str]], context: Context, told: Told) -> int:
+    """Make a context what the client has; returns the bytes that came over.
+
+    Raises TransferFailed, BadEntry, OSError; the context is then half.
+    """
     call = client.call(METHOD, headers)
+    receiver = _Receiver(call, context, told)
     try:
-        await _Receiver(call, context, told).run()
+        await receiver.run()
+        return receiver.received
     except Failed as error:
         raise TransferFailed(reason=error.message) from None
     finally:
@@ -85,7 +88,7 @@ class _Receiver:
         """Number of the STAT -> file whose content is on its way."""
         self._deeds: list[Callable[[], None]] = []
         self._deeds_bytes = 0
-        self._received = 0
+        self.received = 0
         self._changed = False
 
     async def run(self) -> None:
@@ -159,8 +162,8 @@ class _Receiver:
         if data:
             self._deeds.append(lambda: writer.write(number, data))
             self._deeds_bytes += len(data)
-            self._received += len(data)
-            self._told(self._received)
+            self.received += len(data)
+            self._told(self.received)
             return
         path, entry = self._waiting.pop(number)
         self._deeds.append(lambda: self._after.__setitem__(path, (entry, writer.end_file(number, path, entry))))

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pier.builder.session import NoSuchContext
+from pier.builder.session import NoSuchContext, Told, nobody
 from pier.builder.tree import Folder
 from pier.buildkit import filesync
 from pier.buildkit.contexts import Context, Contexts
@@ -125,14 +125,14 @@ class View:
 
     # --- files
 
-    async def local(self, name: str, attrs: Mapping[str, str]) -> Folder:
+    async def local(self, name: str, attrs: Mapping[str, str], told: Told = nobody) -> Folder:
         """The client's folder `name`, fetched once a build. Raises NoSuchContext, TransferFailed, BadEntry."""
         key = name, repr(sorted(attrs.items()))
         if key not in self._folders:
-            self._folders[key] = asyncio.create_task(self._fetch(name, attrs), name=f"files of {name}")
+            self._folders[key] = asyncio.create_task(self._fetch(name, attrs, told), name=f"files of {name}")
         return await asyncio.shield(self._folders[key])
 
-    async def _fetch(self, name: str, attrs: Mapping[str, str]) -> Folder:
+    async def _fetch(self, name: str, attrs: Mapping[str, str], told: Told) -> Folder:
         if filesync.METHOD not in self.session.methods:
             raise NoSuchContext(name=name)
         shared = self.session.shared_key
@@ -140,8 +140,8 @@ class View:
         context = await asyncio.to_thread(self.contexts.take, origin)
         self._held.append(context)
         headers = filesync.metadata_of(name, attrs)
-        await filesync.receive(self.session.client, headers, context, lambda _: None)
-        return Folder(context.tree, context.key)
+        received = await filesync.receive(self.session.client, headers, context, told)
+        return Folder(context.tree, context.key, received)
 
     # --- secrets, credentials
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pier.builder.graph import Source, Vertex
 from pier.builder.progress import Broadcast
 from pier.builder.solver import Build, Found, Work
 from pier.builder.tree import Result
+
+TELL_BYTES: Final = 1 << 20
 
 
 class LocalSource:
@@ -16,7 +20,16 @@ class LocalSource:
     async def find(self, vertex: Vertex, build: Build, say: Broadcast) -> Found:
         """Raises NoSuchContext, PierError."""
         assert isinstance(vertex.op, Source)
-        folder = await build.session.local(vertex.op.rest, vertex.op.attrs)
+        what, received = f"transferring {vertex.op.rest}:", 0
+
+        def told(size: int) -> None:
+            nonlocal received
+            if size - received >= TELL_BYTES:
+                received = size
+                say.counted(what, "", size)
+
+        folder = await build.session.local(vertex.op.rest, vertex.op.attrs, told)
+        say.counted(what, "", folder.received_bytes, done=True)
         return Found(folder.key, folder)
 
     async def fetch(self, work: Work, found: Found) -> Result:
