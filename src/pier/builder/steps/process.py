@@ -137,9 +137,10 @@ class _Run:
         await ground.in_thread(os.makedirs, folder, mode=0o700, exist_ok=True)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         record = await self._record()
-        network = ground.networks.find(record.host_config.network_mode)
+        network = record.host_config.network_mode
         # On a user's network a step finds the containers there by name, as a container does.
-        asks = [Ask(network.id, names=(record.id[:12],) if network.user_defined else ())]
+        names = (record.id[:12],) if ground.networks.find(network).user_defined else ()
+        asks = [Ask(network, names=names)]
         sandbox = await ground.networks.connect(self._id, asks, name=record.name, publishing=Publishing())
         stack.push_async_callback(ground.networks.release, self._id)
         request = await self._request(record, sandbox, root, extra, folder)
