@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import random
 import socket
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +21,7 @@ from docker.types import IPAMConfig, IPAMPool, NetworkingConfig
 
 from .client import Client
 from .conftest import Daemon, poll
+from .test_leaks import Api
 
 pytestmark = pytest.mark.root
 
@@ -410,3 +416,75 @@ def test_attack_26_networks_outlive_the_daemon(own_daemon: Daemon, own_docker: C
     net.ok("rm", "-f", "t-c")
     net.ok("network", "rm", "t-one", "t-two")
     assert networks(net) == {"bridge", "host", "none"}
+
+
+CYCLES = int(os.environ.get("PIER_TEST_CYCLES", "2"))
+SEED = int(os.environ.get("PIER_TEST_SEED", str(time.time_ns() % 10**9)))
+
+
+def test_attack_26_whenever_the_daemon_is_killed(own_daemon: Daemon, own_docker: Client) -> None:
+    """What the records name is there, and nothing else: bridges, rules, interfaces, addresses."""
+    choose, seen = random.Random(SEED), set[str]()
+    for name in ("t-one", "t-two"):
+        own_docker.run("-p", f"1828{name[2:] == 'one':d}:80", own_docker.image, *SLEEP, name=name)
+    for _ in range(CYCLES):
+        changing = threading.Thread(target=change_networks, args=(own_daemon, random.Random(choose.random())))
+        changing.start()
+        time.sleep(choose.uniform(0.05, 0.4))
+        own_daemon.kill()
+        changing.join()
+        own_daemon.start()
+        seen |= check_networks(own_daemon, own_docker)
+    own_docker.ok("rm", "-f", "t-one", "t-two")
+    if left := networks(own_docker) - {"bridge", "host", "none"}:
+        own_docker.ok("network", "rm", *left)
+    assert not [id for id in seen if os.path.exists(f"/sys/class/net/br-{id[:12]}")], f"seed {SEED}"
+    assert "Traceback" not in own_daemon.log.read_text(), f"seed {SEED}"
+
+
+def change_networks(daemon: Daemon, choose: random.Random) -> None:
+    """Make, remove, join and leave networks until the daemon answers no more."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while True:
+            network, container = choose.choice(("n1", "n2", "n3")), choose.choice(("t-one", "t-two"))
+            path, body = choose.choice(
+                (
+                    ("/networks/create", {"Name": network, "EnableIPv6": choose.random() < 0.3}),
+                    (f"/networks/{network}/connect", {"Container": container, "EndpointConfig": {"GwPriority": 1}}),
+                    (f"/networks/{network}/connect", {"Container": container}),
+                    (f"/networks/{network}/disconnect", {"Container": container}),
+                    ("/networks/bridge/disconnect", {"Container": container}),
+                    ("/networks/bridge/connect", {"Container": container}),
+                    (f"/networks/{network}", None),
+                )
+            )
+            api = Api(daemon.socket)
+            with contextlib.closing(api):
+                headers = {"Content-Type": "application/json"}
+                api.request("DELETE" if body is None else "POST", path, json.dumps(body), headers)
+                assert api.getresponse().status < 501
+
+
+def check_networks(daemon: Daemon, docker: Client) -> set[str]:
+    """Hold what there is against what the daemon says; returns the ids of its networks."""
+    ids = set(docker.ok("network", "ls", "-q", "--no-trunc", "--filter", "type=custom").split())
+    wanted = {daemon.bridge, *(f"br-{id[:12]}" for id in ids)}
+    assert {name for name in wanted if os.path.exists(f"/sys/class/net/{name}")} == wanted, f"seed {SEED}"
+    listed = subprocess.run(
+        ["nft", "-j", "list", "set", "inet", f"pier-{daemon.bridge}", "bridges"], capture_output=True, check=True
+    )
+    (bridges,) = [item["set"]["elem"] for item in json.loads(listed.stdout)["nftables"] if "set" in item]
+    assert set(bridges) == wanted, f"seed {SEED}"
+    for container in ("t-one", "t-two"):
+        found = settings(docker, container).values()
+        shown = docker.ok("exec", container, "ip", "-o", "-4", "addr").splitlines()
+        inside = {line.split()[3].partition("/")[0] for line in shown} - {"127.0.0.1"}
+        assert inside == {one["IPAddress"] for one in found}, f"seed {SEED}: {shown}"
+        assert all(one["EndpointID"] for one in found), f"seed {SEED}"
+        gateways = {one["Gateway"] for one in found} - {""}
+        given = default_route(docker, container).split()[1:2]
+        assert set(given) <= gateways, f"seed {SEED}: {given}"
+        assert len(given) == bool(gateways), f"seed {SEED}: {gateways}"
+        ends = sum(len(os.listdir(f"/sys/class/net/{name}/brif")) for name in wanted)
+    assert ends == sum(len(settings(docker, container)) for container in ("t-one", "t-two")), f"seed {SEED}"
+    return ids

@@ -24,7 +24,7 @@ from pier.networks.driver import BridgeDriver, Driver, Place
 from pier.networks.endpoint import Ask, Endpoint, Publishing, Sandbox, gateway_endpoints
 from pier.networks.firewall import Forward
 from pier.networks.live import free_name
-from pier.networks.plugging import missing, plug, unplug
+from pier.networks.plugging import align_routes, missing, plug, unplug
 from pier.networks.publishing import PublishedPorts, Work, publisher, refusal, same_ports
 from pier.networks.registry import Registry
 from pier.runtime.request import Interface
@@ -105,12 +105,14 @@ class Endpoints:
     async def verify(self, container_id: str, netns_fd: int) -> list[Endpoint]:
         """Forget the endpoints of a running container whose interfaces it does not have; returns them.
 
-        A daemon was killed between their records and their devices. Raises OSError.
+        A daemon was killed between their records and their devices, or their routes. Raises OSError.
         """
         sandbox = self._sandboxes.get(container_id, Sandbox())
         lost = await self._work(lambda: missing(netns_fd, sandbox.endpoints))
         for endpoint in lost:
             await self.leave(container_id, endpoint.network_id, publishing=Publishing(), netns_fd=None)
+        left = self._sandboxes.get(container_id, Sandbox())
+        await self._work(lambda: align_routes(netns_fd, left))
         return lost
 
     # --- a container's start and end

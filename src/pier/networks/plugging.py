@@ -9,14 +9,15 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 from pier.errors import PierError
+from pier.kernel.netlink import NetlinkSocket
+from pier.kernel.routes import add_route, default_of, delete_route
 from pier.networks import live
 from pier.networks.endpoint import Endpoint, Sandbox
 from pier.networks.inside import run_inside
 
-__all__ = ["InterfaceFailed", "missing", "plug", "unplug"]
+__all__ = ["InterfaceFailed", "align_routes", "missing", "plug", "unplug"]
 
 
 class InterfaceFailed(PierError):
@@ -55,23 +56,33 @@ def unplug(netns_fd: int, endpoint: Endpoint, before: Sandbox, after: Sandbox) -
         raise InterfaceFailed(deed="remove", interface=interface.name, reason=str(error)) from error
 
 
+# --- after a daemon was killed
+
+
 def missing(netns_fd: int, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    """Those whose interfaces are not there. Raises OSError.
+    """Those whose interfaces are not there; one that was made and not set up is removed. Raises OSError.
 
     A veth pair is known by its end on the host: whoever has the rights inside may call the other as he likes.
     """
+    plugged = [(endpoint, endpoint.interface) for endpoint in endpoints if endpoint.interface is not None]
+    if not plugged:
+        return []
+    inside = run_inside(netns_fd, devices)
     found = []
-    for endpoint in endpoints:
-        interface = endpoint.interface
-        if interface is None:
-            continue
-        if interface.kind == "veth":
-            there = is_there(interface.host_name)
-        else:
-            there = run_inside(netns_fd, partial(is_there, interface.name))
-        if not there:
+    for endpoint, interface in plugged:
+        half_made = inside.get(interface.name) is False
+        if half_made:
+            live.detach(netns_fd, interface)
+        there = is_there(interface.host_name) if interface.kind == "veth" else interface.name in inside
+        if half_made or not there:
             found.append(endpoint)
     return found
+
+
+def devices() -> dict[str, bool]:
+    """Name -> whether it is up, of the devices of this thread's network namespace. Raises OSError."""
+    with NetlinkSocket() as netlink:
+        return {link.name: link.up for link in netlink.links()}
 
 
 def is_there(name: str) -> bool:
@@ -80,3 +91,44 @@ def is_there(name: str) -> bool:
         return bool(socket.if_nametoindex(name))
     except OSError:
         return False
+
+
+def align_routes(netns_fd: int, sandbox: Sandbox) -> None:
+    """Have the default routes given by who gives them by the records; the container's own stay. Raises OSError."""
+    if sandbox.interfaces:
+        run_inside(netns_fd, lambda: _align(sandbox))
+
+
+def _align(sandbox: Sandbox) -> None:
+    with NetlinkSocket() as inside:
+        names = {link.index: link.name for link in inside.links()}
+        present = [
+            (names.get(route.index, ""), route.gateway)
+            for route in inside.routes()
+            if route.gateway and route.destination == default_of(route.gateway)
+        ]
+        gone, fresh = route_changes(sandbox, present)
+        index = {name: number for number, name in names.items()}
+        for name, gateway in gone:
+            inside.do(*delete_route(index[name], default_of(gateway), gateway))
+        for name, gateway in fresh:
+            if name in index:
+                inside.do(*add_route(index[name], default_of(gateway), gateway))
+
+
+Route = tuple[str, str]
+"""(device, gateway) of a default route."""
+
+
+def route_changes(sandbox: Sandbox, present: Sequence[Route]) -> tuple[list[Route], list[Route]]:
+    """(those to delete, those to add). Where the container has a default route of its own, it keeps it. Pure."""
+    wanted = [(interface.name, gateway) for interface in sandbox.interfaces for gateway in interface.gateways]
+    ours = {
+        (endpoint.interface.name, gateway)
+        for endpoint in sandbox.endpoints
+        if endpoint.interface is not None
+        for gateway in (endpoint.gateway, endpoint.gateway6)
+    }
+    foreign = {default_of(gateway) for name, gateway in present if (name, gateway) not in ours}
+    gone = [route for route in present if route in ours and route not in wanted]
+    return gone, [route for route in wanted if route not in present and default_of(route[1]) not in foreign]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +14,11 @@ from netdaemon import HOST, LAN, Daemon, Site, bindings, make_site
 from netlab import Machine, stop
 from pier.errors import Conflict, PierError
 from pier.kernel.netlink import NetlinkSocket
-from pier.networks import Ask, Endpoint, Publishing, endpoints
-from pier.networks.plugging import InterfaceFailed
+from pier.kernel.routes import add_route, delete_route
+from pier.networks import Ask, Endpoint, Publishing, Sandbox, endpoints
+from pier.networks.plugging import InterfaceFailed, Route, route_changes
 from pier.networks.publishing import ConnectivityFailed
+from pier.runtime.request import Interface
 
 pytestmark = pytest.mark.root
 
@@ -134,6 +137,45 @@ def test_what_a_killed_daemon_left_half_done_is_found(site: Site, daemon: Daemon
     assert (lost.network, [one.network for one in again.sandbox(ONE).endpoints]) == ("a", ["bridge"])
     assert join(again, site.one, Ask("a")).ip == lost.ip.rpartition(".")[0] + ".3"  # not at once the same again
     again.kill()
+
+
+def test_an_interface_that_was_not_set_up_and_a_route_that_was_not_moved(site: Site, daemon: Daemon) -> None:
+    daemon.create("a")
+    daemon.start_on(ONE, site.one, Ask("bridge"), Ask("a", gw_priority=1), name="web")
+    own, other = daemon.sandbox(ONE).endpoints
+    with site.one.run(NetlinkSocket) as sock:
+        index = {link.name: link.index for link in sock.links()}
+        sock.do(*delete_route(index["eth1"], "0.0.0.0/0", other.gateway))
+        sock.do(*add_route(index["eth0"], "0.0.0.0/0", own.gateway))
+    with namespace(site.one) as fd:
+        assert not daemon.do(daemon.service.verify(ONE, fd))
+        assert routes(site.one) == {other.gateway}
+        with site.one.run(NetlinkSocket) as sock:
+            down = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index["eth1"], 0, 1)  # ifinfomsg: IFF_UP off
+            sock.do(19, 0, down, "set eth1 down")  # RTM_SETLINK
+        assert [one.network for one in daemon.do(daemon.service.verify(ONE, fd))] == ["a"]
+    assert (routes(site.one), devices(site.one)) == ({own.gateway}, {"eth0"})
+
+
+@pytest.mark.parametrize(
+    ("present", "changes"),
+    [
+        ([("eth1", "10.1.0.1")], ([], [])),
+        ([("eth0", "10.0.0.1")], ([("eth0", "10.0.0.1")], [("eth1", "10.1.0.1")])),
+        ([], ([], [("eth1", "10.1.0.1")])),
+        ([("tun0", "10.9.0.1")], ([], [])),
+        ([("eth0", "10.0.0.9")], ([], [])),
+        ([("eth0", "10.0.0.9"), ("eth0", "10.0.0.1")], ([("eth0", "10.0.0.1")], [])),
+    ],
+)
+def test_routes_of_the_containers_own_are_left_alone(
+    present: list[Route], changes: tuple[list[Route], list[Route]]
+) -> None:
+    def one(number: int, *gateways: str) -> Endpoint:
+        interface = Interface(f"eth{number}", "", "", "", [], list(gateways))
+        return Endpoint(ONE, "", str(number), str(number), "bridge", "", interface, gateway=f"10.{number}.0.1")
+
+    assert route_changes(Sandbox((one(0), one(1, "10.1.0.1"))), present) == changes
 
 
 def test_a_full_bridge_says_so(site: Site, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
