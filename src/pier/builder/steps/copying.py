@@ -85,7 +85,7 @@ class Copier:
         with closing(fd):
             info = os.fstat(fd)
             is_dir = stat.S_ISDIR(info.st_mode)
-            os.close(make_dirs(self.root_fd, dest.rpartition("/")[0] or "/", self.attributes))
+            os.close(self._make_dirs(dest.rpartition("/")[0] or "/"))
             there = self._kind_at(dest)
             if is_dir and (contents or not name):
                 self._into(fd, dest, there)
@@ -104,7 +104,7 @@ class Copier:
         self._place = dest
         with (
             closing(os.open(f"/proc/self/fd/{fd}", DIRECTORY)) as source,
-            closing(make_dirs(self.root_fd, dest, self.attributes)) as target,
+            closing(self._make_dirs(dest)) as target,
         ):
             self._contents(source, target, "")
 
@@ -112,7 +112,7 @@ class Copier:
         """A file, or a directory as such, under the name that `place` ends with."""
         parent, _, name = place.rstrip("/").rpartition("/")
         self._place = place
-        with closing(make_dirs(self.root_fd, parent or "/", self.attributes)) as above:
+        with closing(self._make_dirs(parent or "/")) as above:
             if stat.S_ISDIR(info.st_mode):
                 with closing(os.open(f"/proc/self/fd/{fd}", DIRECTORY)) as source:
                     self._directory(source, above, name, info, "")
@@ -125,6 +125,11 @@ class Copier:
                 target = os.readlink("", dir_fd=fd) if stat.S_ISLNK(info.st_mode) else ""
                 self._make_room(above, name, name)
                 self._special(above, name, info, target)
+
+    def _make_dirs(self, path: str) -> int:
+        """A directory that files go to; those that are made have the octal mode of the copy, as BuildKit's do."""
+        mode = self.attributes.mode if self.attributes.mode >= 0 and not self.attributes.mode_str else 0o755
+        return make_dirs(self.root_fd, path, self.attributes, mode)
 
     def _kind_at(self, path: str) -> int:
         """The mode of what is there, links followed; 0: nothing."""
