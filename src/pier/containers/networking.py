@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -91,6 +91,8 @@ def prepare(
             for option in unknown_options(asked)
         ]
         asked.network_id = asked.endpoint_id = ""
+    if (host.port_bindings or host.publish_all_ports) and _none_publishes(world, asked_of):
+        warnings.append(f"Published ports have no effect on network {main}: its driver publishes none.")
     linked = [link for asked in asked_of.values() for link in asked.links or ()]
     if is_user_defined(mode) and set(host.links or ()) - set(linked):
         warnings.append(
@@ -109,6 +111,14 @@ def _name_of(world: World, ref: str) -> str:
     with contextlib.suppress(PierError):
         return world.networks.find(ref).name
     return ref
+
+
+def _none_publishes(world: World, names: Iterable[str]) -> bool:
+    """Whether all these networks are there, and on a device of the host, past its firewall and its ports."""
+    try:
+        return all(world.networks.find(name).driver in ("macvlan", "ipvlan") for name in names)
+    except PierError:
+        return False
 
 
 def _check(record: NetworkRecord, asked: EndpointSettings) -> None:

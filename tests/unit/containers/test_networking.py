@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
 import pytest
 
 from pier.errors import NotFound, PierError
 from pier.model.container import ContainerCreateRequest
 from pier.model.host_config import HostConfig
-from pier.model.network import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
+from pier.model.network import EndpointIPAMConfig, EndpointSettings, NetworkingConfig, PortBinding, PortMap
 from pier.model.networks import NetworkConnectRequest, NetworkDisconnectRequest
 
 
@@ -137,6 +138,18 @@ async def test_links_become_aliases_for_lookups_of_its_own(live: Any) -> None:
     body.networking_config = NetworkingConfig()
     made = await live.service.create(body, name="other", platform="")
     assert "HostConfig.Links has no effect on network a" in made.warnings[0]
+
+
+async def test_a_network_that_publishes_no_ports_is_told_of(live: Any) -> None:
+    live.networks.records["lan"] = msgspec.structs.replace(live.networks.add("lan"), driver="macvlan")
+    ports: PortMap = {"80/tcp": [PortBinding("", "8080")]}
+    for mode, warnings in (
+        ("lan", ["Published ports have no effect on network lan: its driver publishes none."]),
+        ("a", []),
+        ("nowhere", []),
+    ):
+        body = ContainerCreateRequest(image="bb", host_config=HostConfig(network_mode=mode, port_bindings=ports))
+        assert (await live.service.create(body, name=mode, platform="")).warnings == warnings
 
 
 async def test_connect_and_disconnect_of_a_running_container(live: Any) -> None:
