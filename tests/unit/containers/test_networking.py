@@ -149,7 +149,7 @@ async def test_a_network_that_publishes_no_ports_is_told_of(live: Any) -> None:
         ("nowhere", []),
     ):
         body = ContainerCreateRequest(image="bb", host_config=HostConfig(network_mode=mode, port_bindings=ports))
-        assert (await live.service.create(body, name=mode, platform="")).warnings == warnings
+        assert (await live.service.create(body, name=f"on-{mode}", platform="")).warnings == warnings
 
 
 async def test_connect_and_disconnect_of_a_running_container(live: Any) -> None:
