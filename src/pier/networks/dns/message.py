@@ -35,6 +35,8 @@ TTL_S = 600
 """Docker's."""
 UDP_MIN = 512
 """What a client takes that says nothing else."""
+UDP_MAX = 65507
+"""What an IPv4 datagram holds."""
 UDP_OURS = 4096
 """What we take."""
 TCP_MAX = 65535
@@ -74,7 +76,7 @@ class Query(NamedTuple):
     @property
     def udp_max(self) -> int:
         """How long a reply over UDP may be."""
-        return UDP_MIN if self.edns is None else max(UDP_MIN, self.edns.udp_size)
+        return UDP_MIN if self.edns is None else min(max(UDP_MIN, self.edns.udp_size), UDP_MAX)
 
 
 def parse_query(data: bytes) -> Query:

@@ -63,6 +63,7 @@ def test_query() -> None:
     assert parse_query(question("")).name == b""
     assert parse_query(question("a")).udp_max == 512
     assert parse_query(question("a", edns=opt(100))).udp_max == 512
+    assert parse_query(question("a", edns=opt(65535))).udp_max == 65507
 
 
 def test_a_dot_within_a_label_is_no_separator() -> None:
