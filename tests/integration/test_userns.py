@@ -147,6 +147,37 @@ def test_an_image_with_files_of_several_owners(remapped: Client, own_daemon: Dae
     assert out.split() == ["1000", "70000"]
 
 
+def test_volumes_belong_to_the_map(remapped: Client, own_daemon: Daemon, tmp_path: Path) -> None:
+    """Their roots are the mapped root's; what they take over from the image belongs to whom the image says."""
+    with tarfile.open(tmp_path / "data.tar", "w") as tar:
+        member = tarfile.TarInfo("bin/busybox")
+        member.size, member.mode = os.stat("/bin/busybox").st_size, 0o755
+        with open("/bin/busybox", "rb") as busybox:
+            tar.addfile(member, busybox)
+        for name, type_ in (("data", tarfile.DIRTYPE), ("data/ana", tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.uid, member.gid, member.mode = type_, 1000, 1000, 0o750
+            tar.addfile(member)
+    assert own_daemon.pier("import", "--change", "VOLUME /data", f"{tmp_path}/data.tar", "data:latest").status == 0
+    look = ("/bin/busybox", "stat", "-c", "%u:%g", "/data", "/data/ana")
+    assert remapped.ok("run", "--name", "own", "data", *look).split() == ["1000:1000", "1000:1000"]
+    place = Path(remapped.field("own", "{{(index .Mounts 0).Source}}"))
+    assert [(found.stat().st_uid, found.stat().st_gid) for found in (place, place / "ana")] == [
+        (UID + 1000, GID + 1000)
+    ] * 2
+    remapped.ok("run", "--rm", "-v", "named:/v", "busybox", "touch", "/v/file")
+    named = own_daemon.data_root / "volumes/named/_data"
+    assert (named.stat().st_uid, (named / "file").stat().st_uid) == (UID, UID)
+    mount = "type=volume,source=named,target=/p,volume-subpath=file"
+    assert remapped.ok("run", "--rm", "--mount", mount, "busybox", "stat", "-c", "%u", "/p") == "0"
+    options = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", f"o=uid={UID}")
+    remapped.ok("volume", "create", *options, "memory")
+    assert remapped.ok("run", "--rm", "-v", "memory:/v", "busybox", "sh", "-c", "touch /v/x; stat -c %u /v") == "0"
+    os.chown(named / "file", 0, 0)
+    shown = remapped.ok("run", "--rm", "-v", "named:/v:idmap", "busybox", "stat", "-c", "%u", "/v/file")
+    assert shown == "0", "with the container's ids for those on disk"
+
+
 def test_bind_mounts_belong_to_whom_they_belong(remapped: Client, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "theirs").write_text("x")

@@ -118,6 +118,26 @@ def test_attack_07_17_a_part_of_a_volume_stays_in_it(docker: Client) -> None:
         assert "subpath must be a relative path within the volume" in part(subpath, "ls", "/p")[2]
 
 
+def test_attack_07_a_part_of_a_volume_swapped_by_a_neighbour(pier: Client, tmp_path: Path) -> None:
+    """One swaps a directory and a link to the host's canary while others mount what is at its name."""
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    (canary / "of-the-host").write_text("x")
+    link = "../" * 40 + str(canary).lstrip("/")
+    swap = f"""
+    mkdir place; touch place/inside; ln -s {link} link; echo swapping
+    while :; do mv -T place real; mv -T link place; mv -T place link; mv -T real place; done
+    """
+    words = ("--rm", "--name", "t-swaps", "-v", "t-race:/v", "-w", "/v", "busybox", "sh", "-c", swap)
+    swapper = pier.start("run", *words)
+    swapper.read_until("swapping")
+    mount = "type=volume,source=t-race,target=/p,volume-subpath=place"
+    seen = {pier("run", "--rm", "--mount", mount, "busybox", "ls", "/p").out for _ in range(12)}
+    assert seen <= {"", "inside\n"}, "a start may fail at the wrong moment; it must not reach the host"
+    assert [path.name for path in canary.iterdir()] == ["of-the-host"]
+    pier("kill", "t-swaps")
+
+
 def test_a_tmpfs_is_shared_while_any_container_uses_it(docker: Client) -> None:
     before = host_mounts()
     docker.ok("volume", "create", *TMPFS, "t-tmpfs")
@@ -191,6 +211,18 @@ def test_wish_16_volumes_one_can_look_into(pier: Client, docker: Client, tmp_pat
         assert docker.ok("run", "--rm", "-v", f"{name}:/v", docker.image, "sh", "-c", script) == expected
     assert "Could not find the file /nosuch in volume t-w16" in pier("volume", "ls-files", "t-w16", "/nosuch").err
     assert "get nosuch: no such volume" in pier("volume", "export", "-o", f"{tmp_path}/x", "nosuch").err
+
+
+def test_wish_16_a_volume_from_a_container(pier: Client, docker: Client) -> None:
+    script = "mkdir -p /d/e; echo mine >/d/e/f; chown -R 7:8 /d; chmod 711 /d; ln -s /d /l"
+    docker.ok("run", "--name", "t-has", docker.image, "sh", "-c", script)
+    assert pier.ok("volume", "from", "t-has:/l/", "t-taken") == "t-taken"
+    look = ("sh", "-c", "stat -c '%u:%g %a' /v /v/e; cat /v/e/f")
+    assert docker.ok("run", "--rm", "-v", "t-taken:/v", docker.image, *look) == "7:8 711\n7:8 755\nmine"
+    assert "volume t-taken exists already" in pier("volume", "from", "t-has:/d", "t-taken").err
+    assert "Could not find the file /nosuch" in pier("volume", "from", "t-has:/nosuch", "t-other").err
+    assert "not a directory" in pier("volume", "from", "t-has:/d/e/f", "t-other").err
+    assert docker.ok("volume", "ls", "-q") == "t-taken"
 
 
 def test_wish_16_snapshots_and_clones_while_in_use(pier: Client, docker: Client) -> None:

@@ -87,6 +87,7 @@ def words(container: Object, image: Object | None, daemon: Object) -> list[str]:
     for part in (_identity(container, config, base), _host(host, daemon), _network(container, host, config, base)):
         found += part
     found += _mounts(host)
+    found += _data(config, base)
     program = _program(config, base)
     return [*found, *program[0], config["Image"], *program[1]]
 
@@ -289,6 +290,14 @@ def _mounts(host: Object) -> Iterator[str]:
         yield from ("--mount", _mount(mount))
 
 
+def _data(config: Object, base: Object) -> Iterator[str]:
+    """Volumes without a name that the image does not declare."""
+    of_image = base.get("Volumes") or {}
+    for path in config.get("Volumes") or {}:
+        if path not in of_image:
+            yield from ("-v", path)
+
+
 def _mount(mount: Object) -> str:
     parts = [f"type={mount['Type']}"]
     if mount.get("Source"):
@@ -303,11 +312,21 @@ def _mount(mount: Object) -> str:
         parts.append("volume-nocopy")
     if volume.get("Subpath"):
         parts.append(f"volume-subpath={volume['Subpath']}")
+    parts += (f"volume-label={key}={value}" for key, value in (volume.get("Labels") or {}).items())
+    driver = volume.get("DriverConfig") or {}
+    if driver.get("Name"):
+        parts.append(f"volume-driver={driver['Name']}")
+    parts += (_quoted(f"volume-opt={key}={value}") for key, value in (driver.get("Options") or {}).items())
     if tmpfs.get("SizeBytes"):
         parts.append(f"tmpfs-size={tmpfs['SizeBytes']}")
     if tmpfs.get("Mode"):
         parts.append(f"tmpfs-mode={tmpfs['Mode']:o}")
     return ",".join(parts)
+
+
+def _quoted(field: str) -> str:
+    """As a field of CSV (RFC 4180): a comma in it does not end it."""
+    return '"' + field.replace('"', '""') + '"' if "," in field or '"' in field else field
 
 
 def _program(config: Object, base: Object) -> tuple[list[str], list[str]]:

@@ -70,6 +70,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "volume cp": ("volume_cp", "Copy files between a volume and this machine"),
     "volume create": ("volume_create", "Make a volume"),
     "volume export": ("volume_export", "Write everything in a volume to an archive"),
+    "volume from": ("volume_from", "Make a volume of a directory of a container"),
     "volume import": ("volume_import", "Unpack an archive into a volume"),
     "volume inspect": ("volume_inspect", "Show everything about volumes"),
     "volume ls": ("volume_ls", "List volumes"),

@@ -20,7 +20,7 @@ class HoldsData(Conflict):
     """cannot remove container "{ref}": {held} would be lost: declared as data, and kept in the container's own layer"""
 
     remedy = (
-        "`pier commit {ref} IMAGE` keeps it in an image, `pier cp {ref}:{path} DIR` takes it out, "
+        "`pier volume from {ref}:{path} VOLUME` keeps it in a volume, `pier commit {ref} IMAGE` in an image, "
         "`pier rm --force {ref}` removes it all the same; the next time mount something there: `-v DIR:{path}`"
     )
 

@@ -79,10 +79,10 @@ def _stat(cx: Context, container: str, place: str) -> dict[str, Any] | None:
         if error.code in (404, 500):
             return None
         raise
-    return _stat_of(response.headers)
+    return stat_of(response.headers)
 
 
-def _stat_of(headers: dict[str, str]) -> dict[str, Any]:
+def stat_of(headers: dict[str, str]) -> dict[str, Any]:
     from base64 import b64decode  # noqa: PLC0415 - cp alone needs it
 
     found: dict[str, Any] = loads(b64decode(headers[STAT_HEADER]))
@@ -106,7 +106,7 @@ def _out(cx: Context, opts: Options, container: str, source: str, destination: s
         return 0, ""
     from pier.cli.copy_tar import ChunkFile, unpack  # noqa: PLC0415 - it brings tarfile
 
-    begin = container_end(source, _stat_of(response.headers))
+    begin = container_end(source, stat_of(response.headers))
     directory, rename = prepare(begin, local_destination(destination))
     if rename is None and name:
         rename = split_entry(source)[1], name
