@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ HOSTNAME: Final = "buildkitsandbox"
 _NETWORKS: Final = {NetMode.HOST: "host", NetMode.NONE: "none"}
 READ_BYTES: Final = 1 << 16
 HEADER_BYTES: Final = 8
+CLEAR_TRIES: Final = 100
+CLEAR_PAUSE_S: Final = 0.02
 SETTLE_S: Final = 30.0
 """How long output may keep coming after the process has ended."""
 
@@ -134,15 +137,15 @@ class _Run:
     async def _contained(self, root: Root, extra: list[dict[str, Any]], stack: contextlib.AsyncExitStack) -> ExitRecord:
         ground = self._ground
         folder = os.path.join(ground.exec_dir, self._id)
+        stack.push_async_callback(ground.in_thread, clear_folder, folder)
         await ground.in_thread(os.makedirs, folder, mode=0o700, exist_ok=True)
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         record = await self._record()
+        stack.push_async_callback(ground.networks.release, self._id)
         network = record.host_config.network_mode
         # On a user's network a step finds the containers there by name, as a container does.
         names = (record.id[:12],) if ground.networks.find(network).user_defined else ()
         asks = [Ask(network, names=names)]
         sandbox = await ground.networks.connect(self._id, asks, name=record.name, publishing=Publishing())
-        stack.push_async_callback(ground.networks.release, self._id)
         request = await self._request(record, sandbox, root, extra, folder)
         ours, theirs = make_ends(stdin=False, stdout=True, stderr=True)
         stack.callback(ours.close)
@@ -283,6 +286,15 @@ class _Run:
             seccomp_bpf=await ground.seccomp.path_for(record, bounding),
             requested=spec.requested(host),
         )
+
+
+def clear_folder(folder: str) -> None:
+    """Remove a step's folder; its monitor may be taking its own files away at the moment."""
+    for _ in range(CLEAR_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(CLEAR_PAUSE_S)
 
 
 async def _launched(ground: Ground, request: StartRequest, end: Any) -> Monitor:
