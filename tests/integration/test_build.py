@@ -226,3 +226,27 @@ def test_contexts_at_an_address(client: Any, web: tuple[str, Path], tmp_path: Pa
     subprocess.run(["git", "update-server-info"], cwd=www / "repo.git", check=True)
     image, _ = client.images.build(path=f"{url}/repo.git#:")
     assert client.containers.run(image.id, "ls /context", remove=True).split() == [b"Dockerfile", b"a", b"left"]
+
+
+def test_pier_build(daemon: Daemon, client: Any, tmp_path: Path) -> None:
+    """Progress on stderr, an archive beside the image, a secret, its failure with the line marked."""
+    folder = context(tmp_path)
+    done = daemon.pier(
+        "build", "-t", "pier:1", "--iidfile", f"{tmp_path}/id", "-o", f"type=oci,dest={tmp_path}/o", folder
+    )
+    assert done.status == 0, done.err
+    assert "steps, " in done.err
+    assert (tmp_path / "id").read_text() == client.images.get("pier:1").id
+    with tarfile.open(tmp_path / "o") as archive:
+        assert "index.json" in archive.getnames()
+    (tmp_path / "secret").write_text("hidden\n")
+    steps = "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s; exit 4\n"
+    failed = daemon.pier("build", "--secret", f"id=s,src={tmp_path}/secret", context(tmp_path, Dockerfile=steps))
+    assert failed.status == 1
+    assert "hidden\n" in failed.err
+    assert "   2 | >>> RUN --mount=type=secret" in failed.err
+    assert failed.err.endswith("did not complete successfully: exit code: 4\n")
+    wrong = daemon.pier("build", context(tmp_path, Dockerfile="FROM busybox\nRUNN x\n"))
+    assert "   2 | >>> RUNN x" in wrong.err
+    assert "pier" not in daemon.pier("builder", "du").err
+    assert daemon.pier("builder", "prune", "--all", "--force").status == 0

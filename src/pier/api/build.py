@@ -76,6 +76,7 @@ def request_of(call: Call) -> ClassicRequest:
         labels=_json(query, "labels", dict[str, str]),
         target_platform=Platform.parse(query.text("platform")) if query.text("platform") else None,
         no_cache=query.flag("nocache"),
+        no_cache_stages=frozenset(name.lower() for name in query.texts("nocachefilter") if name),
         network=network,
         extra_hosts=tuple(_host(text) for text in query.texts("extrahosts")),
         ulimits=tuple(Ulimit(one.name, one.soft, one.hard) for one in ulimits),
@@ -102,6 +103,7 @@ def request_of(call: Call) -> ClassicRequest:
         squash=query.flag("squash"),
         id=query.text("buildid"),
         auths=_auths(call.request.headers.get("X-Registry-Config", "")),
+        events=query.flag("events"),
         warnings=("cachefrom has no effect: the build cache is asked by content",) if cache_from else (),
     )
 

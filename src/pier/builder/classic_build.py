@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pier.builder import layers
+from pier.builder import event_words, layers
 from pier.builder.building import Built, built, compiled
 from pier.builder.classic import ClassicWords, Line, Message, Say, failure
 from pier.builder.dockerfile.compile import Compiled
@@ -21,6 +21,8 @@ from pier.builder.dockerfile.instructions import Dockerfile, Instruction, Transf
 from pier.builder.dockerfile.instructions import Run as RunInstruction
 from pier.builder.dockerfile.options import Options
 from pier.builder.dockerfile.parse import parse
+from pier.builder.dockerfile.source import DockerfileError
+from pier.builder.event_words import EventWords
 from pier.builder.exporting import ImageWish
 from pier.builder.graph import Note, Output, Vertex
 from pier.builder.service import BuildService
@@ -38,6 +40,17 @@ from pier.storage.threads import Feed
 DEFAULT: Final = "Dockerfile"
 OTHER_CASE: Final = "dockerfile"
 FILE_MAX_BYTES: Final = 4 << 20
+HEAD_MAX_BYTES: Final = 16 << 20
+
+
+class Head(msgspec.Struct):
+    """What of a build has no place in an address."""
+
+    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
+
+
+class BadHead(InvalidParameter):
+    """the line of JSON before the context cannot be read: {reason}"""
 
 
 class NoDockerfile(PierError):
@@ -66,6 +79,9 @@ class ClassicRequest:
     """Registry -> AuthConfig."""
     warnings: tuple[str, ...] = ()
     """What of the request has no effect."""
+    events: bool = False
+    """Pier's own: the stream is what the build tells, as JSON (`event_words`), and before the context the body has a
+    line of JSON: `{"secrets": {ID: base64}}`."""
 
 
 def classic_build(
@@ -86,15 +102,24 @@ class _Run:
         self._request = request
         self._body = body
         self._say = say
+        self._text = ""
+        """The Dockerfile's."""
+        self._secrets: dict[str, bytes] = {}
 
     async def run(self) -> None:
         place = await self._ground.in_thread(context.make, self._ground)
         try:
             await self._in(place)
+        except DockerfileError as error:
+            if not self._request.events:
+                raise
+            await self._say(event_words.failure(error, self._text))
         finally:
             await self._ground.in_thread(context.remove, place)
 
     async def _in(self, place: str) -> None:
+        if self._request.events:
+            await self._take_head()
         remote = parse_git_reference(self._request.remote) if self._request.remote else None
         if remote is None:
             await (self._fetch(place) if self._request.remote else self._receive(place))
@@ -103,11 +128,12 @@ class _Run:
             if ignored:
                 await self._ground.in_thread(context.leave_out, place, ignored, [*ignore_files(name), name])
             folder = await self._ground.in_thread(context.as_folder, place)
-            session = Given(locals={"context": folder, "dockerfile": folder}, auths=self._request.auths)
+            locals_ = {"context": folder, "dockerfile": folder}
+            session = Given(locals=locals_, secrets=self._secrets, auths=self._request.auths)
             async with self._service.build(self._id, session) as build:
                 await self._compile(build, file, self._request.options)
             return
-        async with self._service.build(self._id, Given(auths=self._request.auths)) as build:
+        async with self._service.build(self._id, Given(secrets=self._secrets, auths=self._request.auths)) as build:
             source = remote.source(keep_git_dir=bool(remote.keep_git_dir), checksum=remote.checksum)
             output = Vertex(source, note=Note(f"[internal] load git source {self._request.remote}")).output()
             [files] = await self._service.solve(build, [output])
@@ -124,6 +150,23 @@ class _Run:
     async def _compile(self, build: Build, file: Dockerfile, options: Options) -> None:
         wanted = await compiled(self._service, build, file, options)
         await self._build(build, file, wanted)
+
+    async def _take_head(self) -> None:
+        """The line of JSON before the context. Raises BadHead."""
+        head = b""
+        async for chunk in self._body:
+            head += chunk
+            if b"\n" in head or len(head) > HEAD_MAX_BYTES:
+                break
+        line, newline, rest = head.partition(b"\n")
+        try:
+            given = msgspec.json.decode(line, type=Head)
+        except msgspec.MsgspecError as error:
+            raise BadHead(reason=str(error)) from None
+        if not newline:
+            raise BadHead(reason="it does not end")
+        self._secrets = given.secrets
+        self._body = _after(rest, self._body)
 
     async def _fetch(self, place: str) -> None:
         """A context at an address: an archive, or the Dockerfile alone."""
@@ -167,12 +210,20 @@ class _Run:
         for candidate in ignore_files(name):
             ignored = read_in(root, candidate)
             if ignored is not None:
-                return name, parse(data, name), read_ignore_file(ignored, candidate)
-        return name, parse(data, name), []
+                return name, self._parsed(data, name), read_ignore_file(ignored, candidate)
+        return name, self._parsed(data, name), []
+
+    def _parsed(self, data: bytes, name: str) -> Dockerfile:
+        self._text = data.decode("utf-8", "replace")
+        return parse(data, name)
 
     async def _build(self, build: Build, file: Dockerfile, wanted: Compiled) -> None:
         say = _nothing if self._request.quiet else self._say
-        words = ClassicWords(lines_of(file, wanted), say, lambda vertex: base_id(build, vertex))
+        words: ClassicWords | EventWords = ClassicWords(
+            lines_of(file, wanted), say, lambda vertex: base_id(build, vertex)
+        )
+        if self._request.events:
+            words = EventWords(say)
         for warning in self._request.warnings:
             await self._say({"stream": f"WARNING: {warning}\n"})
         telling_it = asyncio.create_task(self._tell(build, words), name="build words")
@@ -185,16 +236,16 @@ class _Run:
             build.journal.close()
             await telling_it
             await words.failed()
-            await self._say(failure(error))
+            await self._say(event_words.failure(error, self._text) if self._request.events else failure(error))
         finally:
             telling_it.cancel()
             await asyncio.gather(telling_it, return_exceptions=True)
 
-    async def _tell(self, build: Build, words: ClassicWords) -> None:
+    async def _tell(self, build: Build, words: ClassicWords | EventWords) -> None:
         async for event in build.journal.read():
             await words.take(event)
 
-    async def _export(self, found: Built, words: ClassicWords) -> None:
+    async def _export(self, found: Built, words: ClassicWords | EventWords) -> None:
         request = self._request
         base = len(found.compiled.base_image.rootfs.diff_ids) if found.compiled.base_image else 0
         wish = ImageWish(
@@ -218,6 +269,12 @@ def base_id(build: Build, vertex: Vertex) -> str:
     """The id, short, of the image that a source has been found to be; empty for what is no image."""
     found = build.source(vertex)
     return found.pinned.id.short if found is not None and isinstance(found.pinned, Image) else ""
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 async def _nothing(_: Message) -> None:

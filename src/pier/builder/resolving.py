@@ -10,6 +10,7 @@ from pier.builder.progress import Broadcast, Finished, Started, Step
 from pier.builder.solver import Build
 from pier.builder.sources.image import ImageSource
 from pier.errors import PierError
+from pier.images.image import Image
 from pier.oci import Platform, Reference
 
 
@@ -28,14 +29,18 @@ class ImageResolver:
         note = Note(f"[internal] load metadata for {name}")
         vertex = Vertex(Source(f"metadata://{name}"), platform=platform, note=note)
         step, broadcast = Step.of(vertex), Broadcast(Step.of(vertex))
+        if step.digest in self._build.told:  # two stages of one base: it is asked for once, and told of once
+            return ResolvedImage(reference, (await self._image(reference, platform, broadcast, mode)).config)
         broadcast.join(self._build.say, vertex)
         self._build.say(Started(step, time.time_ns()))
         try:
-            image = await self._images.image(
-                reference, platform if self._platform else None, self._build, broadcast, mode=mode
-            )
+            image = await self._image(reference, platform, broadcast, mode)
         except PierError as error:
             self._build.say(Finished(step, time.time_ns(), error=error.message))
             raise
         self._build.say(Finished(step, time.time_ns()))
         return ResolvedImage(reference, image.config)
+
+    async def _image(self, reference: str, platform: Platform, say: Broadcast, mode: str) -> Image:
+        wanted = platform if self._platform else None
+        return await self._images.image(reference, wanted, self._build, say, mode=mode)

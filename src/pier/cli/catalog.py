@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 VERBS: dict[str, tuple[str, str]] = {
+    "build": ("build", "Make an image of a Dockerfile and the files beside it"),
     "run": ("run", "Make a container from an image and start it"),
     "exec": ("exec", "Run a command in a running container"),
     "ps": ("ps", "List containers"),
@@ -43,6 +44,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "unpause": ("unpause", "Let the processes of paused containers go on"),
     "update": ("update", "Change the limits and the restart policy of containers"),
     "wait": ("wait", "Wait until containers stop and print their exit codes"),
+    "builder du": ("builder_du", "Show what the build cache has"),
+    "builder prune": ("builder_prune", "Remove what of the build cache nothing uses"),
     "container inspect": ("inspect", "Show everything about containers"),
     "container ls": ("ps", "List containers"),
     "container prune": ("prune", "Remove all stopped containers"),
@@ -86,7 +89,7 @@ _CONTAINER = (
     "update "
     "wait"
 ).split()
-_IMAGE = "history import load pull push save tag".split()
+_IMAGE = "build history import load pull push save tag".split()
 VERBS.update({f"container {verb}": VERBS[verb] for verb in _CONTAINER})
 VERBS.update({f"image {verb}": VERBS[verb] for verb in _IMAGE})
 VERBS.update({f"system {verb}": VERBS[verb] for verb in ("events", "info")})
@@ -121,6 +124,7 @@ SAME = (
 """Paths that are one command, for the "Aliases" of `--help`."""
 
 GROUPS = {
+    "builder": "Look after the build cache",
     "container": "Manage containers",
     "image": "Manage images",
     "manifest": "Make and look at manifest lists",
@@ -133,9 +137,9 @@ COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
 
 ABSENT = frozenset(
     [
-        *"build builder buildx checkpoint compose config context node plugin secret".split(),
+        *"buildx checkpoint compose config context node plugin secret".split(),
         *"service stack swarm trust".split(),
-        *("image build", "system dial-stdio"),
+        *("system dial-stdio",),
     ]
 )
 """Commands Docker has and Pier has not yet. Each leaves this set with the issue that brings it."""

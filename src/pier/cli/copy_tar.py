@@ -32,7 +32,7 @@ def pack(source: End, rename: Rename) -> Iterator[bytes]:
     links: dict[tuple[int, int], str] = {}
     try:
         for path, name in _tree(f"{directory}/{base}" if base != "." else directory, source.rebase_name or base):
-            yield from _entry(path, renamed(name, rename), links)
+            yield from entry_chunks(path, renamed(name, rename), links)
     except OSError as error:
         raise Failure(f"{error.filename or source.path}: {reason(error)}") from None
     yield bytes(2 * tarfile.BLOCKSIZE)
@@ -46,10 +46,16 @@ def _tree(path: str, name: str) -> Iterator[tuple[str, str]]:
             yield from _tree(f"{path}/{below}", f"{name}/{below}")
 
 
-def _entry(path: str, name: str, links: dict[tuple[int, int], str]) -> Iterator[bytes]:
+def entry_chunks(
+    path: str, name: str, links: dict[tuple[int, int], str], owner: tuple[int, int] | None = None
+) -> Iterator[bytes]:
+    """One entry of an archive with its content; `links` is what has been packed by inode, `owner` whose it becomes.
+
+    Raises OSError.
+    """
     info = os.lstat(path)
     entry = tarfile.TarInfo(name)
-    entry.mode, entry.uid, entry.gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+    entry.mode, (entry.uid, entry.gid) = stat.S_IMODE(info.st_mode), owner or (info.st_uid, info.st_gid)
     seconds, rest = divmod(info.st_mtime_ns, 10**9)
     entry.mtime = seconds
     pax = {"mtime": f"{seconds}.{rest:09}"} if rest else {}

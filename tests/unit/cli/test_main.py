@@ -63,9 +63,9 @@ def test_find(words: str, path: str, rest: list[str]) -> None:
     [
         ("foo", "pier: unknown command: pier foo\n\nRun 'pier --help' for more information"),
         ("image bar", "pier: unknown command: pier image bar\n\nUsage:  pier image\n\nRun 'pier image --help' for more information"),  # noqa: E501
-        ("build .", "pier: 'pier build' is not implemented by Pier yet"),
+        ("compose up", "pier: 'pier compose' is not implemented by Pier yet"),
         ("plugin ls", "pier: 'pier plugin' is not implemented by Pier yet"),
-        ("image build", "pier: 'pier image build' is not implemented by Pier yet"),
+        ("system dial-stdio", "pier: 'pier system dial-stdio' is not implemented by Pier yet"),
     ],
 )  # fmt: skip
 def test_unknown_and_absent_commands(words: str, text: str) -> None:

@@ -1,0 +1,94 @@
+"""A build context on its way to the daemon: the archive of a folder without what `.dockerignore` leaves out."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pier.cli.copy_tar import entry_chunks
+from pier.cli.errors import Failure, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pier.builder.patterns import PatternMatcher
+
+END = bytes(1024)
+"""Two blocks of zeros end an archive."""
+LARGE_BYTES = 10 << 20
+"""Files from here on are named in the summary (trap T23)."""
+
+
+class Context:
+    """A folder that is sent, and what was sent of it."""
+
+    def __init__(self, folder: str, dockerfile: str, *, outside: bytes | None = None) -> None:
+        """`dockerfile`: its path in the context; with `outside` its content, where it lies elsewhere."""
+        self.folder = folder
+        self.dockerfile = dockerfile
+        self.outside = outside
+        self.sent_bytes = 0
+        self.files = 0
+        self.large: list[tuple[int, str]] = []
+
+    def chunks(self) -> Iterator[bytes]:
+        """The archive. Failure for what cannot be read, or an ignore file that is wrong."""
+        matcher = self._matcher()
+        links: dict[tuple[int, int], str] = {}
+        try:
+            for path, name in self._tree(self.folder, "", matcher):
+                yield from self._counted(path, name, links)
+            if self.outside is not None:
+                yield from _memory(self.dockerfile, self.outside)
+        except OSError as error:
+            raise Failure(f"{error.filename or self.folder}: {reason(error)}") from None
+        yield END
+
+    def _counted(self, path: str, name: str, links: dict[tuple[int, int], str]) -> Iterator[bytes]:
+        size = 0
+        for chunk in entry_chunks(path, name, links, owner=(0, 0)):
+            size += len(chunk)
+            yield chunk
+        self.files += 1
+        self.sent_bytes += size
+        if size > LARGE_BYTES:
+            self.large.append((size, name))
+
+    def _matcher(self) -> PatternMatcher | None:
+        from pier.builder.dockerfile.ignore import ignore_files, keep_for_daemon, read_ignore_file  # noqa: PLC0415
+        from pier.builder.patterns import PatternMatcher  # noqa: PLC0415
+        from pier.errors import PierError  # noqa: PLC0415
+
+        for name in ignore_files(self.dockerfile):
+            try:
+                with open(os.path.join(self.folder, name), "rb") as file:
+                    patterns = read_ignore_file(file.read(), name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise Failure(f"{name}: {reason(error)}") from None
+            except PierError as error:
+                raise Failure(error.message) from None
+            return PatternMatcher(keep_for_daemon(patterns, self.dockerfile))
+        return None
+
+    def _tree(self, folder: str, at: str, matcher: PatternMatcher | None) -> Iterator[tuple[str, str]]:
+        """(path, name) of what is sent; a folder that is left out is not looked into where nothing of it can be."""
+        for name in sorted(os.listdir(folder)):
+            path, inside = f"{folder}/{name}", f"{at}{name}"
+            is_dir = stat.S_ISDIR(os.lstat(path).st_mode)
+            left_out = matcher is not None and matcher.matches(inside)
+            if not left_out:
+                yield path, inside
+            if is_dir and not (left_out and matcher is not None and not matcher.may_take_back_below(inside)):
+                yield from self._tree(path, f"{inside}/", matcher)
+
+
+def _memory(name: str, data: bytes) -> Iterator[bytes]:
+    import tarfile  # noqa: PLC0415 - only for a Dockerfile outside its context
+
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o600
+    yield entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    yield data + bytes(-len(data) % tarfile.BLOCKSIZE)
