@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -194,6 +195,18 @@ def test_a_file_from_standard_input(buildx: Buildx, context: Callable[..., Path]
     assert buildx.ok("run", "--rm", "x", "cat", "/b") == "A"
 
 
+def test_a_context_from_standard_input(buildx: Buildx) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in (("Dockerfile", b"FROM busybox\nCOPY a /b\n"), ("a", b"A")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    done = buildx("buildx", "build", "-t", "x", "-", stdin=buffer.getvalue())
+    assert done.returncode == 0, done
+    assert buildx.ok("run", "--rm", "x", "cat", "/b") == "A"
+
+
 def test_what_is_ignored_is_not_sent(buildx: Buildx, context: Callable[..., Path]) -> None:
     folder = context("FROM busybox\nCOPY . /c\nRUN [ -e /c/a ] && [ ! -e /c/left ]\n", a="A", left="out")
     (folder / ".dockerignore").write_text("left\n")
@@ -256,6 +269,38 @@ def test_what_was_built_is_remembered(buildx: Buildx, context: Callable[..., Pat
     assert "Completed" in buildx.ok("buildx", "history", "ls")
     assert "remember me" in buildx.ok("buildx", "history", "logs", "--progress=plain")
     buildx.ok("buildx", "history", "rm", "--all")
+
+
+MULTI = """\
+FROM scratch
+ARG TARGETARCH
+COPY a /a-$TARGETARCH
+"""
+
+
+def test_an_image_of_two_platforms_by_a_client_that_speaks_nothing_but_grpc(
+    buildx: Buildx, context: Callable[..., Path], daemon: Daemon, tmp_path: Path
+) -> None:
+    folder = context(MULTI, a="A")
+    buildx.ok("buildx", "create", "--name", "piertest", "--driver", "remote", f"unix://{daemon.socket}")
+    try:
+        both = ("--builder", "piertest", "--platform", "linux/amd64,linux/arm64", "--provenance=false")
+        buildx.build(folder, *both, "--output", "type=image,name=multi:1")
+        with tarfile.open(
+            fileobj=io.BytesIO(
+                subprocess.check_output(["docker", "save", "multi:1"], env=buildx.environment, timeout=60)
+            )
+        ) as archive:
+            index = json.loads(archive.extractfile("index.json").read())  # type: ignore[union-attr]
+        assert index["manifests"][0]["mediaType"] == "application/vnd.oci.image.index.v1+json"
+        buildx.build(folder, *both, "--output", f"type=oci,name=multi:2,dest={tmp_path / 'oci.tar'}")
+        with tarfile.open(tmp_path / "oci.tar") as archive:
+            assert {"oci-layout", "index.json"} <= set(archive.getnames())
+        buildx.build(folder, *both, "--output", str(tmp_path / "out"))
+        assert (tmp_path / "out/linux_amd64/a-amd64").read_text() == "A"
+        assert (tmp_path / "out/linux_arm64/a-arm64").read_text() == "A"
+    finally:
+        buildx.ok("buildx", "rm", "piertest")
 
 
 COMPOSE = """\

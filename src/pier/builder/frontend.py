@@ -11,7 +11,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -23,15 +23,17 @@ from pier.builder.dockerfile.ignore import ignore_files, read_ignore_file
 from pier.builder.dockerfile.options import Options
 from pier.builder.dockerfile.parse import parse
 from pier.builder.dockerfile.source import DockerfileError
-from pier.builder.graph import Note, Output, Source, Vertex
+from pier.builder.graph import Copy, File, FileAction, Note, Output, Source, Vertex
 from pier.builder.service import BuildService
 from pier.builder.solver import Build
+from pier.builder.steps.unpacking import is_archive
 from pier.builder.tree import Result
 from pier.errors import NotFound
 from pier.kernel.paths import closing, open_in_root
 from pier.oci import Platform
 
 DEFAULT_NAME: Final = "Dockerfile"
+CONTEXT_FILE: Final = "context"
 DOCKERFILE_MAX_BYTES: Final = 4 << 20
 
 
@@ -50,6 +52,8 @@ class Wanted:
     context_folder: str = "context"
     context: Output | None = None
     """Files from elsewhere than the client; the Dockerfile is among them."""
+    context_file: Output | None = None
+    """One file called `context`: an archive of such files, or the Dockerfile itself."""
     dockerfile: bytes | None = None
     """The file itself, where it came with the request."""
     platforms: tuple[Platform, ...] = ()
@@ -68,12 +72,14 @@ class Frontend:
 
     async def graphs(self) -> list[Compiled]:
         """What is to be built, for each platform in turn. Raises DockerfileError, StepFailed, PierError."""
+        if self.wanted.context_file is not None:
+            self.wanted = await self._found_in_file(self.wanted.context_file)
         wanted = self.wanted
         data, ignored = await self._read()
         file = await asyncio.to_thread(parse, data, wanted.filename)
-        options = msgspec.structs.replace(wanted.options, ignore_patterns=tuple(ignored))
-        if wanted.context is not None:
-            options = msgspec.structs.replace(options, main_context=wanted.context)
+        options = msgspec.structs.replace(
+            wanted.options, ignore_patterns=tuple(ignored), main_context=self.wanted.context
+        )
         several = len(wanted.platforms) > 1
         each = [
             msgspec.structs.replace(options, target_platform=platform, several_platforms=several)
@@ -82,6 +88,24 @@ class Frontend:
         return [await compiled(self.service, self.build, file, one) for one in each]
 
     # --- the files
+
+    async def _found_in_file(self, file: Output) -> Wanted:
+        """What the one file is: an archive, whose files are the context, or a Dockerfile."""
+        tree = await self._solve(file)
+        if await self.service.ground.in_thread(self._is_archive, tree):
+            copy = Copy(f"/{CONTEXT_FILE}", "/", attempt_unpack=True, create_dest_path=True)
+            step = Vertex(
+                File((FileAction(copy, secondary_input=0, output=0),)), (file,), note=Note("[internal] extract context")
+            )
+            return replace(self.wanted, context=step.output())
+        data = await self._file(tree, CONTEXT_FILE)
+        return replace(self.wanted, context=file, dockerfile=data)
+
+    def _is_archive(self, tree: Result) -> bool:
+        with layers.shown(self.service.ground, tree) as root:
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            with closing(open_in_root(root, CONTEXT_FILE, flags)) as fd:
+                return is_archive(fd)
 
     async def _read(self) -> tuple[bytes, list[str]]:
         """(the Dockerfile, patterns of what is ignored)."""

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from pier.builder import layers, usage
 from pier.builder.cache import Cache, Record
@@ -35,7 +37,8 @@ from pier.errors import Conflict, InvalidParameter
 from pier.model.build import BuildCache
 from pier.model.disk_usage import BuildCachePruneResponse, BuildCacheUsage
 from pier.model.filters import Filters
-from pier.oci import Digest, Reference
+from pier.oci import Descriptor, Digest, Platform, Reference, encode
+from pier.oci.manifest import OCI_INDEX, Index
 from pier.storage.trees import remove_tree
 
 
@@ -170,6 +173,27 @@ class BuildService:
         for name in names:
             images.tell("tag", image.id, name.familiar, image)
         return made
+
+    async def export_index(
+        self, wishes: Mapping[Platform, ImageWish], names: Sequence[Reference]
+    ) -> tuple[Descriptor, list[MadeImage]]:
+        """One image for several platforms; returns its index, and each platform's own. Raises as `export_image`."""
+        images, content = self.ground.images, self.ground.content
+        made = [await self.ground.in_thread(make_image, self.ground, wish) for wish in wishes.values()]
+        manifests = [
+            msgspec.structs.replace(each.manifest, platform=platform)
+            for each, platform in zip(made, wishes, strict=True)
+        ]
+        index = Index(schema_version=2, media_type=OCI_INDEX, manifests=manifests)
+        root = await asyncio.to_thread(content.put, encode(index), OCI_INDEX)
+        await asyncio.to_thread(content.add, root)
+        image = await images.get(made[0].id)
+        images.tell("create", image.id, image.id, image)
+        if names:
+            await images.name(image.id, root, [str(name) for name in names])
+        for name in names:
+            images.tell("tag", image.id, name.familiar, image)
+        return root, made
 
     # --- the cache
 

@@ -46,6 +46,10 @@ class Session(Protocol):
         """
         ...
 
+    def upload(self, path: str) -> AsyncIterator[bytes]:
+        """A stream of the client's, such as its standard input, in pieces. Raises NoSuchContext, PierError."""
+        ...
+
     async def secret(self, id: str) -> bytes | None:
         """The secret's content; None: the client has none of that name."""
         ...
@@ -77,6 +81,10 @@ class Given:
         if name not in self._locals:
             raise NoSuchContext(name=name)
         return self._locals[name]
+
+    async def upload(self, path: str) -> AsyncIterator[bytes]:
+        raise NoSuchContext(name=path)
+        yield b""
 
     async def secret(self, id: str) -> bytes | None:
         return self._secrets.get(id)

@@ -15,19 +15,21 @@ from typing import Final
 
 from pier.builder import layers
 from pier.builder.dockerfile.state import empty_image
-from pier.builder.exporting import ImageWish, MadeImage
+from pier.builder.exporting import ImageWish
+from pier.builder.ground import Ground
 from pier.builder.progress import Counted, Finished, Started, Step
 from pier.builder.tree import Result
 from pier.buildkit import sending
 from pier.buildkit.results import Outcome, Part
 from pier.buildkit.runs import Run
 from pier.buildkit.session import View
-from pier.errors import InvalidParameter, NotImplementedYet, PierError
-from pier.oci import Digest, ImageConfig, Reference, encode
+from pier.errors import InvalidParameter, PierError
+from pier.oci import Descriptor, Digest, ImageConfig, Reference, encode
 from pier.oci.platform import host_platform
 from pier.storage.outflow import outflow
+from pier.storage.tar_header import DIRECTORY, Entry
 from pier.storage.tar_writer import Sink, TarWriter
-from pier.storage.tree_tar import write_tree
+from pier.storage.tree_tar import TreeTar, walk
 
 __all__ = ["Export", "export"]
 
@@ -124,19 +126,22 @@ async def export(
 async def _image(run: Run, wish: Export, outcome: Outcome, trees: Mapping[str, Result]) -> dict[str, str]:
     with _Telling(run, "exporting to image") as telling:
         names = [Reference.parse(name) for name in wish.attrs.get("name", "").split(",") if name]
-        made = await _made(run, wish, telling, outcome, trees, names=names)
+        root, ids = await _made(run, wish, telling, outcome, trees, names=names)
         for name in names:
-            with telling.part(f"naming to {name}"):
-                pass
+            telling.count(f"naming to {name}", done=True)
         if wish.flag("push"):
             for name in names:
                 await _push(run, telling, name)
     return {
-        "containerimage.digest": str(made.manifest.digest),
-        "containerimage.config.digest": str(made.id),
-        "containerimage.descriptor": base64.b64encode(encode(made.manifest)).decode(),
+        **_digests(root, ids),
+        "containerimage.descriptor": base64.b64encode(encode(root)).decode(),
         "image.name": ",".join(map(str, names)),
     }
+
+
+def _digests(root: Descriptor, ids: Sequence[Digest]) -> dict[str, str]:
+    found = {"containerimage.digest": str(root.digest)}
+    return found | {"containerimage.config.digest": str(ids[0])} if len(ids) == 1 else found
 
 
 async def _made(
@@ -147,23 +152,29 @@ async def _made(
     trees: Mapping[str, Result],
     *,
     names: Sequence[Reference] = (),
-) -> MadeImage:
-    if len(outcome.parts) != 1:
-        raise NotImplementedYet(what="an image of several platforms at once (build them one by one)")
-    ((key, part),) = outcome.parts.items()
+) -> tuple[Descriptor, list[Digest]]:
+    """(manifest, or index of several platforms', ids of the images)."""
     ground = run.service.ground
     with telling.part("exporting layers"):
-        tree = await ground.in_thread(layers.as_tree, ground, trees[key])
-        wanted = ImageWish(
-            tree,
-            _config(part),
-            annotations=_annotations(wish.attrs),
-            epoch_s=_epoch(wish, outcome),
-            rewrite_timestamps=wish.flag("rewrite-timestamp", default=True),
-        )
-        made = await run.service.export_image(wanted, names)
-    with telling.part(f"writing image {made.id}"):
-        return made
+        wanted = {}
+        for key, part in outcome.parts.items():
+            tree = await ground.in_thread(layers.as_tree, ground, trees[key])
+            wanted[part.platform or host_platform()] = ImageWish(
+                tree,
+                _config(part),
+                annotations=_annotations(wish.attrs),
+                epoch_s=_epoch(wish, outcome),
+                rewrite_timestamps=wish.flag("rewrite-timestamp", default=True),
+            )
+        if len(wanted) == 1:
+            made = await run.service.export_image(next(iter(wanted.values())), names)
+            root, ids = made.manifest, [made.id]
+        else:
+            root, several = await run.service.export_index(wanted, names)
+            ids = [each.id for each in several]
+    for id in ids:
+        telling.count(f"writing image {id}", done=True)
+    return root, ids
 
 
 def _config(part: Part) -> ImageConfig:
@@ -211,22 +222,25 @@ async def _archive(run: Run, view: View, wish: Export, outcome: Outcome, trees: 
     images = run.service.ground.images
     with _Telling(run, f"exporting to {wish.kind} image format") as telling:
         names = [Reference.parse(name) for name in wish.attrs.get("name", "").split(",") if name]
-        made = await _made(run, wish, telling, outcome, trees)
+        root, ids = await _made(run, wish, telling, outcome, trees)
         with telling.part("sending tarball"):
-            plan = await images.archives.save_as(str(made.id), names)
+            plan = await images.archives.save_as(root, names)
             await sending.send_bytes(view.session, wish.headers, plan)
-    return {"containerimage.digest": str(made.manifest.digest), "containerimage.config.digest": str(made.id)}
+    return _digests(root, ids)
 
 
 async def _tar(run: Run, view: View, wish: Export, trees: Mapping[str, Result]) -> dict[str, str]:
     ground = run.service.ground
-    if len(trees) != 1:
-        raise NotImplementedYet(what="an archive of several platforms' files (build them one by one)")
-    (tree,) = trees.values()
 
     def work(sink: Sink) -> None:
-        with layers.shown(ground, tree) as root:
-            write_tree(root, TarWriter(sink))
+        with _roots(ground, trees) as roots:
+            tar = TreeTar(TarWriter(sink))
+            for prefix, fd in roots.items():
+                if prefix:
+                    tar.out.add(Entry(prefix.encode(), DIRECTORY, 0o755, 0, 0, 0, time.time_ns()))
+                for node in walk(fd, prefix=prefix.encode()):
+                    tar.add(node)
+            tar.out.finish()
 
     with _Telling(run, "exporting to client tarball") as telling, telling.part("sending tarball"):
         async with contextlib.aclosing(outflow(work, name="tar of a build")) as pieces:
@@ -236,9 +250,6 @@ async def _tar(run: Run, view: View, wish: Export, trees: Mapping[str, Result]) 
 
 async def _local(run: Run, view: View, wish: Export, trees: Mapping[str, Result]) -> dict[str, str]:
     ground = run.service.ground
-    if len(trees) != 1:
-        raise NotImplementedYet(what="files of several platforms at once (build them one by one)")
-    (tree,) = trees.values()
     sent = 0
     with _Telling(run, "exporting to client directory") as telling:
 
@@ -248,7 +259,17 @@ async def _local(run: Run, view: View, wish: Export, trees: Mapping[str, Result]
             telling.count("copying files", sent)
 
         with contextlib.ExitStack() as stack:
-            root = await ground.in_thread(stack.enter_context, layers.shown(ground, tree))
-            await sending.send_tree(view.session, wish.headers, root, told)
+            roots = await ground.in_thread(stack.enter_context, _roots(ground, trees))
+            await sending.send_trees(view.session, wish.headers, roots, told)
         telling.count("copying files", sent, done=True)
     return {}
+
+
+@contextlib.contextmanager
+def _roots(ground: Ground, trees: Mapping[str, Result]) -> Iterator[dict[str, int]]:
+    """Descriptors of the trees, by the folder each is put into: a platform's own where there are several."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            f"{name.replace('/', '_')}/" if len(trees) > 1 else "": stack.enter_context(layers.shown(ground, tree))
+            for name, tree in trees.items()
+        }

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from pier.builder.dockerfile.git_reference import parse_git_reference
 from pier.builder.dockerfile.options import Options
-from pier.builder.frontend import DEFAULT_NAME, Frontend, Wanted
+from pier.builder.frontend import CONTEXT_FILE, DEFAULT_NAME, Frontend, Wanted
 from pier.builder.graph import HostIP, Limits, NetMode, Note, Output, Source, Ulimit, Vertex
 from pier.buildkit.results import Outcome, Part
 from pier.buildkit.runs import Run
@@ -65,24 +65,29 @@ def wanted_of(attrs: Mapping[str, str], inputs: Mapping[str, Output | None]) -> 
         filename=attrs.get("filename") or DEFAULT_NAME,
         dockerfile_folder=dockerfile_folder,
         context_folder=context_folder,
-        context=inputs.get(context_folder) or _context(attrs.get("context", "")),
+        context=inputs.get(context_folder) or _repository(attrs.get("context", "")),
+        context_file=_file(attrs.get("context", "")),
         platforms=platforms,
     )
 
 
-def _context(text: str) -> Output | None:
-    """An address in the place of the client's folder."""
-    if not text:
+def _repository(text: str) -> Output | None:
+    """A git repository in the place of the client's folder."""
+    git = parse_git_reference(text) if text else None
+    if git is None:
         return None
-    git = parse_git_reference(text)
-    if git is not None:
-        source = git.source(keep_git_dir=bool(git.keep_git_dir), checksum=git.checksum)
-        return Vertex(source, note=Note(f"[internal] load git source {text}")).output()
-    if text.startswith(("http://", "https://")):
-        return Vertex(
-            Source(text, {"http.filename": "context"}), note=Note("[internal] load remote build context")
-        ).output()
-    raise BadOption(name="context", value=text, reason="neither a git repository nor an address")
+    source = git.source(keep_git_dir=bool(git.keep_git_dir), checksum=git.checksum)
+    return Vertex(source, note=Note(f"[internal] load git source {text}")).output()
+
+
+def _file(text: str) -> Output | None:
+    """A file at an address in its place. Raises BadOption."""
+    if not text or parse_git_reference(text) is not None:
+        return None
+    if not text.startswith(("http://", "https://")):
+        raise BadOption(name="context", value=text, reason="neither a git repository nor an address")
+    source = Source(text, {"http.filename": CONTEXT_FILE})
+    return Vertex(source, note=Note("[internal] load remote build context")).output()
 
 
 def _options(attrs: Mapping[str, str]) -> Options:

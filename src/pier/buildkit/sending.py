@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from pier.buildkit.grpc import ClientCall, Failed
@@ -20,7 +22,7 @@ from pier.errors import InvalidParameter, PierError
 from pier.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, closing, openat2
 from pier.storage.tree_tar import Node, walk
 
-__all__ = ["METHOD", "send_bytes", "send_tree"]
+__all__ = ["METHOD", "send_bytes", "send_trees"]
 
 METHOD: Final = "/moby.filesync.v1.FileSend/DiffCopy"
 CHUNK_BYTES: Final = 256 << 10
@@ -59,17 +61,18 @@ async def send_bytes(session: Session, headers: Headers, pieces: AsyncIterator[b
     return sent
 
 
-async def send_tree(session: Session, headers: Headers, root_fd: int, told: Callable[[int], None]) -> None:
-    """Send all files below a root; `told` is called with the bytes that have gone since the last call.
+async def send_trees(session: Session, headers: Headers, roots: Mapping[str, int], told: Callable[[int], None]) -> None:
+    """Send all files below some roots, each put into a folder (`linux_amd64/`, or none).
 
-    Raises NothingToReceiveIt, CannotSend, TreeTooDeep, OSError.
+    `told` is called with the bytes that have gone since the last call. Raises NothingToReceiveIt, CannotSend,
+    TreeTooDeep, OSError.
     """
     call = _begin(session, headers)
     try:
         async with asyncio.TaskGroup() as group:
-            files: list[bytes] = []
-            listing = group.create_task(_list(call, root_fd, files))
-            await _serve(call, root_fd, files, told)
+            files: list[tuple[int, bytes]] = []
+            listing = group.create_task(_list(call, roots, files))
+            await _serve(call, files, told)
             await listing
     except BaseExceptionGroup as errors:
         first = _first(errors)
@@ -86,28 +89,28 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _list(call: ClientCall, root_fd: int, files: list[bytes]) -> None:
-    """Tell of every file; `files` gets their paths, by number."""
-    nodes = walk(root_fd)
-    links: dict[tuple[int, int], str] = {}
-
-    def some() -> list[Stat]:
-        found: list[Stat] = []
-        for node in nodes:
-            files.append(node.path)
-            found.append(_stat(node, links))
-            if len(found) == LISTED_AT_ONCE:
-                break
-        return found
-
-    while stats := await asyncio.to_thread(some):
-        for each in stats:
+async def _list(call: ClientCall, roots: Mapping[str, int], files: list[tuple[int, bytes]]) -> None:
+    """Tell of every file; `files` gets (root, path below it), by number."""
+    stats = _stats(roots, files)
+    while some := await asyncio.to_thread(list, islice(stats, LISTED_AT_ONCE)):
+        for each in some:
             await call.send(Packet(type=STAT, stat=each))
     await call.send(Packet(type=STAT))
 
 
-def _stat(node: Node, links: dict[tuple[int, int], str]) -> Stat:
-    info, path = node.info, os.fsdecode(node.path)
+def _stats(roots: Mapping[str, int], files: list[tuple[int, bytes]]) -> Iterator[Stat]:
+    for folder, root_fd in roots.items():
+        if folder:
+            files.append((root_fd, b"."))
+            yield Stat(path=folder.rstrip("/"), mode=go_mode(stat.S_IFDIR | 0o755), mod_time=time.time_ns())
+        links: dict[tuple[int, int], str] = {}
+        for node in walk(root_fd):
+            files.append((root_fd, node.path))
+            yield _stat(folder, node, links)
+
+
+def _stat(folder: str, node: Node, links: dict[tuple[int, int], str]) -> Stat:
+    info, path = node.info, folder + os.fsdecode(node.path)
     link = ""
     if stat.S_ISLNK(info.st_mode):
         link = os.readlink(node.name, dir_fd=node.dir_fd).decode("utf-8", "surrogateescape")
@@ -128,13 +131,13 @@ def _stat(node: Node, links: dict[tuple[int, int], str]) -> Stat:
     )
 
 
-async def _serve(call: ClientCall, root_fd: int, files: list[bytes], told: Callable[[int], None]) -> None:
+async def _serve(call: ClientCall, files: list[tuple[int, bytes]], told: Callable[[int], None]) -> None:
     """Answer what the client asks for, until it has all."""
     while (packet := await call.receive(Packet)) is not None:
         if packet.type == REQ:
             if packet.id >= len(files):
                 raise CannotSend(reason=f"it has asked for a file that there is not ({packet.id})")
-            await _send_file(call, root_fd, packet.id, files[packet.id], told)
+            await _send_file(call, packet.id, *files[packet.id], told)
         elif packet.type == ERR:
             raise CannotSend(reason=packet.data.decode(errors="replace"))
         elif packet.type == FIN:
@@ -143,7 +146,7 @@ async def _serve(call: ClientCall, root_fd: int, files: list[bytes], told: Calla
     raise CannotSend(reason="it has ended the transfer too early")
 
 
-async def _send_file(call: ClientCall, root_fd: int, number: int, path: bytes, told: Callable[[int], None]) -> None:
+async def _send_file(call: ClientCall, number: int, root_fd: int, path: bytes, told: Callable[[int], None]) -> None:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with closing(openat2(root_fd, path, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)) as fd:
         while data := await asyncio.to_thread(os.read, fd, CHUNK_BYTES):

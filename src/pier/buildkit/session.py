@@ -35,6 +35,7 @@ __all__ = ["Session", "Sessions", "View"]
 
 GET_SECRET: Final = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # noqa: S105 - a method
 CREDENTIALS: Final = "/moby.filesync.v1.Auth/Credentials"
+UPLOAD: Final = "/moby.upload.v1.Upload/Pull"
 CHECK_AGENT: Final = "/moby.sshforward.v1.SSH/CheckAgent"
 FORWARD_AGENT: Final = "/moby.sshforward.v1.SSH/ForwardAgent"
 COMES_WITHIN_S: Final = 5.0
@@ -142,6 +143,19 @@ class View:
         headers = filesync.metadata_of(name, attrs)
         received = await filesync.receive(self.session.client, headers, context, told)
         return Folder(context.tree, context.key, received)
+
+    async def upload(self, path: str) -> AsyncIterator[bytes]:
+        """A stream of the client's, in pieces. Raises NoSuchContext, CannotAsk."""
+        if UPLOAD not in self.session.methods:
+            raise NoSuchContext(name=path)
+        call = self.session.client.call(UPLOAD, [("urlpath", path), ("urlhost", "buildkit-session")])
+        try:
+            while (message := await call.receive(Bytes)) is not None:
+                yield message.data
+        except Failed as error:
+            raise CannotAsk(reason=error.message) from None
+        finally:
+            call.close()
 
     # --- secrets, credentials
 

@@ -24,7 +24,7 @@ from pier.images.image import Image, familiar
 from pier.images.import_ import import_root
 from pier.images.load import Loaded, load
 from pier.images.progress import Counted, Message
-from pier.images.save import SavePlan, choose_images, plan_save, write_archive
+from pier.images.save import SavePlan, choose_images, choose_root, plan_save, write_archive
 from pier.oci import Descriptor, Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
 from pier.storage import ContentStore, Snapshotter
 from pier.storage.outflow import outflow
@@ -207,16 +207,10 @@ class Archives:
         catalog = await self._keeper.current()
         return self._saving(await asyncio.to_thread(self._plan, catalog, refs, wanted))
 
-    async def save_as(self, ref: str, names: Sequence[Reference]) -> AsyncIterator[bytes]:
-        """The archive of one image under names that it need not have here. Raises as `save`."""
-        catalog = await self._keeper.current()
-
-        def plan() -> SavePlan:
-            store = self._keeper.content
-            chosen = choose_images(store, catalog, [ref], None)
-            return plan_save(store, [replace(each, names=tuple(map(str, names))) for each in chosen])
-
-        return self._saving(await asyncio.to_thread(plan))
+    async def save_as(self, root: Descriptor, names: Sequence[Reference]) -> AsyncIterator[bytes]:
+        """The archive of one manifest or index, under names that it need not have here. Raises ContentNotFound."""
+        store = self._keeper.content
+        return self._saving(await asyncio.to_thread(lambda: plan_save(store, [choose_root(store, root, names)])))
 
     def _plan(self, catalog: Catalog, refs: Sequence[str], wanted: Platform | None) -> SavePlan:
         store = self._keeper.content

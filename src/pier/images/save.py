@@ -107,6 +107,11 @@ def _for_platform(
     return Chosen(best.manifest, names, best)
 
 
+def choose_root(store: ContentStore, root: Descriptor, names: Iterable[Reference]) -> Chosen:
+    """A manifest or index under names that it need not have here. Raises ContentNotFound, MalformedDocument."""
+    return _for_platform(store, root, tuple(map(str, names)), str(root.digest), None)
+
+
 def plan_save(store: ContentStore, chosen: Iterable[Chosen]) -> SavePlan:
     """Everything below the chosen roots; of an index whatever of it is here. Raises ContentNotFound."""
     plan = SavePlan()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import hashlib
 import os
 import posixpath
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -20,10 +21,12 @@ from pier.builder.progress import Broadcast
 from pier.builder.solver import Build, Found, Work
 from pier.builder.sources.context import CONTEXTS
 from pier.builder.tree import SCRATCH, Result, Tree
+from pier.distribution.remote_file import RemoteFile
 from pier.errors import InvalidParameter
 from pier.kernel.paths import closing
 
 MAX_BYTES: Final = 64 << 30
+CLIENT_HOST: Final = "buildkit-session"
 DEFAULT_MODE: Final = 0o600
 
 
@@ -67,7 +70,7 @@ class WebSource:
         path = os.path.join(folder, f"download-{secrets.token_hex(8)}")
         build.cleanups.append(partial(_unlink, path))
         state, size = hashlib.sha256(), 0
-        async with self._ground.registries.file(url) as remote:
+        async with self._opened(url, build) as remote:
             with await asyncio.to_thread(open, path, "xb") as file:
                 async for chunk in remote.chunks:
                     size += len(chunk)
@@ -80,6 +83,16 @@ class WebSource:
         say.counted(url, "downloading", size, size, done=True)
         parsed = email.utils.parsedate_to_datetime(modified).timestamp() if modified else 0.0
         return path, f"sha256:{state.hexdigest()}", parsed
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, url: str, build: Build) -> AsyncIterator[RemoteFile]:
+        """A file at an address, or a stream of the client's own, which has an address of its own kind."""
+        parts = urlsplit(url)
+        if parts.hostname == CLIENT_HOST:
+            yield RemoteFile(build.session.upload(parts.path))
+            return
+        async with self._ground.registries.file(url) as remote:
+            yield remote
 
     async def fetch(self, work: Work, found: Found) -> Result:
         assert isinstance(work.vertex.op, Source)
