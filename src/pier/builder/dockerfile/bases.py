@@ -95,6 +95,10 @@ async def _base(plan: Plan, node: StageNode, resolver: Resolver) -> Base:
         failure = DockerfileError(message, at=[node.at])
         failure.status = error.status
         raise failure from error
+    if found.config.os not in ("", "linux"):
+        raise DockerfileError(
+            f"{written} is an image for {found.config.os}: only those for linux can be built upon", at=[node.at]
+        )
     if node.platform is None and options.target_platform is None:
         platform = _as_it_is(found.config, platform)
     empty = not found.config.rootfs.diff_ids and all(entry.empty_layer for entry in found.config.history)

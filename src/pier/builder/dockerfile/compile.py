@@ -28,7 +28,7 @@ from pier.builder.dockerfile.scope import SOURCE_DATE_EPOCH, platform_args, prox
 from pier.builder.dockerfile.source import DockerfileError
 from pier.builder.dockerfile.stages import SCRATCH, StageNode, Step, reachable
 from pier.builder.dockerfile.state import DEFAULT_PATH, Shared, StageState, location
-from pier.builder.dockerfile.transferring import transfer
+from pier.builder.dockerfile.transferring import USUAL_FOLDERS, transfer
 from pier.builder.dockerfile.words_in_stage import expand_content, expand_word
 from pier.builder.graph import Note, Output, Source, Vertex
 from pier.oci import Platform
@@ -154,6 +154,8 @@ class _Pass:
             name, _, value = each.partition("=")
             state.set_env(name, value)
         state.cwd = "/" + state.config.working_dir.lstrip("/")
+        if base.original is not None:
+            state.known_folders = {*USUAL_FOLDERS, state.cwd, *state.config.volumes}
         state.user = state.config.user
         if base.original is not None:
             self._check_image_platform(state)
@@ -187,6 +189,7 @@ class _Pass:
         state.cwd, state.user, state.workdir_set = base.cwd, base.user, base.workdir_set
         state.build_args = list(base.build_args)
         state.known_folders = set(base.known_folders)
+        state.commands = list(base.commands)
         return state
 
     def _step(self, state: StageState, step: Step) -> None:
@@ -197,6 +200,7 @@ class _Pass:
             lambda text: expand_content(state, step.instruction, text),
         )
         if isinstance(instruction, i.Run):
+            state.commands.append(instruction.code)
             run(state, instruction, [self._mounted(state, instruction, source) for source in self._mount_sources(step)])
         elif isinstance(instruction, i.Copy | i.Add):
             source = step.sources[0] if step.sources else None

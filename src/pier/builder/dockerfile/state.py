@@ -76,7 +76,9 @@ class StageState:
     context_paths: set[str] = field(default_factory=set)
     """What it takes from the build context; `/` is all of it."""
     known_folders: set[str] = field(default_factory=set)
-    """Folders that its own instructions have made."""
+    """Folders that its own instructions have made, or that its base image says it has."""
+    commands: list[str] = field(default_factory=list)
+    """Of its RUN instructions: what they name may be a folder they have made."""
     steps_done: int = 0
     onbuild: bool = False
     """The current instruction comes from a trigger."""

@@ -23,6 +23,12 @@ from pier.oci.digest import Digest, InvalidDigest
 
 _WILDCARD: Final = re.compile(r"\\.|([*?\[])", re.DOTALL)
 _URL: Final = ("http://", "https://")
+USUAL_FOLDERS: Final = frozenset(
+    "/bin /etc /home /lib /media /mnt /opt /root /run /sbin /srv /tmp /usr /usr/bin /usr/include /usr/lib /usr/local "
+    "/usr/local/bin /usr/local/etc /usr/local/lib /usr/local/sbin /usr/local/share /usr/sbin /usr/share /usr/src /var "
+    "/var/cache /var/lib /var/log /var/run /var/spool /var/tmp".split()
+)
+"""What an image has as folders (Filesystem Hierarchy Standard)."""
 
 
 def transfer(state: StageState, instruction: i.Copy | i.Add, source: Output | None, *, from_context: bool) -> None:
@@ -221,11 +227,10 @@ class _Transfer:
 def refuse_lost_files(state: StageState, it: i.Transfer, dest: str) -> None:
     """Trap 5: of several sources for a destination that is not written as a folder all but the last would be lost.
 
-    Raises DockerfileError with the corrected line, unless an instruction before has made the folder.
+    Raises DockerfileError with the corrected line, unless something speaks for a folder: an instruction before that has
+    made or named it, the base image's configuration, or that every image has it.
     """
-    several = len(it.sources) + len(it.contents) > 1
-    as_folder = dest.endswith(("/", "/.")) or it.dest.rstrip("/").endswith("..") or dest in state.known_folders
-    if not several or as_folder or any(folder.startswith(dest + "/") for folder in state.known_folders):
+    if len(it.sources) + len(it.contents) < 2 or _is_folder(state, it.dest, dest):
         return
     line = it.code
     corrected = re.sub(r'"\s*\]$', '/"]', line) if line.endswith("]") else f"{line}/"
@@ -234,6 +239,16 @@ def refuse_lost_files(state: StageState, it: i.Transfer, dest: str) -> None:
         f"line {it.source.first_line} should read: {corrected}"
     )
     raise state.fail(message, it)
+
+
+def _is_folder(state: StageState, written: str, dest: str) -> bool:
+    """Whether a destination is written as a folder, or something speaks for its being one."""
+    if dest.endswith(("/", "/.")) or written.endswith(".."):
+        return True
+    if any(folder == dest or folder.startswith(dest + "/") for folder in state.known_folders):
+        return True
+    named = re.compile("|".join(rf"(?<![\w./-]){re.escape(name)}(?![\w.-])" for name in {written, dest}))
+    return any(named.search(command) for command in state.commands)
 
 
 def inline_document(deed: MakeFile, state: StageState) -> Vertex:

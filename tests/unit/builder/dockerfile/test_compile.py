@@ -148,6 +148,11 @@ def test_no_frontend_is_fetched_for_its_own_language() -> None:
         assert compiled(f"# syntax={syntax}\nFROM scratch").output is None
 
 
+def test_an_image_for_windows() -> None:
+    images = Images({"busybox": image(platform=Platform(os="windows", architecture="amd64"))})
+    assert refused(B, images).message == "busybox is an image for windows: only those for linux can be built upon"
+
+
 # --- triggers
 
 
@@ -362,6 +367,7 @@ def test_add_from_elsewhere() -> None:
         ('COPY ["a", "b c", "/dest"]', 'COPY ["a", "b c", "/dest/"]'),
         ("ADD a b c d", "ADD a b c d/"),
         ("COPY a <<E $D\nE", "COPY a <<E $D/"),
+        ("COPY a b /usr/local/bin/x", "COPY a b /usr/local/bin/x/"),
     ],
 )
 def test_trap_05_several_sources_want_a_folder(line: str, corrected: str) -> None:
@@ -382,10 +388,15 @@ def test_trap_05_several_sources_want_a_folder(line: str, corrected: str) -> Non
         "WORKDIR /d\nCOPY a b /d",
         "WORKDIR /d/e\nCOPY a b /d",
         "COPY x /d/\nCOPY a b /d",
+        "COPY a b /usr/local/bin",
+        "COPY a b /data",
+        "COPY a b /srv/app",
+        "RUN mkdir -p /made/here && true\nCOPY a b /made/here",
     ],
 )
 def test_trap_05_a_folder_is_known_when_it_is_seen(text: str) -> None:
-    assert copies(compiled(B + text))
+    known = RunConfig(env=[PATH], working_dir="/srv/app", volumes={"/data": {}})
+    assert copies(compiled(B + text, Images({"busybox": image(known)})))
 
 
 # --- contexts
