@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pier.kernel.nftables import Nftables
 from pier.networks.dns import DnsServer, NameTable, Settings, upstream
 from pier.networks.dns import server as server_module
 from pier.networks.dns.server import NotNameServerSockets
@@ -134,16 +135,14 @@ async def house(box: Machine) -> AsyncIterator[House]:
         server.serve("c1", [os.dup(fd) for fd in sockets.filenos()], Settings(host_addresses=HOST))
         yield House(server, box, sockets.filenos(), stack)
         await server.close()
-    box.run(drop_table)
+    box.run(lambda: nft(f"delete table ip {resolver.TABLE}"))  # the next test makes its own
 
 
-def drop_table() -> None:
-    """The next test makes its own."""
-    from pier.kernel.nftables import Nftables  # noqa: PLC0415 - of this thread's network namespace
-
-    nft = Nftables()
-    nft.run(f"delete table ip {resolver.TABLE}")
-    nft.close()
+def nft(commands: str) -> None:
+    """In this thread's network namespace."""
+    filter_ = Nftables()
+    filter_.run(commands)
+    filter_.close()
 
 
 # Facts recorded from Docker 28.5, two containers on a network `front` with the alias `web`.
@@ -441,6 +440,34 @@ async def test_a_server_of_the_containers_own_on_port_53(house: House) -> None:
     with house.box.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
         data = await asyncio.to_thread(ask, question("me"), sock, ("127.0.0.1", 53))
     assert read(data).answers[0][3] == "192.0.2.9"
+
+
+FIREWALL = """
+table ip firewall {
+    chain out {
+        type filter hook output priority 0; policy drop
+        ct state established accept
+        ip daddr 127.0.0.11 udp dport 53 accept
+        ip daddr 127.0.0.11 tcp dport 53 accept
+    }
+    chain in {
+        type filter hook input priority 0; policy drop
+        ct state established accept
+        udp dport 53 accept
+        tcp dport 53 accept
+    }
+}
+"""
+
+
+async def test_a_firewall_of_the_containers_own_sees_port_53(house: House) -> None:
+    """With connection tracking: what is answered belongs to what was asked."""
+    house.box.run(lambda: nft(FIREWALL))
+    try:
+        for tcp in (False, True):
+            assert (await house.ask("me", tcp=tcp)).answers[0][3] == "172.20.0.2"
+    finally:
+        house.box.run(lambda: nft("delete table ip firewall"))
 
 
 @pytest.mark.parametrize("case", ["file", "swapped", "not listening", "one"])
