@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
 from dataclasses import dataclass
 from typing import Final
 
 import pier
+from pier.builder.progress import Warned
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.session import Session as ClientSession
@@ -140,6 +142,8 @@ class Control:
                 await self.history.end(past, run.build.journal.told, run.files)
 
     async def _build(self, run: Run, view: View | None, request: control.SolveRequest) -> control.SolveResponse:
+        for text in unused_caches(request):
+            run.build.say(Warned(None, text))
         outcome = await self._outcome(run, request)
         trees = await run.trees(outcome)
         response: dict[str, str] = {}
@@ -260,6 +264,18 @@ def exports_of(request: control.SolveRequest) -> list[Export]:
     if request.exporter_deprecated:
         return [Export(request.exporter_deprecated, dict(request.exporter_attrs_deprecated))]
     return []
+
+
+def unused_caches(request: control.SolveRequest) -> list[str]:
+    """What the client hopes for of caches elsewhere, and will not get."""
+    imports = [each.type for each in request.cache.imports]
+    imports += ["registry"] * len(request.cache.import_refs_deprecated)
+    if listed := request.frontend_attrs.get("cache-imports"):
+        with contextlib.suppress(ValueError):
+            imports += [str(each.get("Type", "")) for each in json.loads(listed)]
+    exports = [each.type for each in request.cache.exports] + ["registry"] * bool(request.cache.export_ref_deprecated)
+    found = [f"the cache is not imported from {kind}: only this builder's own is used" for kind in imports]
+    return found + [f"the cache is not exported to {kind}" for kind in exports]
 
 
 def usage_record(entry: BuildCache) -> control.UsageRecord:
