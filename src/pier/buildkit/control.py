@@ -271,7 +271,7 @@ def unused_caches(request: control.SolveRequest) -> list[str]:
     imports = [each.type for each in request.cache.imports]
     imports += ["registry"] * len(request.cache.import_refs_deprecated)
     if listed := request.frontend_attrs.get("cache-imports"):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
             imports += [str(each.get("Type", "")) for each in json.loads(listed)]
     exports = [each.type for each in request.cache.exports] + ["registry"] * bool(request.cache.export_ref_deprecated)
     found = [f"the cache is not imported from {kind}: only this builder's own is used" for kind in imports]
