@@ -25,6 +25,7 @@ import bench_log
 import bench_logs
 import bench_many
 import bench_memory
+import bench_networks
 import bench_parallel
 import bench_pull
 import bench_run
@@ -62,6 +63,7 @@ def main() -> None:
             "cold": lambda: bench_cold.measure(compared, rounds, archive),
         }
         benches["logs"] = lambda: bench_logs.measure(compared, rounds)
+        benches["networks"] = lambda: bench_networks.measure(compared, rounds)
         benches["dns"] = lambda: bench_dns.measure(compared, rounds)
         benches["many"] = lambda: bench_many.measure(compared, folder / "many", archive, rounds)
         benches["archives"] = lambda: bench_archives.measure(compared, folder / "archives", rounds)
