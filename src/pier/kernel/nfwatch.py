@@ -17,6 +17,8 @@ __all__ = ["TableWatch", "own_task"]
 
 NFNLGRP_NFTABLES = 7
 NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 12, 14, 15, 16
+NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE = 2, 3, 5, 8
+FAR_REACHING = (NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE)
 NFTA_TABLE_NAME = 1
 """The name of the table is attribute 1 of every kind of message there is."""
 NFTA_SET_ELEM_LIST_SET = 2
@@ -43,14 +45,17 @@ def task_of(payload: memoryview) -> int:
 
 
 class TableWatch:
-    """Says whether anybody but `tasks` has changed a table, in the network namespace of the making thread."""
+    """Says which tables anybody but `tasks` has changed, in the network namespace of the making thread.
+
+    Of one table every change counts; of the others what makes or removes chains or removes rules.
+    """
 
     def __init__(self, table: str, tasks: set[int], shared: Iterable[str] = ()) -> None:
         """`table` without its family; the elements of `shared` sets are others' to change as well. Raises OSError."""
         self._table = table.encode()
         self._shared = {name.encode() for name in shared}
         self._tasks = tasks
-        self._touched = False
+        self._touched: set[str] = set()
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         try:
@@ -66,9 +71,9 @@ class TableWatch:
     def close(self) -> None:
         self._socket.close()
 
-    def changed(self) -> bool:
-        """Read what there is, without waiting; True where another has changed the table, or may have."""
-        found = False
+    def changed(self) -> set[str]:
+        """Read what there is, without waiting; the names of tables that another has changed, or may have."""
+        found: set[str] = set()
         while True:
             try:
                 data, _, _, sender = self._socket.recvmsg(NFNETLINK_BYTES)
@@ -76,25 +81,26 @@ class TableWatch:
                 return found
             except OSError as error:
                 if error.errno == errno.ENOBUFS:  # more was told than there was room for
-                    return True
+                    return {*found, self._table.decode()}
                 raise
             if sender[0] == 0:
-                found = self._read(memoryview(data)) or found
+                found |= self._read(memoryview(data))
 
-    def _read(self, data: memoryview) -> bool:
-        found = False
+    def _read(self, data: memoryview) -> set[str]:
+        found: set[str] = set()
         for kind, _, _, payload in messages(data):
             if kind >> 8 != NFNL_SUBSYS_NFTABLES:
                 continue
             if kind & 0xFF == NFT_MSG_NEWGEN:
-                found = found or (self._touched and task_of(payload) not in self._tasks)
-                self._touched = False
+                found |= set() if task_of(payload) in self._tasks else self._touched
+                self._touched = set()
             else:
-                self._touched = self._touched or self._is_ours(kind & 0xFF, payload)
+                self._note(kind & 0xFF, payload)
         return found
 
-    def _is_ours(self, kind: int, payload: memoryview) -> bool:
+    def _note(self, kind: int, payload: memoryview) -> None:
         found = attributes(payload[NFGENMSG.size :])
-        table, name = (bytes(found.get(kind, b"")).rstrip(b"\0") for kind in (NFTA_TABLE_NAME, NFTA_SET_ELEM_LIST_SET))
+        table, name = (bytes(found.get(key, b"")).rstrip(b"\0") for key in (NFTA_TABLE_NAME, NFTA_SET_ELEM_LIST_SET))
         elements = kind in (NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
-        return table == self._table and not (elements and name in self._shared)
+        if kind in FAR_REACHING or (table == self._table and not (elements and name in self._shared)):
+            self._touched.add(table.decode(errors="replace"))

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from pier.kernel.nfelements import SetElement
 from pier.networks.bridge_options import BridgeNetwork
+from pier.networks.foreign import MARK
 from pier.networks.ipam import Subnet
 
 __all__ = ["TABLE", "Firewall", "Forward", "hand_over", "table_of"]
@@ -87,6 +88,8 @@ class Forward:
 # forward: what a network lets in is its own chain's matter; what leaves a network has been looked at by then. `others`
 #   are the bridges of this machine's other Pier daemons, whose own tables look after them. `closed` has the IP versions
 #   that were not forwarded before Pier turned forwarding on: this machine does not become a router for strangers.
+# claim, disclaim: a mark for other firewalls' chains (`networks.foreign`), which stand between the two. Where the
+#   host's firewall has a say, what comes in from elsewhere gets none.
 BASE = """\
 table {table} {{
 	map publish4 {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
@@ -134,7 +137,7 @@ table {table} {{
 		oifname @bridges ip saddr 127.0.0.0/8 masquerade
 	}}
 	chain forward {{
-		type filter hook forward priority filter; policy accept;
+		type filter hook forward priority filter - 2; policy accept;
 		ct state established,related accept
 		oifname vmap @into
 		iifname @bridges accept
@@ -142,10 +145,20 @@ table {table} {{
 		oifname @others accept
 		meta nfproto @closed drop
 	}}
+	chain claim {{
+		type filter hook forward priority filter - 1; policy accept;
+		iifname @bridges meta mark set meta mark | {mark:#010x}
+		oifname @bridges {inward}meta mark set meta mark | {mark:#010x}
+	}}
+	chain disclaim {{
+		type filter hook forward priority filter + 1; policy accept;
+		meta mark & {mark:#010x} == {mark:#010x} meta mark set meta mark & {unmark:#010x}
+	}}
 {chains}}}
 """
 
 
+UNMARK = 0xFFFFFFFF ^ MARK
 OUTSIDE = "\n\t\tiifname != @bridges return"
 
 
@@ -195,7 +208,12 @@ class Firewall:
         # map, before the chains of later blocks that they jump to.
         chains = "".join(chains_text(self.chains(network)) for network in self.networks.values())
         text = remove_table(self.table) + BASE.format(
-            table=self.table, chains=chains, outside=OUTSIDE if self.host_rules else ""
+            table=self.table,
+            chains=chains,
+            outside=OUTSIDE if self.host_rules else "",
+            inward="ct state established,related " if self.host_rules else "",
+            mark=MARK,
+            unmark=UNMARK,
         )
         elements = [element for network in self.networks.values() for element in self.network_elements(network)]
         elements += [Element("closed", f"ipv{version}") for version in sorted(self.closed)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from pier.errors import PierError
@@ -26,14 +27,15 @@ class FirewallGuard:
         self,
         host: HostSide,
         work: Callable[[Callable[[], Any]], Awaitable[Any]],
-        told: Callable[[str, str], None],
+        told: Callable[[str], None],
     ) -> None:
-        """`work` does something in the thread of kernel work; `told` is given a table's name and what was done."""
+        """`work` does something in the thread of kernel work; `told` is given what was done, in words."""
         self._host = host
         self._work = work
         self._told = told
         self._watch: TableWatch | None = None
         self._task: asyncio.Task[None] | None = None
+        self._changed: set[str] = set()
         self._not_before = 0.0
 
     async def start(self) -> None:
@@ -55,7 +57,8 @@ class FirewallGuard:
 
     def _read(self) -> None:
         assert self._watch is not None
-        if self._watch.changed() and self._task is None:
+        self._changed |= self._watch.changed()
+        if self._changed and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._repair())
             self._task.add_done_callback(self._done)
 
@@ -63,19 +66,19 @@ class FirewallGuard:
         self._task = None
 
     async def _repair(self) -> None:
-        """Put the table in place, however often that takes."""
+        """Put everything right, however often that takes."""
         loop = asyncio.get_running_loop()
-        table = self._host.firewall.table
         await asyncio.sleep(max(SETTLE_S, self._not_before - loop.time()))
-        while True:
-            if self._watch is not None:
-                self._watch.changed()  # what came meanwhile is put right as well
+        while self._changed:
+            changed, self._changed = frozenset(self._changed), set()
             try:
-                await self._work(self._host.repair)
+                done: list[str] = await self._work(partial(self._host.repair, changed))
             except (OSError, PierError) as error:
-                self._told(table, f"was changed by others and cannot be put in place again: {error}")
-                await asyncio.sleep(AGAIN_S)
-                continue
+                self._told(f"{', '.join(sorted(changed))} was changed by others and cannot be put right: {error}")
+                self._changed |= changed
+                done = []
+            for words in done:
+                self._told(words)
             self._not_before = loop.time() + AGAIN_S
-            self._told(table, "was changed or removed by others: put in place again")
-            return
+            if self._changed:
+                await asyncio.sleep(AGAIN_S)

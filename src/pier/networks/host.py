@@ -5,7 +5,7 @@ Everything here blocks; the service calls it in its worker thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +29,7 @@ from pier.networks.firewall import (
     table_of,
     unfriend,
 )
+from pier.networks.foreign import admit, dismiss, is_ours
 from pier.networks.ipam import Network
 
 __all__ = ["BadBridgeAddress", "BridgeFailed", "HostSide", "NetworkConfig"]
@@ -128,14 +129,22 @@ class HostSide:
         except OSError:
             return None
 
-    def repair(self) -> None:
-        """Put table and settings in place again, after others have changed them. Raises OSError, NftablesError."""
+    def repair(self, changed: Collection[str]) -> list[str]:
+        """Put right what others did to the tables `changed`; returns what was done, in words.
+
+        Raises OSError, NftablesError.
+        """
         if self._nft is None:
-            return
-        with NetlinkSocket() as netlink:
-            settings = self._forwarding(netlink)
-            self._install(self._nft)
-            bridge.run_plan(settings, netlink)
+            return []
+        done = []
+        if self.firewall.table.partition(" ")[2] in changed:
+            with NetlinkSocket() as netlink:
+                settings = self._forwarding(netlink)
+                self._install(self._nft)
+                bridge.run_plan(settings, netlink)
+            done.append(f"{self.firewall.table} was changed or removed by others: put in place again")
+        added, _ = admit(self._nft, self.config.bridge)
+        return done + [f"{chain} drops forwarded packets: those of containers are let pass again" for chain in added]
 
     # --- networks
 
@@ -275,7 +284,7 @@ class HostSide:
         try:
             self._nft = self._nft or Nftables()
             self._install(self._nft)
-            return foreign_drops(self._nft.list("chains"), self.config.bridge)
+            return admit(self._nft, self.config.bridge)[1]
         except (NftablesMissing, NftablesError) as error:
             if self._nft is not None:
                 self._nft.close()
@@ -305,6 +314,8 @@ class HostSide:
                 nft.run(hand_over(heirs[0], version))
             else:
                 bridge.write_sysctl(bridge.FORWARD[version], "0")
+        if not heirs:
+            dismiss(nft)
         nft.run(remove_table(self.firewall.table))
 
 
@@ -331,27 +342,8 @@ def forwarding_is_ours(nft: Nftables, table: str) -> set[int]:
     return {version for version in (4, 6) if f"ipv{version}" in names}
 
 
-def is_ours(table: str) -> bool:
-    """Is it a table of Pier's, of this daemon or of another one?"""
-    return table == "pier" or table.startswith("pier-")
-
-
 def other_tables(listed: Iterable[dict[str, Any]], own: str) -> list[str]:
     """The tables of other daemons of Pier's; `listed` is what `list tables` answers."""
     tables = [item["table"] for item in listed if "table" in item]
-    names = [f"{table['family']} {table['name']}" for table in tables if is_ours(table["name"])]
+    names = [f"inet {table['name']}" for table in tables if table["family"] == "inet" and is_ours(table["name"])]
     return [name for name in names if name != own]
-
-
-def foreign_drops(listed: Iterable[dict[str, Any]], bridge_name: str) -> list[str]:
-    """A warning for each other firewall that drops forwarded packets: accepting in one table outvotes no other.
-
-    `listed` is what `list chains` answers.
-    """
-    chains = [item["chain"] for item in listed if "chain" in item]
-    return [
-        f"WARNING: {chain['family']} {chain['table']} {chain['name']} drops forwarded packets by default, those of "
-        f"containers too, unless it accepts device {bridge_name} in and out"
-        for chain in chains
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and not is_ours(chain["table"])
-    ]

@@ -146,10 +146,10 @@ class NetworkService:
         await self._work(self._host.close)
         self._worker.shutdown(wait=False)
 
-    def _tell(self, table: str, words: str) -> None:
-        """Of the firewall's table."""
-        log.warning("nftables table %s %s", table, words)
-        self._events.publish("daemon", "firewall", self._config.seed, {"name": table, "message": words})
+    def _tell(self, words: str) -> None:
+        """Of what was put right in the firewall."""
+        log.warning("firewall: %s", words)
+        self._events.publish("daemon", "firewall", self._config.seed, {"message": words})
 
     async def _load(self, live: set[str]) -> tuple[list[Endpoint], list[str]]:
         """Read the state; forget endpoints of containers that are gone and records that cannot be read."""

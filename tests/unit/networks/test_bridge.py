@@ -18,7 +18,6 @@ from pier.networks.bridge import (
     sysctl_plan,
 )
 from pier.networks.bridge_options import BridgeNetwork
-from pier.networks.host import foreign_drops
 from pier.networks.ipam import Subnet
 
 FOUR = Subnet(ip_network("172.17.0.0/16"), ip_address("172.17.0.1"))
@@ -155,17 +154,6 @@ def test_host_networks_are_those_of_other_devices_and_no_default_routes() -> Non
     addresses = [Address(2, "192.0.2.2", 24), Address(5, "172.17.0.1", 16), Address(2, "fd00::2", 64)]
     found = host_networks(routes, addresses, except_indexes=[5])
     assert [str(item) for item in found] == ["10.8.0.0/16", "fd01::/64", "192.0.2.0/24", "fd00::/64"]
-
-
-def test_another_firewall_that_drops_is_named() -> None:
-    def chain(table: str, policy: str, hook: str = "forward") -> dict[str, dict[str, str]]:
-        return {"chain": {"family": "ip", "table": table, "name": "FORWARD", "hook": hook, "policy": policy}}
-
-    listed = [chain("filter", "drop"), chain("pier", "drop"), chain("x", "accept"), chain("y", "drop", "input")]
-    assert foreign_drops(listed, "pier0") == [
-        "WARNING: ip filter FORWARD drops forwarded packets by default, those of containers too, unless it accepts "
-        "device pier0 in and out"
-    ]
 
 
 @pytest.mark.parametrize(

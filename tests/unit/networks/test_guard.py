@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -34,8 +34,8 @@ class Told:
     words: list[str] = field(default_factory=list)
     event: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def __call__(self, table: str, text: str) -> None:
-        self.words.append(f"{table} {text}")
+    def __call__(self, words: str) -> None:
+        self.words.append(words)
         self.event.set()
 
     async def next(self) -> str:
@@ -97,10 +97,10 @@ def test_trap_11_a_repair_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPa
     failures = [NftablesError(reason="Device or resource busy", text="")]
     repair = HostSide.repair
 
-    def fails_once(side: HostSide) -> None:
+    def fails_once(side: HostSide, changed: Collection[str]) -> list[str]:
         if failures:
             raise failures.pop()
-        repair(side)
+        return repair(side, changed)
 
     monkeypatch.setattr(HostSide, "repair", fails_once)
 
@@ -109,7 +109,7 @@ def test_trap_11_a_repair_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPa
         nft.run("flush ruleset")
         while "put in place again" not in (words := await told.next()) or "cannot" in words:
             pass
-        assert "cannot be put in place again: nftables: Device or resource busy" in told.words[0]
+        assert told.words[0] == "pier was changed by others and cannot be put right: nftables: Device or resource busy"
         assert "publish4_any" in nft.run("list table inet pier")
         nft.close()
 
@@ -123,12 +123,46 @@ def test_what_pier_does_itself_is_no_alarm() -> None:
 
     async def deed(side: HostSide, told: Told) -> None:
         nft = Nftables()
-        for own in (lambda: side.add(other), lambda: side.publish([dns]), side.repair, lambda: side.remove(other)):
+        deeds = [
+            lambda: side.add(other),
+            lambda: side.publish([dns]),
+            lambda: side.repair({"pier"}),
+            lambda: side.remove(other),
+        ]
+        for own in deeds:
             await asyncio.get_running_loop().run_in_executor(told.worker, own)
         nft.run("add table inet somebody-else")
         nft.run("flush chain inet pier forward")
         await told.next()
         assert len(told.words) == 1
+        nft.close()
+
+    with machines(1) as (host,):
+        played(host, deed)
+
+
+@pytest.mark.parametrize(
+    ("commands", "chain"),
+    [
+        ("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }",
+         "ip filter FORWARD"),
+        ("flush ruleset; add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }",
+         "inet fw f"),
+    ],
+)  # fmt: skip
+def test_trap_11_a_firewall_that_comes_later_is_told_of_containers(commands: str, chain: str) -> None:
+    async def deed(side: HostSide, told: Told) -> None:
+        nft = Nftables()
+        nft.run(commands)
+        words = f"{chain} drops forwarded packets: those of containers are let pass again"
+        while words not in told.words:
+            await told.next()
+        assert "mark & 0x00200000 == 0x00200000 counter packets 0 bytes 0 accept" in nft.run(f"list chain {chain}")
+        nft.run(f"flush chain {chain}")
+        while told.words.count(words) < 2:
+            await told.next()
+        await asyncio.get_running_loop().run_in_executor(told.worker, side.teardown)
+        assert "mark" not in nft.run("list ruleset")
         nft.close()
 
     with machines(1) as (host,):
