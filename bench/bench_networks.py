@@ -190,7 +190,7 @@ def _address(engine: Engine, container: str) -> str:
 
 def _transfer(engine: Engine, server: str, client: str, target: tuple[str, int]) -> float:
     """Milliseconds of one transfer."""
-    listener = _inside(engine, server, lambda: socket.create_server(("0.0.0.0", SERVER_PORT)))  # noqa: S104
+    listener = _inside(engine, server, lambda: socket.create_server(("0.0.0.0", SERVER_PORT)))
     sender = _inside(engine, client, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
     received = threading.Thread(target=_receive, args=(listener,))
     received.start()
