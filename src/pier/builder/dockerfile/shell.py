@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -18,6 +19,10 @@ MAX_RESULT: Final = 1 << 20
 """Characters that variables may add to one word."""
 _TOO_LONG: Final = f"variables make it longer than {MAX_RESULT} characters"
 _NOT_ALLOWED: Final = {True: "is not allowed to be unset", False: "is not allowed to be empty"}
+_PLAIN: Final = re.compile(r"[^$'\"\\`]*+")
+"""Words in which nothing can be special."""
+_NOT_SPACE: Final = re.compile(rf"[^{SPACE}]+")
+_NONE: Final[frozenset[str]] = frozenset()
 _SPECIAL_PARAMETERS: Final = "@*#?-$!0"
 
 
@@ -52,6 +57,8 @@ class Lexer(msgspec.Struct, frozen=True):
 
     def expand(self, word: str, variables: Mapping[str, str]) -> Expansion:
         """Raises BadWord."""
+        if _PLAIN.fullmatch(word):
+            return Expansion(word, _NOT_SPACE.findall(word), _NONE, _NONE)
         reading = _Reading(self, word, variables)
         try:
             text, words = reading.until("", raw_escapes=self.raw_escapes)
