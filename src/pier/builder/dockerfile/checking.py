@@ -11,7 +11,7 @@ import msgspec
 
 from pier.builder.dockerfile.compile import compile_dockerfile
 from pier.builder.dockerfile.lint import CheckOptions, Linter, Warning
-from pier.builder.dockerfile.options import Options, Resolver
+from pier.builder.dockerfile.options import Options, Resolver, check_text
 from pier.builder.dockerfile.parse import parse
 from pier.builder.dockerfile.source import DockerfileError, SourceRange, excerpt
 
@@ -34,7 +34,7 @@ async def check_dockerfile(data: bytes, options: Options, resolver: Resolver, na
     linter: Linter | None = None
     try:
         file = parse(data, name)
-        linter = Linter(CheckOptions.parse(file.check))
+        linter = Linter(CheckOptions.parse(check_text(options, file.check)))
         everything = msgspec.structs.replace(options, all_stages=not options.target)
         await compile_dockerfile(file, everything, resolver, linter)
     except DockerfileError as error:

@@ -21,7 +21,7 @@ from pier.builder.dockerfile.bases import Base, resolve_bases
 from pier.builder.dockerfile.configuring import CONFIGURING
 from pier.builder.dockerfile.expand import expanded
 from pier.builder.dockerfile.lint import CheckOptions, Linter, Warning
-from pier.builder.dockerfile.options import Options, Resolver
+from pier.builder.dockerfile.options import Options, Resolver, check_text, with_build_args
 from pier.builder.dockerfile.plan import Plan, make_plan
 from pier.builder.dockerfile.running import run
 from pier.builder.dockerfile.scope import SOURCE_DATE_EPOCH, platform_args, proxy_env, unused
@@ -64,8 +64,9 @@ async def compile_dockerfile(
 
     `linter` gathers what the checks find, and has it when this raises, too.
     """
-    _refuse_foreign_frontend(file)
-    linter = linter or Linter(CheckOptions.parse(file.check))
+    options = with_build_args(options)
+    _refuse_foreign_frontend(options.build_args.get("BUILDKIT_SYNTAX") or file.syntax)
+    linter = linter or Linter(CheckOptions.parse(check_text(options, file.check)))
     plan = make_plan(file, options, linter)
     images = await resolve_bases(plan, resolver)
     first = _Pass(plan, images, linter, _context(options, ()))
@@ -76,12 +77,12 @@ async def compile_dockerfile(
     return second.result(linter.warnings)
 
 
-def _refuse_foreign_frontend(file: i.Dockerfile) -> None:
-    name = file.syntax.split(" ")[0].partition("@")[0]
+def _refuse_foreign_frontend(syntax: str) -> None:
+    name = syntax.partition(" ")[0].partition("@")[0]
     name = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
     if name and name not in BUILDERS_OWN:
         raise DockerfileError(
-            f"# syntax={file.syntax}: other frontends than docker/dockerfile are not supported; remove the line if the "
+            f"# syntax={syntax}: other frontends than docker/dockerfile are not supported; remove the line if the "
             "file is a plain Dockerfile"
         )
 

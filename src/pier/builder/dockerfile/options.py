@@ -46,6 +46,23 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Also those that the target does not need are compiled, for checks."""
 
 
+def with_build_args(options: Options) -> Options:
+    """Build arguments that are settings of the builder take their places (Dockerfile reference, "BuildKit built-in
+    build args").
+    """
+    given = options.build_args
+    return msgspec.structs.replace(
+        options,
+        hostname=given.get("BUILDKIT_SANDBOX_HOSTNAME") or options.hostname,
+        cache_namespace=given.get("BUILDKIT_CACHE_MOUNT_NS", options.cache_namespace),
+    )
+
+
+def check_text(options: Options, written: str) -> str:
+    """What counts as the file's `# check=`: a build argument goes before what is written there."""
+    return options.build_args.get("BUILDKIT_DOCKERFILE_CHECK", written)
+
+
 class ResolvedImage(msgspec.Struct, frozen=True):
     """A base image as it is now."""
 
