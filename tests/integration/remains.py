@@ -25,7 +25,8 @@ def folders(daemon: Daemon) -> dict[str, set[str]]:
 def unfinished(daemon: Daemon) -> list[str]:
     """What comes in, is unpacked, or goes away: nothing of it outlives an operation."""
     places = ("content/ingest", "snapshots/overlay2/partial", "snapshots/overlay2/trash")
-    return [f"{place}/{path.name}" for place in places for path in (daemon.data_root / place).glob("*")]
+    found = [f"{place}/{path.name}" for place in places for path in (daemon.data_root / place).glob("*")]
+    return found + [f"volumes/{path.name}" for path in (daemon.data_root / "volumes").glob(".*")]
 
 
 def cgroups(number: int) -> set[str]:

@@ -82,6 +82,7 @@ class Worker:
             "Image": self.image,
             "Cmd": ["sh", "-c", script],
             "ExposedPorts": {"80/tcp": {}},
+            "Volumes": {"/etc": {}},
             "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}, "AutoRemove": False},
         }
         status, _ = self.insist("POST", f"/containers/create?name={name}", body)
@@ -102,12 +103,12 @@ class Worker:
             self.faults.append(f"{name} ended with {state}, not {code}")
         if state["FinishedAt"] < state["StartedAt"]:
             self.faults.append(f"{name} ended before it began: {state}")
-        status, _ = self.insist("DELETE", f"/containers/{name}?force=1")
+        status, _ = self.insist("DELETE", f"/containers/{name}?force=1&v=1")
         self.expect(name, "remove", status, 204, 404, 409)
         deadline = time.monotonic() + PATIENCE_S
         while self.insist("GET", f"/containers/{name}/json")[0] != 404:
             assert time.monotonic() < deadline, f"{name} stays"
-            self.insist("DELETE", f"/containers/{name}?force=1")
+            self.insist("DELETE", f"/containers/{name}?force=1&v=1")
 
     def exec(self, name: str) -> None:
         status, made = self.ask("POST", f"/containers/{name}/exec", {"Cmd": ["true"]})
@@ -147,6 +148,7 @@ def test_a_soak_under_kill_9(own_daemon: Daemon, own_docker: Client) -> None:
             killer.result()
     assert [fault for worker in workers for fault in worker.faults] == []
     assert own_docker.ids() == set()
+    assert own_docker.ok("volume", "ls", "-q") == "", "each went with its container"
     poll(lambda: not too_much(own_daemon, own_docker), f"nothing to be left: {too_much(own_daemon, own_docker)}", 20)
     assert "Traceback" not in own_daemon.log.read_text()
 

@@ -117,7 +117,7 @@ async def _make(world: World, image: Image, container: Container) -> list[str]:
             await asyncio.shield(world.volumes.give_up(claim))
         raise
     world.containers[record.id] = container
-    world.volumes.settle(claim)
+    await asyncio.shield(world.volumes.settle(claim))
     return warnings
 
 

@@ -182,7 +182,6 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     images.users = containers.by_image
     volumes.users = containers.by_volume
     _report(await containers.start())
-    _report(await volumes.forget_stillborn())
 
     ground = Ground(
         snapshots=snapshots,

@@ -2,12 +2,13 @@
 
     volumes/<name>/_data          the volume's files
     volumes/<name>/volume.json    a copy of its record
-    volumes/<name>/leaving.json   the same, of one that is being removed
+    volumes/<name>/coming.json, leaving.json   the same, while the record is not written yet, or about to be deleted
     volumes/<name>/.filling, .filled   what is copied from an image (`fill`)
     volumes/.new-…, .gone-…       being made, being deleted; at the start: deleted
 
 A volume appears and vanishes by one rename. Its record in the database decides whether it exists; a folder that has
-none is a volume all the same, unless it says that it is leaving, or nobody would ever have known its name.
+none is a volume all the same (trap 20), unless it says that it is coming or leaving: then nobody was told of it, or
+somebody wants it gone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ DATA: Final = "_data"
 MODE: Final = 0o700
 """Of everything above a volume's own root: nobody but root looks in (attack 23)."""
 DATA_MODE: Final = 0o755
-_RECORD, _LEAVING = "volume.json", "leaving.json"
+_RECORD, _COMING, _LEAVING = "volume.json", "coming.json", "leaving.json"
 _NEW, _GONE = ".new-", ".gone-"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -64,7 +65,7 @@ class Folders:
     ) -> None:
         """Make a volume, whole or not at all; `content` fills its root, given as a descriptor.
 
-        Raises QuotaUnavailable, OSError, and what `content` raises.
+        It is to be confirmed when its record is written. Raises QuotaUnavailable, OSError, and what `content` raises.
         """
         fresh = f"{self.top}/{_NEW}{secrets.token_hex(8)}"
         try:
@@ -87,7 +88,7 @@ class Folders:
 
     @staticmethod
     def _write(folder: str, record: Record) -> None:
-        with closing(os.open(f"{folder}/{_RECORD}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as fd:
+        with closing(os.open(f"{folder}/{_COMING}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)) as fd:
             os.write(fd, record.encode())
 
     def mark_leaving(self, name: str) -> None:
@@ -96,10 +97,12 @@ class Folders:
             os.rename(f"{self.folder(name)}/{_RECORD}", f"{self.folder(name)}/{_LEAVING}")
         point("volume-leaving")
 
-    def unmark(self, name: str) -> None:
-        """It stays after all."""
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{self.folder(name)}/{_LEAVING}", f"{self.folder(name)}/{_RECORD}")
+    def confirm(self, *names: str) -> None:
+        """They have records, and are to stay."""
+        for name in names:
+            for mark in (_COMING, _LEAVING):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{self.folder(name)}/{mark}", f"{self.folder(name)}/{_RECORD}")
 
     def throw_away(self, name: str) -> None:
         """Move a volume out of the way, to be deleted in the background; one that is not there is no error."""
@@ -134,17 +137,24 @@ class Folders:
                 self._deleter.submit(self._delete, entry)
             elif entry in known:
                 present.add(entry)
-                self.unmark(entry)
+                self.confirm(entry)
             elif is_name(entry) and os.path.isdir(self.data(entry)):
-                if os.path.exists(f"{self.folder(entry)}/{_LEAVING}"):
+                if mark := self._mark(entry):
                     self.throw_away(entry)
-                    repaired.append(f"volume {entry}: its removal is finished")
+                    repaired.append(f"volume {entry}: {mark}")
                 else:
                     adopted.append(self._read(entry))
         for name in known.keys() - present:
             self.make(known[name], owner)
+            self.confirm(name)
             repaired.append(f"volume {name}: its folder was gone, an empty one is made")
         return adopted, repaired
+
+    def _mark(self, name: str) -> str:
+        """Why a folder without a record is no volume; empty where it is one."""
+        if os.path.exists(f"{self.folder(name)}/{_LEAVING}"):
+            return "its removal is finished"
+        return "of something that was not made" if os.path.exists(f"{self.folder(name)}/{_COMING}") else ""
 
     def _read(self, name: str) -> Record:
         """The record beside a volume's files, or one that says what can be known without."""
@@ -155,11 +165,6 @@ class Folders:
                 return record
         except (OSError, msgspec.MsgspecError):
             return Record(name=name, created_ns=os.stat(self.data(name)).st_mtime_ns)
-
-    def is_empty(self, name: str) -> bool:
-        with contextlib.suppress(OSError):
-            return not os.listdir(self.data(name))
-        return True
 
     def close(self) -> None:
         self._deleter.shutdown(wait=True)

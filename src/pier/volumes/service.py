@@ -108,7 +108,6 @@ class VolumeService:
         """Being made or removed."""
         self._mounted: dict[str, Mounted] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._adopted: list[str] = []
 
     # --- the daemon's side
 
@@ -125,7 +124,6 @@ class VolumeService:
         adopted, sentences = await asyncio.to_thread(self.folders.begin, self._records, self._owner)
         for record in adopted:
             self._records[record.name] = record
-            self._adopted.append(record.name)
             repaired.append(f"volume {record.name}: had no record, is known again by its folder")
         if adopted:
             await self._store.write(*(record.put() for record in adopted))
@@ -141,18 +139,6 @@ class VolumeService:
             except OSError as error:
                 log.warning("volume %s: a copy from its image cannot be finished: %s", name, error)
         return finished
-
-    async def forget_stillborn(self) -> builtins.list[str]:
-        """Remove anonymous volumes of containers that a kill kept from being made; after `users` is known."""
-        used = self.users()
-        found = []
-        for name in self._adopted:
-            record = self._records[name]
-            if record.anonymous and name not in used and await asyncio.to_thread(self.folders.is_empty, name):
-                await self._remove(record)
-                found.append(f"volume {name}: of a container that was not made")
-        self._adopted = []
-        return found
 
     async def close(self) -> None:
         """Let go of everything; what containers have mounted stays with them."""
@@ -184,7 +170,7 @@ class VolumeService:
         except BaseException:
             await self.give_up(claim)
             raise
-        self.settle(claim)
+        await self.settle(claim)
         return self._shown(self._records[claim.names[0]])
 
     async def create_filled(
@@ -207,6 +193,7 @@ class VolumeService:
             await asyncio.to_thread(self.folders.throw_away, name)
             raise
         self._unwritten.discard(name)
+        await asyncio.to_thread(self.folders.confirm, name)
         self._publish(name, "create")
         return self._shown(record)
 
@@ -350,12 +337,14 @@ class VolumeService:
             self._unwritten.add(name)
         return record
 
-    def settle(self, claim: Claim) -> None:
+    async def settle(self, claim: Claim) -> None:
         """The container and the records are written."""
-        for name in claim.names:
-            if name in self._unwritten:
-                self._unwritten.discard(name)
-                self._publish(name, "create")
+        fresh = [name for name in claim.names if name in self._unwritten]
+        for name in fresh:
+            self._unwritten.discard(name)
+            self._publish(name, "create")
+        if fresh:
+            await asyncio.to_thread(self.folders.confirm, *fresh)
         self._let_go(claim)
 
     async def give_up(self, claim: Claim) -> None:
@@ -400,7 +389,7 @@ class VolumeService:
             except BaseException:
                 for record in leaving:
                     self._records[record.name] = record
-                    self.folders.unmark(record.name)
+                    self.folders.confirm(record.name)
                 raise
             for record in leaving:
                 await asyncio.to_thread(self.folders.throw_away, record.name)

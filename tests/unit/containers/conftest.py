@@ -342,7 +342,7 @@ class House:
     async def start(self) -> list[str]:
         repaired = await self.volumes.start()
         self.volumes.users = self.service.by_volume
-        return [*repaired, *await self.service.start(), *await self.volumes.forget_stillborn()]
+        return [*repaired, *await self.service.start()]
 
     async def create(self, name: str = "web", *, cmd: list[str] | None = None, **host: Any) -> str:
         body = ContainerCreateRequest(image="bb", cmd=cmd, host_config=HostConfig(**host))

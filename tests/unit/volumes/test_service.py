@@ -34,7 +34,7 @@ class Shop:
     async def again(self) -> list[str]:
         await self.service.close()
         self.service = self.make()
-        return [*await self.service.start(), *await self.service.forget_stillborn()]
+        return await self.service.start()
 
     def data(self, name: str) -> Path:
         return self.top / name / "_data"
@@ -202,7 +202,7 @@ async def test_a_volume_of_two_claims_stays_for_the_one_that_succeeds(shop: Shop
     await shop.service.give_up(first)
     assert shop.data("v1").is_dir()
     await shop.store.write(*second.changes)
-    shop.service.settle(second)
+    await shop.service.settle(second)
     assert await shop.again() == []
     assert await shop.names() == ["v1"]
 
@@ -228,15 +228,15 @@ async def test_removal_that_is_not_written_did_not_happen(shop: Shop) -> None:
 
 async def test_trap_20_a_volume_is_known_again_by_its_folder(shop: Shop) -> None:
     await shop.service.create(name="data", labels={"k": "v"})
-    nameless = (await shop.service.create()).name
+    claim = await shop.service.claim([Wanted("held"), Wanted()])
     (shop.data("data") / "file").write_text("kept")
+    (shop.data("held") / "file").write_text("the image's")
     shop.store.records.clear()
-    repaired = await shop.again()
-    assert set(repaired) == {
-        f"volume {nameless}: had no record, is known again by its folder",
+    assert set(await shop.again()) == {
         "volume data: had no record, is known again by its folder",
-        f"volume {nameless}: of a container that was not made",
+        *(f"volume {name}: of something that was not made" for name in claim.names),
     }
+    assert await shop.names() == ["data"]
     assert (await shop.service.inspect("data")).labels == {"k": "v"}
     assert (shop.data("data") / "file").read_text() == "kept"
     assert await shop.again() == []
