@@ -42,8 +42,10 @@ TIMEVAL = struct.Struct("@ll")
 
 RECEIVE_BYTES = 65536
 """More than the kernel ever puts into one datagram of a dump (32 KiB)."""
-DUMP_ATTEMPTS = 8
-"""A dump that the kernel marks as torn by a concurrent change is asked for again this often."""
+DUMP_ATTEMPTS = 10
+"""A dump that the kernel marks as torn by a concurrent change is asked for again this often, in a second altogether."""
+DUMP_PAUSE_S = 0.001
+"""Before the second attempt, and twice as long before each further one: many devices are made or removed in a row."""
 
 
 class Request(NamedTuple):
@@ -162,11 +164,11 @@ class Channel:
 
     def dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:
         """The payloads of a listing, consistent in itself; raises OSError, InterruptedError when it never was."""
-        for _ in range(DUMP_ATTEMPTS):
+        for attempt in range(DUMP_ATTEMPTS):
             try:
                 return list(self.exchange(kind, NLM_F_DUMP, body, what))
             except InterruptedError:
-                continue
+                time.sleep(DUMP_PAUSE_S * 2**attempt)
         raise InterruptedError(f"{what}: the kernel's tables changed during each of {DUMP_ATTEMPTS} readings")
 
     def exchange(self, kind: int, flags: int, body: bytes, what: str) -> Iterator[memoryview]:

@@ -329,3 +329,24 @@ def test_no_answer_is_a_timeout() -> None:
             # without NLM_F_ACK the kernel has nothing to say to a request that succeeds
             list(sock.exchange(links.RTM_SETLINK, 0, links.header(1), "ask nothing"))
         assert sock.link_index("lo") == links.LOOPBACK_IFINDEX
+
+
+@pytest.mark.parametrize("torn", [0, 3, 100])
+def test_a_torn_listing_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, torn: int) -> None:
+    asked: list[int] = []
+
+    def exchange(*_: object) -> Iterator[memoryview]:
+        asked.append(1)
+        yield memoryview(b"a device")
+        if len(asked) <= torn:
+            raise InterruptedError
+
+    monkeypatch.setattr(nlmsg, "DUMP_PAUSE_S", 0.0)
+    with NetlinkSocket() as netlink:
+        monkeypatch.setattr(netlink, "exchange", exchange)
+        if torn < nlmsg.DUMP_ATTEMPTS:
+            assert netlink.dump(0, b"", "list devices") == [memoryview(b"a device")]
+        else:
+            with pytest.raises(InterruptedError, match="list devices: the kernel's tables changed"):
+                netlink.dump(0, b"", "list devices")
+    assert len(asked) == min(torn + 1, nlmsg.DUMP_ATTEMPTS)
