@@ -262,6 +262,14 @@ def test_a_client_that_goes_away_ends_its_build(
     poll(lambda: not list(steps.iterdir()), "the step to be gone", 30)
 
 
+def test_a_file_is_asked_for_what_it_takes(buildx: Buildx, context: Callable[..., Path]) -> None:
+    folder = context("ARG A=1\nFROM busybox AS one\n# B is the second\nARG B=2\nRUN --mount=type=secret,id=s true\n")
+    buildx.environment |= {"BUILDX_EXPERIMENTAL": "1"}
+    shown = buildx.ok("buildx", "build", "--print=outline", str(folder))
+    assert "B" in shown
+    assert "SECRET" in shown
+
+
 def test_what_was_built_is_remembered(buildx: Buildx, context: Callable[..., Path]) -> None:
     if "history" not in buildx.ok("buildx", "--help"):
         pytest.skip("docker-buildx is too old to ask")
