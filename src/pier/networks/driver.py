@@ -25,6 +25,10 @@ from pier.runtime.request import Interface
 __all__ = ["BridgeDriver", "BridgeUnavailable", "Driver", "HostDriver", "NullDriver", "Place"]
 
 
+NO_ADVERTISEMENTS = {"net.ipv6.conf.IFNAME.accept_ra": "0"}
+"""Its router is named: another container on the bridge shall not name itself."""
+
+
 class BridgeUnavailable(Unavailable):
     """failed to set up container networking: the bridge network is off: {reason}"""
 
@@ -205,5 +209,5 @@ class BridgeDriver:
             gateways=list(place.gateways),
             mtu=network.mtu,
             mode=port_mode(network),
-            sysctls=dict(place.sysctls),
+            sysctls={**(NO_ADVERTISEMENTS if network.subnet(6) else {}), **place.sysctls},
         )

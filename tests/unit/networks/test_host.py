@@ -6,6 +6,7 @@ Each network's containers are machines on its bridge, plugged in as a container'
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from lan import Lan, Probe, expect, lan
-from netlab import Machine, machines, stop
+from netlab import WAIT_S, Machine, machines, stop
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables
 from pier.networks.bridge import port_mode
@@ -130,6 +131,40 @@ def test_a_published_port_is_reached_from_everywhere_in_both_families(site: Site
             Probe(web.machine, "tcp", six, 8080),
         ]
     )
+
+
+def crc32c(data: bytes) -> int:
+    """As SCTP's checksum (RFC 9260, appendix A)."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
+
+
+def sctp_init(port: int) -> bytes:
+    """The first packet of an association: no machine needs SCTP to send or to forward it."""
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 0x1234, 1 << 16, 1, 1, 7)
+    head = struct.pack("!HHI", 40000, port, 0)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_sctp_is_translated(site: Site, family: socket.AddressFamily) -> None:
+    six = family == socket.AF_INET6
+    web = site.container(site.network("br-web"))
+    site.publish(web.port("::" if six else "0.0.0.0", 9999, 77, "sctp"))
+    target = site.lan.host_address6 if six else site.lan.host_address
+    with (
+        web.machine.run(lambda: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_SCTP)) as inside,
+        site.lan.peer.run(lambda: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_SCTP)) as outside,
+    ):
+        inside.settimeout(WAIT_S)
+        outside.sendto(sctp_init(9999), (target, 0))
+        data, sender = inside.recvfrom(200)
+    assert sender[0] == (site.lan.peer_address6 if six else site.lan.peer_address)
+    assert struct.unpack_from("!HH", data, 0 if six else 20) == (40000, 77)
 
 
 def test_attack_21_networks_are_kept_apart_and_strangers_out(site: Site) -> None:

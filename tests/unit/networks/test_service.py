@@ -586,6 +586,8 @@ def test_a_port_of_a_network_with_both_families_and_of_one_with_ipv6_alone(
     servers += [site.one.serve("tcp", 80)] if protocol == "tcp" else []
     gateways = [network.addresses for network in daemon.service._host.firewall.networks.values()]
     (six,) = (text.partition("/")[0] for text in gateways[2])
+    setting = Path("/proc/sys/net/ipv6/conf/eth0/accept_ra")
+    assert site.one.run(setting.read_text) == "0\n", "another container could name itself the router"
 
     async def asked(source: Machine, *targets: tuple[str, int]) -> list[str | None]:
         return [await asyncio.to_thread(source.ask, protocol, *target) for target in targets]
