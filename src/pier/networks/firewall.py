@@ -115,28 +115,7 @@ table {table} {{
 		ip daddr vmap @guarded4
 		ip6 daddr vmap @guarded6
 	}}
-	chain publish {{
-		meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @publish4
-		meta nfproto ipv4 dnat ip to meta l4proto . th dport map @publish4_any
-		meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish6
-		meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @publish6_any
-	}}
-	chain prerouting {{
-		type nat hook prerouting priority dstnat; policy accept;{outside}
-		fib daddr type local jump publish
-	}}
-	chain output {{
-		type nat hook output priority -100; policy accept;
-		ip6 daddr ::1 return
-		fib daddr type local jump publish
-	}}
-	chain postrouting {{
-		type nat hook postrouting priority srcnat; policy accept;
-		ip saddr vmap @leaving4
-		ip6 saddr vmap @leaving6
-		oifname @bridges ip saddr 127.0.0.0/8 masquerade
-	}}
-	chain forward {{
+{nat}	chain forward {{
 		type filter hook forward priority filter - 2; policy accept;
 		ct state established,related accept
 		oifname vmap @into
@@ -158,6 +137,30 @@ table {table} {{
 """
 
 
+NAT = """\
+	chain publish {{
+		meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @publish4
+		meta nfproto ipv4 dnat ip to meta l4proto . th dport map @publish4_any
+		meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish6
+		meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @publish6_any
+	}}
+	chain prerouting {{
+		type nat hook prerouting priority dstnat; policy accept;{outside}
+		fib daddr type local jump publish
+	}}
+	chain output {{
+		type nat hook output priority -100; policy accept;
+		ip6 daddr ::1 return
+		fib daddr type local jump publish
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr vmap @leaving4
+		ip6 saddr vmap @leaving6
+		oifname @bridges ip saddr 127.0.0.0/8 masquerade
+	}}
+"""
+"""What needs a kernel that translates addresses."""
 UNMARK = 0xFFFFFFFF ^ MARK
 OUTSIDE = "\n\t\tiifname != @bridges return"
 
@@ -188,6 +191,8 @@ class Firewall:
     """Is what comes from other machines left to the host's own firewall? (`published-ports-firewall`)"""
     plain: frozenset[int] = frozenset()
     """IP versions that there shall be no rules for (`ip6tables` false)."""
+    nat: bool = True
+    """Does this kernel translate addresses?"""
     closed: set[int] = field(default_factory=set)
     """IP versions that Pier turned forwarding on for."""
     others: set[str] = field(default_factory=set)
@@ -210,7 +215,7 @@ class Firewall:
         text = remove_table(self.table) + BASE.format(
             table=self.table,
             chains=chains,
-            outside=OUTSIDE if self.host_rules else "",
+            nat=NAT.format(outside=OUTSIDE if self.host_rules else "") if self.nat else "",
             inward="ct state established,related " if self.host_rules else "",
             mark=MARK,
             unmark=UNMARK,
@@ -260,7 +265,7 @@ class Firewall:
         ]
 
     def translates(self, network: BridgeNetwork, version: int) -> bool:
-        return network.publishes(version) and version not in self.plain
+        return self.nat and network.publishes(version) and version not in self.plain
 
     def network_elements(self, network: BridgeNetwork) -> list[Element]:
         """What the base chains know of it."""

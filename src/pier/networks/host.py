@@ -35,6 +35,11 @@ from pier.networks.ipam import Network
 __all__ = ["BadBridgeAddress", "BridgeFailed", "HostSide", "NetworkConfig"]
 
 
+NAT_REMEDY = "the kernel must have nft_chain_nat, nft_nat and nft_masq, or CONFIG_NFT_NAT and CONFIG_NFT_MASQ"
+TABLE_REMEDY = "the kernel must have nf_tables, nft_ct and nft_fib_inet; rules of iptables are not used instead"
+UNTRANSLATED = "WARNING: containers reach no other machine, and published ports are carried by the daemon itself"
+
+
 class BridgeFailed(PierError):
     """cannot create network {id} ({bridge}): {reason}"""
 
@@ -63,7 +68,7 @@ class HostSide:
     def carriage(self) -> Carriage:
         """Who carries published ports on this machine."""
         return Carriage(
-            table=self._nft is not None,
+            table=self._nft is not None and self.firewall.nat,
             proxy=self.config.userland_proxy,
             host_rules=self.firewall.host_rules,
             plain=self.firewall.plain,
@@ -283,16 +288,21 @@ class HostSide:
             return []
         try:
             self._nft = self._nft or Nftables()
-            self._install(self._nft)
+            self.firewall.nat = True
+            try:
+                self._install(self._nft)
+            except NftablesError as error:
+                self.firewall.nat = False
+                self._install(self._nft)
+                return [f"WARNING: no address translation: {error.wire} ({NAT_REMEDY})", UNTRANSLATED]
             return admit(self._nft, self.config.bridge)[1]
         except (NftablesMissing, NftablesError) as error:
             if self._nft is not None:
                 self._nft.close()
                 self._nft = None
-            return [
-                f"WARNING: no address translation, and no isolation between networks: {error.wire}",
-                "WARNING: containers reach no other machine, and published ports are carried by the daemon itself",
-            ]
+            remedy = f" ({TABLE_REMEDY})" if isinstance(error, NftablesError) else ""
+            lost = "no address translation, and no isolation between networks"
+            return [f"WARNING: {lost}: {error.wire}{remedy}", UNTRANSLATED]
 
     def _install(self, nft: Nftables) -> None:
         """Put the whole table in place. Raises NftablesError."""

@@ -24,7 +24,7 @@ from pier.errors import Unavailable
 from pier.events import EventBus
 from pier.kernel import nftables
 from pier.kernel.netlink import NetlinkSocket
-from pier.kernel.nftables import Nftables
+from pier.kernel.nftables import Nftables, NftablesError
 from pier.model.network import PortBinding
 from pier.networks import Ask, Publishing
 from pier.networks.publishing import ConnectivityFailed
@@ -481,6 +481,47 @@ def test_trap_14_without_libnftables_the_daemon_carries_published_ports_and_says
     servers.append(site.one.serve("tcp", 80))
     assert site.host.ask("tcp", one.ip, 80) == "172.17.0.1"
     assert daemon.do(asyncio.to_thread(site.lan.ask, "tcp", HOST, 8080)) == "172.17.0.1"
+    daemon.kill()
+
+
+def test_trap_14_a_kernel_without_nat_keeps_networks_apart_and_the_daemon_carries_ports(
+    site: Site, monkeypatch: pytest.MonkeyPatch, servers: list[socket.socket]
+) -> None:
+    run = Nftables.run
+
+    def without_nat(nft: Nftables, commands: str) -> str:
+        if "type nat hook" in commands or "masquerade" in commands:
+            raise NftablesError(reason="Could not process rule: No such file or directory", text="")
+        return run(nft, commands)
+
+    monkeypatch.setattr(Nftables, "run", without_nat)
+    daemon = Daemon(site)
+    daemon.start()
+    first, second = daemon.service.features
+    assert first.startswith("WARNING: no address translation: nftables: Could not process rule")
+    assert "nft_chain_nat" in first
+    assert "published ports are carried by the daemon itself" in second
+    daemon.create("other")
+    one = daemon.connect(ONE, site.one, "8080:80/tcp")
+    daemon.connect(TWO, site.two, mode="other")
+    servers.append(site.one.serve("tcp", 80))
+    assert daemon.do(asyncio.to_thread(site.lan.ask, "tcp", HOST, 8080)) == "172.17.0.1"
+    assert site.two.ask("tcp", one.ip, 80, SILENCE_S) is None
+    daemon.kill()
+
+
+def test_trap_14_a_kernel_without_nftables_is_told_what_it_lacks(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is iptables with the old modules alone."""
+
+    def refuse(nft: Nftables, commands: str) -> str:
+        raise NftablesError(reason="Operation not supported", text="")
+
+    monkeypatch.setattr(Nftables, "run", refuse)
+    daemon = Daemon(site)
+    daemon.start()
+    assert "no isolation between networks: nftables: Operation not supported" in daemon.service.features[0]
+    assert "nf_tables, nft_ct and nft_fib_inet; rules of iptables are not used" in daemon.service.features[0]
+    assert daemon.connect(ONE, site.one, "8080:80/tcp").ip == "172.17.0.2"
     daemon.kill()
 
 
