@@ -1,8 +1,23 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from pier.builder.dockerfile.ignore import BadIgnoreFile, ignore_files, keep_for_daemon, read_ignore_file
+from pier.builder.patterns import PatternMatcher
+
+
+RECORDED = json.loads((Path(__file__).parents[3] / "fixtures" / "dockerignore.json").read_text())
+"""Files of a context, and for many `.dockerignore` which of them Docker 28.5 has kept."""
+
+
+@pytest.mark.parametrize(("text", "kept"), RECORDED["kept"])
+def test_what_docker_keeps(text: str, kept: list[int]) -> None:
+    matcher = PatternMatcher(read_ignore_file(text.encode()))
+    found = [number for number, path in enumerate(RECORDED["paths"]) if not matcher.matches(path)]
+    assert found == sorted(kept)
 
 
 @pytest.mark.parametrize(
