@@ -8,7 +8,6 @@ import pytest
 from pier.builder.dockerfile.ignore import BadIgnoreFile, ignore_files, keep_for_daemon, read_ignore_file
 from pier.builder.patterns import PatternMatcher
 
-
 RECORDED = json.loads((Path(__file__).parents[3] / "fixtures" / "dockerignore.json").read_text())
 """Files of a context, and for many `.dockerignore` which of them Docker 28.5 has kept."""
 
