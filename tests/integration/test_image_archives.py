@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from fixtures.loopback import listen
+
 from .archives import docker_archive, oci_archive, tar_of
 from .client import Client, Session
 from .conftest import Daemon, client_of, poll
@@ -159,11 +161,13 @@ def test_import_from_a_url_and_stdin(either: Client, tmp_path: Path) -> None:
     def handler(*arguments: Any) -> http.server.SimpleHTTPRequestHandler:
         return http.server.SimpleHTTPRequestHandler(*arguments, directory=str(tmp_path))
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler, bind_and_activate=False) as server:
+        server.socket.close()
+        server.socket = listen()
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            url = f"http://127.0.0.1:{server.server_port}/root.tar"
+            url = f"http://127.0.0.1:{server.socket.getsockname()[1]}/root.tar"
             lines = either.ok("import", "-c", 'CMD ["/bin/busybox", "true"]', url, "t-url:1").splitlines()
         finally:
             server.shutdown()

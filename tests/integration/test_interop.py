@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from fixtures.loopback import listen
+
 from .client import Client
 from .conftest import DEMO, Daemon, poll
 
@@ -61,8 +63,7 @@ class Registry:
 
 
 def serve(program: str, folder: Path, auth: str = "") -> Iterator[Registry]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with listen() as probe:
         host = f"127.0.0.1:{probe.getsockname()[1]}"
     config = folder / "registry.yml"
     config.write_text(CONFIG.format(root=folder / "registry", host=host, auth=auth))
