@@ -89,11 +89,13 @@ def test_seccomp_and_capabilities_are_the_containers(cli: Client, runtime: str) 
 
 def test_terminal(cli: Client, runtime: str) -> None:
     session = cli.terminal("run", "--rm", "-it", "--runtime", runtime, "busybox", rows=31, columns=91)
-    session.send(b"stty size\n")
-    session.read_until("31 91")
+    until = (
+        "until [ \"$(stty size)\" = '{}' ]; do sleep 0.02; done; {}\n"  # the client says its size when it comes to it
+    )
+    session.send(until.format("31 91", "echo begun''so").encode())
+    session.read_until("begunso")
     session.resize(20, 60)
-    session.send(b"sleep 0.2; stty size; exit 5\n")
-    session.read_until("20 60")
+    session.send(until.format("20 60", "exit 5").encode())
     assert session.wait().status == 5
 
 
