@@ -50,6 +50,10 @@ class NameAllocationFailed(Conflict):
     """Error when allocating new name: {reason}"""
 
 
+class InvalidNewName(InvalidParameter):
+    """Error when allocating new name: {reason}"""
+
+
 class WouldNotEnd(PierError):
     """container {id} did not end {seconds:.0f} s after SIGKILL"""
 
@@ -321,10 +325,14 @@ HEALTH_ACTIONS: dict[str, Callable[[World, Container], Coroutine[Any, Any, objec
 
 
 async def rename(world: World, container: Container, name: str) -> None:
-    """Give a container another name. Raises InvalidName, SameName, NameAllocationFailed."""
+    """Give a container another name. Raises InvalidNewName, SameName, NameAllocationFailed."""
     if not name:
         raise InvalidParameter("Neither old nor new names may be empty")
-    new = names.check_name(name)
+    try:
+        new = names.check_name(name)
+    except names.InvalidName as error:
+        shown = f"/{name[: names.MAX_NAME].lstrip('/')}"
+        raise InvalidNewName(reason=names.InvalidName(name=shown).message) from error
     async with container.lock:
         old = container.record.name
         if new == old:

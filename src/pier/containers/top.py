@@ -81,7 +81,8 @@ async def run_ps(arguments: list[str], pids: Collection[int]) -> str:
         return output
     status, output, errors = await _ps(arguments)
     if status:
-        raise PsFailed(reason=errors.partition("\n")[0] or f"ps: exit status {status}")
+        said = errors.partition("\n")[0]
+        raise PsFailed(reason=f"ps: {said or f'exit status {status}'}")
     return output
 
 
