@@ -175,7 +175,7 @@ async def test_rename_moves_the_name(house: Any) -> None:
         await house.service.rename("aa", "bb")
     with pytest.raises(InvalidParameter, match="same name"):
         await house.service.rename("aa", "aa")
-    with pytest.raises(InvalidParameter, match=r"Error when allocating new name: Invalid container name \(/a b\), only"):
+    with pytest.raises(InvalidParameter, match=r"allocating new name: Invalid container name \(/a b\), only"):
         await house.service.rename("aa", "a b")
     await house.service.rename("aa", "cc")
     await house.create("aa")
