@@ -28,7 +28,7 @@ from pier.builder.graph import (
     UserID,
     Vertex,
 )
-from pier.builder.progress import Finished
+from pier.builder.progress import Finished, Warned
 from pier.builder.solver import StepFailed
 from pier.builder.sources import context
 from pier.builder.steps import modes
@@ -140,10 +140,13 @@ async def test_owner_mode_and_time(lab: Lab) -> None:
             assert name == "new" or info.st_mtime_ns == 10**18
 
 
-async def test_an_owner_that_is_not_there(lab: Lab) -> None:
+async def test_an_owner_that_is_not_there_is_root_and_warned_of(lab: Lab) -> None:
     deed = Copy("/a.txt", "/", **DOCKERFILE, owner=Owner(NamedUser("bob", 0)))
-    with pytest.raises(StepFailed, match="unable to find user bob: no matching entries in passwd file"):
-        await lab.solve(file(deed, base(), local()), locals={"context": lab.context(CONTEXT)})
+    [result] = await lab.solve(file(deed, base(), local()), locals={"context": lab.context(CONTEXT)})
+    warned = [event.text for event in await lab.events() if isinstance(event, Warned)]
+    assert warned == ["there is no bob in the image's /etc/passwd: the files belong to root"]
+    with layers.shown(lab.ground, result) as fd:
+        assert os.stat("a.txt", dir_fd=fd).st_uid == 0
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 What lands where is BuildKit's (fsutil, copy.Copy): a file goes into a directory that is there, or in its place takes
 the destination's name; a directory's contents go into the destination; what is there already is replaced by files, and
-kept, with its attributes, by directories. Links within the destination are followed on the way to it, never at its end
-nor below it.
+kept, with its attributes, by directories. Links within the destination are followed on the way to it and at its end,
+never below it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pier.builder.steps import modes
+from pier.builder.wildcard import clean
 from pier.errors import InvalidParameter
-from pier.kernel.paths import closing, open_in_root
+from pier.kernel.paths import SYMLINKS_MAX, closing, open_in_root
 from pier.storage.copy_tree import clone
 from pier.storage.tree_tar import DEPTH_MAX, HOST_XATTRS, OVERLAY_XATTRS, TreeTooDeep
 from pier.storage.trees import remove_tree
@@ -76,6 +77,7 @@ class Copier:
     def copy(self, source_root: int, src: str, dest: str, *, contents: bool, follow: bool) -> None:
         """Copy what is at `src`, clean and from the source's root, to `dest`. Raises NotADirectory, IsADirectory,
         TreeTooDeep, OSError."""
+        dest = through_links(self.root_fd, dest)
         parent, _, name = src.rstrip("/").rpartition("/")
         if follow or src.endswith("/") or not name:
             fd = open_in_root(source_root, src or "/", os.O_PATH)
@@ -300,6 +302,21 @@ class Copier:
         mtime = wanted.mtime_ns if wanted.mtime_ns >= 0 else info.st_mtime_ns
         os.utime(name, ns=(mtime, mtime), dir_fd=above, follow_symlinks=False)
         self.files += 1
+
+
+def through_links(root_fd: int, path: str) -> str:
+    """Where a path leads whose last component is a link, below the root, there or not. Raises OSError (ELOOP)."""
+    for _ in range(SYMLINKS_MAX):
+        parent, _, name = path.rpartition("/")
+        if not name:
+            return path
+        try:
+            with closing(open_in_root(root_fd, parent or "/", DIRECTORY)) as above:
+                target = os.readlink(name, dir_fd=above)
+        except OSError:
+            return path  # no link, or nothing
+        path = clean(target if target.startswith("/") else f"{parent}/{target}")
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
 
 def make_dirs(root_fd: int, path: str, attributes: Attributes, mode: int = 0o755) -> int:

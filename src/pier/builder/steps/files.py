@@ -26,6 +26,7 @@ from pier.builder.graph import (
 )
 from pier.builder.ground import Ground
 from pier.builder.keys import Selection, selection_of
+from pier.builder.progress import Warned
 from pier.builder.solver import Work
 from pier.builder.steps import owners, unpacking
 from pier.builder.steps.copying import DIRECTORY, NEW, Attributes, Copier, make_dirs
@@ -62,7 +63,12 @@ class FileSteps:
         self._ground = ground
 
     async def __call__(self, work: Work) -> Sequence[Tree]:
-        return await self._ground.in_thread(_Run(self._ground, work).run)
+        run = _Run(self._ground, work)
+        try:
+            return await self._ground.in_thread(run.run)
+        finally:
+            for text in run.warnings:
+                work.broadcast.say(Warned(work.vertex.digest, text, location=work.vertex.note.location))
 
 
 class _Run:
@@ -72,6 +78,7 @@ class _Run:
         self._inputs = list(work.inputs)
         self._actions = work.vertex.op.actions
         self._results: list[_Draft | Tree] = []
+        self.warnings: list[str] = []
         self._outputs: dict[int, int] = {}
         """Output -> number of the result."""
 
@@ -139,7 +146,7 @@ class _Run:
             if isinstance(deed, Remove):
                 remove(root, deed)
                 return
-            owner = owners.resolve(deed.owner, self._owner_trees(deed, stack))
+            owner = owners.resolve(deed.owner, self._owner_trees(deed, stack), self.warnings.append)
             match deed:
                 case Copy():
                     source = stack.enter_context(layers.shown(self._ground, self._result(action.secondary_input)))

@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable, Mapping
 
 from pier.builder.graph import NamedUser, Owner, UserID
-from pier.errors import InvalidParameter
 from pier.kernel.paths import closing, open_in_root
 
 FILE_MAX_BYTES = 4 << 20
 
 
-class UnknownUser(InvalidParameter):
-    """unable to find {kind} {name}: no matching entries in {file} file"""
-
-    remedy = "make it in an earlier step, or give its number"
+Warn = Callable[[str], None]
 
 
-def resolve(owner: Owner | None, trees: dict[int, int]) -> tuple[int, int] | None:
+def resolve(owner: Owner | None, trees: Mapping[int, int], warn: Warn) -> tuple[int, int] | None:
     """(uid, gid) of an owner; None: nobody is named. `trees` maps inputs to descriptors of their roots.
 
-    A user without a group brings the group of the same number, or of passwd; as with Docker. Raises UnknownUser.
+    A user without a group brings the group of the same number, or of passwd. A name that there is not is root, as with
+    BuildKit, and warned of.
     """
     if owner is None:
         return None
@@ -31,16 +29,16 @@ def resolve(owner: Owner | None, trees: dict[int, int]) -> tuple[int, int] | Non
         case UserID(id=number):
             uid = gid = number
         case NamedUser(name=name, input=index):
-            uid, gid = _entry(trees.get(index, -1), "passwd", "user", name)
+            uid, gid = _entry(trees.get(index, -1), "passwd", name, warn)
     match owner.group:
         case UserID(id=number):
             gid = number
         case NamedUser(name=name, input=index):
-            gid, _ = _entry(trees.get(index, -1), "group", "group", name)
+            gid, _ = _entry(trees.get(index, -1), "group", name, warn)
     return uid, gid
 
 
-def _entry(root_fd: int, file: str, kind: str, name: str) -> tuple[int, int]:
+def _entry(root_fd: int, file: str, name: str, warn: Warn) -> tuple[int, int]:
     """The third and fourth fields of a line of /etc/passwd or /etc/group."""
     if name.isascii() and name.isdigit():
         return int(name), int(name)
@@ -49,7 +47,8 @@ def _entry(root_fd: int, file: str, kind: str, name: str) -> tuple[int, int]:
         if fields[0] == name and len(fields) > 2 and fields[2].isdigit():
             group = fields[3] if len(fields) > 3 and fields[3].isdigit() else fields[2]
             return int(fields[2]), int(group)
-    raise UnknownUser(kind=kind, name=name, file=file)
+    warn(f"there is no {name} in the image's /etc/{file}: the files belong to root")
+    return 0, 0
 
 
 def _read(root_fd: int, path: str) -> str:

@@ -271,6 +271,9 @@ class _Run:
             no_new_privileges=ground.config.no_new_privileges,
         )
         found = spec.runtime_spec(record, facts)
+        if not any(entry.startswith("HOSTNAME=") for entry in record.config.env or ()):  # a container's own variable
+            env = found["process"]["env"]
+            found["process"]["env"] = [entry for entry in env if not entry.startswith("HOSTNAME=")]
         covered = {item["destination"] for item in extra}
         found["mounts"] = [item for item in found["mounts"] if item["destination"] not in covered] + extra
         bounding = found["process"]["capabilities"]["bounding"]
