@@ -8,6 +8,7 @@ ends the exchange. An ERR from either side ends it at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -90,6 +91,7 @@ class _Receiver:
         self._deeds_bytes = 0
         self.received = 0
         self._changed = False
+        self._writing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         await asyncio.to_thread(self._context.begin)
@@ -102,6 +104,8 @@ class _Receiver:
                 if gone or self._changed:
                     await asyncio.to_thread(writer.finish, gone, self._after)
             finally:
+                with contextlib.suppress(Exception):  # the first error is the one that counts
+                    await self._flushed()
                 writer.close()
         await self._say_goodbye()
         await asyncio.to_thread(self._context.finish, self._after)
@@ -120,6 +124,7 @@ class _Receiver:
             if self._deeds_bytes >= BATCH_BYTES or len(self._deeds) >= BATCH_DEEDS:
                 await self._flush()
         await self._flush()
+        await self._flushed()
         for path, (entry, _) in self._after.items():
             if stat.S_ISREG(entry.mode) and entry.link:
                 self._after[path] = entry, self._after[entry.link][1]
@@ -169,10 +174,17 @@ class _Receiver:
         self._deeds.append(lambda: self._after.__setitem__(path, (entry, writer.end_file(number, path, entry))))
 
     async def _flush(self) -> None:
+        """Have a thread do what has gathered, after what it was given before; reading goes on meanwhile."""
+        await self._flushed()
         deeds, self._deeds, self._deeds_bytes = self._deeds, [], 0
         if deeds:
             self._changed = True
-            await asyncio.to_thread(_do_all, deeds)
+            self._writing = asyncio.create_task(asyncio.to_thread(_do_all, deeds))
+
+    async def _flushed(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
 
     async def _say_goodbye(self) -> None:
         await self._call.send(Packet(type=FIN))

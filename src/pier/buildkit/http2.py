@@ -34,7 +34,7 @@ __all__ = ["CANCEL", "Connection", "ConnectionLost", "Headers", "Stream", "Strea
 
 Headers = Sequence[tuple[str, str]]
 
-STREAM_WINDOW = 1 << 20
+STREAM_WINDOW = 4 << 20
 """Bytes of one stream that may wait to be read."""
 CONNECTION_WINDOW = 8 << 20
 MAX_STREAMS = 1024
