@@ -208,7 +208,8 @@ class Targets:
 def names() -> list[str]:
     """The operations that are driven."""
     found = contract()["operations"].items()
-    return sorted(name for name, item in found if item["template"].startswith(("/containers", "/exec", "/volumes")))
+    driven = ("/containers", "/exec", "/volumes", "/networks")
+    return sorted(name for name, item in found if item["template"].startswith(driven))
 
 
 def query_values(name: str, schema: Schema) -> list[str]:
@@ -274,6 +275,37 @@ def test_every_field_of_the_other_bodies(fuzzer: Fuzzer, name: str) -> None:
                 started = fuzzer.check("ExecStart", f"/exec/{answer.value['Id']}/start", {"Detach": True})
                 assert started is not None
                 fuzzer.check("ExecInspect", f"/exec/{answer.value['Id']}/json")
+    assert not fuzzer.wrong, "\n".join(fuzzer.wrong[:20])
+    assert not fuzzer.tracebacks(), fuzzer.tracebacks()
+
+
+@pytest.mark.parametrize("name", ["NetworkCreate", "NetworkConnect", "NetworkDisconnect"])
+def test_every_field_of_a_networks_bodies(fuzzer: Fuzzer, name: str) -> None:
+    targets = Targets(fuzzer)
+    targets.refresh()
+    home = fuzzer.check("NetworkCreate", "/networks/create", {"Name": "fuzz-home"})
+    assert home is not None
+    for path, inner in fields(contract()["operations"][name]["body"], 2):
+        rng = random.Random(f"{SEED} {name} {path}")
+        for _ in range(PER_FIELD):
+            base = {"Name": "fuzz"} if name == "NetworkCreate" else {"Container": targets.running}
+            target = contract()["operations"][name]["template"].replace("{id}", "fuzz-home")
+            answer = fuzzer.check(name, target, put(base, path, make(inner, rng)))
+            if answer is None or answer.status >= 400:
+                continue
+            if name == "NetworkCreate":
+                made = answer.value["Id"]
+                fuzzer.check("NetworkInspect", f"/networks/{made}")
+                fuzzer.check("NetworkList", "/networks")
+                fuzzer.check("NetworkDelete", f"/networks/{made}")
+            else:
+                fuzzer.check("NetworkInspect", "/networks/fuzz-home")
+                fuzzer.check("ContainerInspect", f"/containers/{targets.running}/json")
+                undo = "disconnect" if name == "NetworkConnect" else "connect"
+                fuzzer.ask("POST", f"/networks/fuzz-home/{undo}", json.dumps({"Container": targets.running}).encode())
+    fuzzer.ask("POST", "/networks/fuzz-home/disconnect", json.dumps({"Container": targets.running}).encode())
+    fuzzer.check("NetworkDelete", f"/networks/{home.value['Id']}")
+    fuzzer.check("NetworkPrune", "/networks/prune")
     assert not fuzzer.wrong, "\n".join(fuzzer.wrong[:20])
     assert not fuzzer.tracebacks(), fuzzer.tracebacks()
 
