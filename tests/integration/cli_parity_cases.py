@@ -508,7 +508,7 @@ network connect --alias x {p}net {e}
 network connect --alias x {p}net {r}
 network ls --filter name={p}net
 network ls --filter name={p}net -q --no-trunc
-network ls --filter label=c --format '{{.Name}} {{.Label "a"}} {{.IPv4}} {{.IPv6}} {{.Internal}} {{.Driver}} {{.Scope}}'
+network ls -f name={p}net --format '{{.Name}} {{.Label "a"}} {{.IPv4}} {{.IPv6}} {{.Internal}} {{.Driver}}'
 network ls --filter name={p}net --format raw
 network inspect {p}net -f '{{.Name}} {{.Labels}} {{json .Options}} {{.Internal}} {{len .Containers}}'
 network disconnect {p}net {e}
