@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import threading
@@ -22,6 +23,8 @@ LIBRARY = "libnftables.so.1"
 # nftables/libnftables.h
 NFT_CTX_DEFAULT = 0
 NFT_CTX_OUTPUT_JSON = 1 << 4
+FD_SETSIZE = 1024
+SEATS = 4
 OWN_NETNS = "/proc/thread-self/ns/net"
 
 
@@ -63,6 +66,46 @@ def first_line(errors: str) -> str:
     return errors.strip().partition("\n")[0].removeprefix("Error: ") or "refused without a reason"
 
 
+class Seats:
+    """Low descriptor numbers, kept for libnftables' socket.
+
+    The library waits for the kernel by select(2), which knows no descriptor from FD_SETSIZE on: one that a daemon with
+    a thousand published ports opens would end the whole process. A few, since other threads open files meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self.take()
+
+    def take(self) -> None:
+        """Hold the lowest numbers that are free, as long as they are low enough."""
+        with open(os.devnull) as any_file:
+            while len(self._held) < SEATS:
+                number = fcntl.fcntl(any_file, fcntl.F_DUPFD_CLOEXEC, 0)
+                if number >= FD_SETSIZE:
+                    os.close(number)
+                    return
+                self._held.append(number)
+
+    @contextlib.contextmanager
+    def free(self) -> Iterator[None]:
+        """Let go of them, for what is opened now. Raises NftablesError where there is none."""
+        self.take()
+        if not self._held:
+            raise NftablesError(
+                reason=f"more than {FD_SETSIZE} files are open, which libnftables cannot do with", text=""
+            )
+        self.give_up()
+        try:
+            yield
+        finally:
+            self.take()
+
+    def give_up(self) -> None:
+        while self._held:
+            os.close(self._held.pop())
+
+
 class Nftables:
     """The rules of the network namespace that the making thread is in. Blocking; calls from several threads queue."""
 
@@ -70,12 +113,14 @@ class Nftables:
         """Raises NftablesMissing without the library."""
         self._library = load_library()
         self._lock = threading.Lock()
+        self._seats = Seats()
         self._context: int | None = self._new_context()
         self._netns: int | None = os.open(OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
 
     def _new_context(self) -> int:
         """A context of the library's, whose socket is in the network namespace of this thread."""
-        context: int | None = self._library.nft_ctx_new(NFT_CTX_DEFAULT)
+        with self._seats.free():
+            context: int | None = self._library.nft_ctx_new(NFT_CTX_DEFAULT)
         if not context:
             raise NftablesMissing(reason="libnftables could not start")
         self._library.nft_ctx_buffer_output(context)
@@ -97,10 +142,12 @@ class Nftables:
             if self._context:
                 self._library.nft_ctx_free(self._context)
                 self._context = None
+                self._seats.take()
 
     def close(self) -> None:
         self.rest()
         with self._lock:
+            self._seats.give_up()
             if self._netns is not None:
                 os.close(self._netns)
                 self._netns = None

@@ -10,7 +10,7 @@ import pytest
 
 from netlab import machines
 from pier.kernel import nftables
-from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
+from pier.kernel.nftables import FD_SETSIZE, Nftables, NftablesError, NftablesMissing
 
 pytestmark = pytest.mark.root
 
@@ -91,3 +91,28 @@ def test_without_the_library_the_package_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(nftables, "LIBRARY", "libnftables-that-is-not-there.so.1")
     with pytest.raises(NftablesMissing, match="install the package libnftables1"):
         Nftables()
+
+
+def test_a_process_with_thousands_of_open_files_is_not_ended_by_the_librarys_select(nft: Nftables) -> None:
+    nft.rest()
+    with open(os.devnull) as any_file:
+        more = [os.dup(any_file.fileno()) for _ in range(1100)]
+    try:
+        assert max(more) > FD_SETSIZE
+        nft.run("add table inet t")
+        nft.rest()
+        assert nft.run("list tables") == "table inet t\n"
+    finally:
+        for number in more:
+            os.close(number)
+
+
+def test_no_low_descriptor_left_is_a_refusal() -> None:
+    with open(os.devnull) as any_file:
+        more = [os.dup(any_file.fileno()) for _ in range(1100)]
+    try:
+        with pytest.raises(NftablesError, match="more than 1024 files are open"):
+            Nftables()
+    finally:
+        for number in more:
+            os.close(number)
