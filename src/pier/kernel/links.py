@@ -138,23 +138,24 @@ def port_attribute(*data: bytes) -> bytes:
     return nested(IFLA_LINKINFO, attribute(IFLA_INFO_SLAVE_KIND, b"bridge"), nested(IFLA_INFO_SLAVE_DATA, *data))
 
 
+NO_STATISTICS = attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+
 # --- requests
 
 
 def find(name: str) -> Request:
-    body = header() + name_attribute(name) + attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    return Request(RTM_GETLINK, 0, body, f"find network device {name}")
+    return Request(RTM_GETLINK, 0, header() + name_attribute(name) + NO_STATISTICS, f"find network device {name}")
 
 
 def everything() -> Request:
-    body = header() + attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
-    return Request(RTM_GETLINK, 0, body, "list network devices")
+    return Request(RTM_GETLINK, 0, header() + NO_STATISTICS, "list network devices")
 
 
-def create(name: str, kind: str, *rest: bytes, flags: int = 0, data: bytes = b"") -> Request:
+def create(name: str, kind: str, *rest: bytes, flags: int = 0, data: bytes = b"", what: str = "") -> Request:
     """A new device; `rest` are more attributes, `data` those of its kind."""
     body = header(flags=flags) + name_attribute(name) + b"".join(rest) + kind_attribute(kind, data)
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"create {kind} {name}")
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, what or f"create {kind} {name}")
 
 
 def create_veth(pair: VethPair) -> Request:
@@ -168,8 +169,8 @@ def create_veth(pair: VethPair) -> Request:
         + attribute_u32(IFLA_NET_NS_FD, pair.peer_netns_fd)
     )
     master = attribute_u32(IFLA_MASTER, pair.bridge)
-    request = create(pair.host_name, "veth", mtu, master, flags=IFF_UP, data=attribute(VETH_INFO_PEER, peer))
-    return request._replace(what=f"create veth pair {pair.host_name}, {pair.peer_name}")
+    what = f"create veth pair {pair.host_name}, {pair.peer_name}"
+    return create(pair.host_name, "veth", mtu, master, flags=IFF_UP, data=attribute(VETH_INFO_PEER, peer), what=what)
 
 
 def create_pair(name: str, peer: str) -> Request:

@@ -19,7 +19,7 @@ import socket
 
 from pier.kernel import links, routes
 from pier.kernel.links import Child, Link, VethPair
-from pier.kernel.nlmsg import NLM_F_ACK, Channel, attribute_u32
+from pier.kernel.nlmsg import Channel, attribute_u32
 from pier.kernel.routes import Address, Route
 
 __all__ = ["Address", "Child", "Link", "NetlinkSocket", "Route", "VethPair"]
@@ -38,17 +38,12 @@ class NetlinkSocket(Channel):
 
     def link_index(self, name: str) -> int:
         """The index of a device; OSError ENODEV when there is none of that name."""
-        request = links.find(name)
-        index = 0
-        for payload in self.exchange(request.kind, NLM_F_ACK, request.body, request.what):
-            index = links.IFINFOMSG.unpack_from(payload)[2]
+        index: int = links.IFINFOMSG.unpack_from(self.ask(links.find(name)))[2]
         return index
 
     def link(self, name: str) -> Link:
         """One device; OSError ENODEV when there is none of that name."""
-        request = links.find(name)
-        (payload,) = self.exchange(request.kind, NLM_F_ACK, request.body, request.what)
-        return links.parse_link(payload)
+        return links.parse_link(self.ask(links.find(name)))
 
     def create_bridge(self, name: str, *, mac: str, mtu: int = 1500) -> None:
         """Make a bridge, down, whose MAC does not change with its ports. EEXIST when `name` is taken."""
@@ -145,14 +140,14 @@ class NetlinkSocket(Channel):
     # listings
 
     def links(self) -> list[Link]:
-        request = links.everything()
-        return [links.parse_link(payload) for payload in self.dump(request.kind, request.body, request.what)]
+        kind, _, body, what = links.everything()
+        return [links.parse_link(payload) for payload in self.dump(kind, body, what)]
 
     def addresses(self) -> list[Address]:
-        request = routes.everything(routes.RTM_GETADDR)
-        return [routes.parse_address(payload) for payload in self.dump(request.kind, request.body, request.what)]
+        kind, _, body, what = routes.everything(routes.RTM_GETADDR)
+        return [routes.parse_address(payload) for payload in self.dump(kind, body, what)]
 
     def routes(self) -> list[Route]:
         """The routes of every table and both families, those of local addresses included."""
-        request = routes.everything(routes.RTM_GETROUTE)
-        return [routes.parse_route(payload) for payload in self.dump(request.kind, request.body, request.what)]
+        kind, _, body, what = routes.everything(routes.RTM_GETROUTE)
+        return [routes.parse_route(payload) for payload in self.dump(kind, body, what)]

@@ -148,19 +148,30 @@ class Channel:
         first = self._number(len(requests))
         last = first + len(requests) - 1
         # What succeeds is passed over in silence but for the last, whose answer ends the wait.
-        packets = [packet(item, sequence) for sequence, item in enumerate(requests[:-1], first)]
-        end = requests[-1]
-        packets.append(packet(end._replace(flags=end.flags | NLM_F_ACK), last))
+        packets = [packet(item, at, NLM_F_ACK if at == last else 0) for at, item in enumerate(requests, first)]
         self._socket.sendto(b"".join(packets), (0, 0))
         deadline = time.monotonic() + self._timeout_s
+        what = requests[-1].what
         refused: OSError | None = None
         sequence = 0
         while sequence != last:
-            for answer, flags, sequence, payload in messages(self._receive(deadline, end.what)):
+            for answer, flags, sequence, payload in messages(self._receive(deadline, what)):
                 if answer == NLMSG_ERROR and first <= sequence <= last and refused is None:
                     refused = refusal(*parse_error(flags, payload), requests[sequence - first].what)
         if refused is not None:
             raise refused
+
+    def ask(self, request: Request) -> memoryview:
+        """Send a request whose answer is one message; its payload. Raises OSError."""
+        sequence = self._number(1)
+        self._socket.sendto(packet(request, sequence), (0, 0))
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            for answer, flags, answered, payload in messages(self._receive(deadline, request.what)):
+                if answered == sequence:
+                    if answer == NLMSG_ERROR:
+                        raise_refusal(*parse_error(flags, payload), request.what)
+                    return payload
 
     def dump(self, kind: int, body: bytes, what: str) -> list[memoryview]:
         """The payloads of a listing, consistent in itself; raises OSError, InterruptedError when it never was."""
@@ -216,10 +227,10 @@ class Channel:
         raise TimeoutError(f"{what}: no answer from the kernel within {self._timeout_s:g} s")
 
 
-def packet(request: Request, sequence: int) -> bytes:
-    """One message, header and all."""
-    length = NLMSGHDR.size + len(request.body)
-    return NLMSGHDR.pack(length, request.kind, request.flags | NLM_F_REQUEST, sequence, 0) + request.body
+def packet(request: Request, sequence: int, flags: int = 0) -> bytes:
+    """One message, header and all; `flags` come to its own."""
+    kind, own_flags, body, _ = request
+    return NLMSGHDR.pack(NLMSGHDR.size + len(body), kind, own_flags | flags | NLM_F_REQUEST, sequence, 0) + body
 
 
 def refusal(code: int, explanation: str, what: str) -> OSError | None:

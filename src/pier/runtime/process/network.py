@@ -38,7 +38,7 @@ def configure(host: NetlinkSocket | None, interfaces: list[Interface], *, loopba
         if not interfaces:
             return
         assert host is not None
-        with closing(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
+        with closing(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)) as netns:
             for interface in interfaces:
                 add_interface(host, inside, netns_fd=netns, interface=interface)
 
