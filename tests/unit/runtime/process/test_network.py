@@ -94,9 +94,8 @@ def test_several_interfaces_with_one_default_route(pair: tuple[Machine, Machine]
         veth(gateways=["10.0.0.1"], addresses=["10.0.0.2/24", "10.0.0.3/24", "169.254.7.7/16"]),
         veth("eth1", "br1", addresses=["fd01::2/64"], gateways=["fd01::1"], mac="", routes=[("fd09::/64", "fd01::9")]),
     ]
-    host_link = host.run(NetlinkSocket)
-    with host_link:
-        guest.run(lambda: network.configure(host_link, wanted))
+    for interface in wanted:
+        guest.plug(interface, host)
     with guest.run(NetlinkSocket) as inside:
         one, two = inside.link_index("eth0"), inside.link_index("eth1")
         here = inside.addresses()
