@@ -221,3 +221,30 @@ def test_prune_and_disk_usage(sdk: docker.DockerClient) -> None:
     assert sdk.images.prune({**only, "dangling": False})["ImagesDeleted"] is None
     assert sdk.volumes.prune({"label": ["t=sdk-prune"]})["SpaceReclaimed"] == 0
     assert sdk.networks.prune({"label": "t=sdk-prune"})["NetworksDeleted"] is None
+
+
+def test_volumes(sdk: docker.DockerClient) -> None:
+    """What the SDK's users do with volumes: made, mounted in its three ways, listed, removed."""
+    made = sdk.volumes.create("t-sdk-volume", labels={"t": "sdk"})
+    try:
+        assert sdk.volumes.get("t-sdk-volume").attrs["Labels"] == {"t": "sdk"}
+        assert [one.name for one in sdk.volumes.list(filters={"label": "t=sdk"})] == ["t-sdk-volume"]
+        write = ["sh", "-c", "echo kept >/v/file"]
+        sdk.containers.run(IMAGE, write, remove=True, volumes={"t-sdk-volume": {"bind": "/v", "mode": "rw"}})
+        mount = docker.types.Mount("/w", "t-sdk-volume", type="volume", read_only=True)
+        assert sdk.containers.run(IMAGE, ["cat", "/w/file"], remove=True, mounts=[mount]) == b"kept\n"
+        options = docker.types.DriverConfig("local", {"type": "tmpfs", "device": "tmpfs"})
+        mount = docker.types.Mount("/t", "t-sdk-tmpfs", type="volume", driver_config=options, no_copy=True)
+        assert b"tmpfs" in sdk.containers.run(IMAGE, ["df", "/t"], remove=True, mounts=[mount])
+        usage = {one["Name"]: one["UsageData"] for one in sdk.df()["Volumes"]}
+        assert usage["t-sdk-volume"] == {"RefCount": 0, "Size": 5}
+        container = sdk.containers.create(IMAGE, "true", volumes=["/nameless"])
+        [point] = container.attrs["Mounts"]
+        container.remove(v=True)
+        with pytest.raises(docker.errors.NotFound):
+            sdk.volumes.get(point["Name"])
+    finally:
+        made.remove()
+        sdk.volumes.get("t-sdk-tmpfs").remove(force=True)
+    with pytest.raises(docker.errors.NotFound):
+        made.reload()

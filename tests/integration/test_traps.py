@@ -215,6 +215,13 @@ def test_trap_21_a_folder_that_v_makes_is_roots_and_that_is_said(pier: Client, t
     assert pier("create", "-v", f"{tmp_path}/made:/data", "busybox", "true").err == ""
     assert pier("create", "--user", "1000", "-v", f"{tmp_path}/made:/data:ro", "busybox", "true").err == ""
 
+    done = pier("create", "--user", "1000", "-v", "t-trap:/v", "busybox", "true")
+    assert "The container's user 1000:0 cannot write to /v" in done.err, "a new volume is root's"
+    pier.ok("rm", done.out.strip())
+    idmap = done.err.partition("`-v '")[2].partition("'`")[0]
+    pier.ok("run", "--rm", "--user", "1000", "-v", idmap, "busybox", "touch", "/v/file")
+    pier.ok("volume", "rm", "t-trap")
+
 
 # --- 28: data in the container's own layer
 

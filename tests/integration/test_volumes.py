@@ -23,6 +23,8 @@ TMPFS = ("--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m,mod
 
 @pytest.fixture(autouse=True)
 def _nothing_left(docker: Client) -> Iterator[None]:
+    """Nor is there anything of other tests to begin with."""
+    docker.ok("volume", "prune", "-af")
     yield
     docker("rm", "-fv", *docker.ids())
     docker("volume", "rm", "-f", *docker.ok("volume", "ls", "-q").split())

@@ -21,6 +21,7 @@ from pier.kernel.cgroups import lost
 from pier.model.container import ContainerCreateRequest, ContainerCreateResponse
 from pier.model.host_config import HostConfig
 from pier.model.image import OCIDescriptor
+from pier.oci.digest import Digest
 from pier.oci.platform import Platform, host_platform, runnable_on
 from pier.state import Delete
 from pier.storage.ids import IdMap
@@ -104,8 +105,9 @@ async def _make(world: World, image: Image, container: Container) -> list[str]:
     try:
         host, mounts = record.host_config, record.mounts or []
         claim, record.mounts = await volume_mounts.claim(world, host, mounts, record.id_map)
-        warnings = await asyncio.to_thread(make_folders, world, image, record, record.mounts)
+        await asyncio.to_thread(make_folders, world, image, record, record.mounts)
         await volume_mounts.populate(world, record, list(image.layers))
+        warnings = await asyncio.to_thread(_unwritable, world, record)
         await world.store.write(record.put(), *claim.changes)
     except BaseException:
         del world.names[record.name]
@@ -198,10 +200,10 @@ def _online(kind: str) -> str:
         return ""
 
 
-def make_folders(world: World, image: Image, record: Record, mounts: list[UserMount]) -> list[str]:
+def make_folders(world: World, image: Image, record: Record, mounts: list[UserMount]) -> None:
     """The container's folder, its writable layer, and the sources of bind mounts that are to be made. Blocking.
 
-    Returns warnings. Raises InvalidMount for a missing source, InvalidIdMap, OSError.
+    Raises InvalidMount for a missing source, InvalidIdMap, OSError.
     """
     for mount in mounts:
         mount.oci(record.id_map)
@@ -211,9 +213,15 @@ def make_folders(world: World, image: Image, record: Record, mounts: list[UserMo
     os.makedirs(folder, mode=FOLDER_MODE)
     size_bytes = validate.root_size_bytes(record.host_config)
     world.snapshots.prepare(record.id, list(image.layers), size_bytes, record.id_map)
+
+
+def _unwritable(world: World, record: Record) -> list[str]:
+    """Warnings of what the container's user cannot write to. Blocking."""
+    mounts = volume_mounts.folders(world, record.mounts or ())
     if not mounts:
         return []
-    return unwritable.warnings(record, mounts, world.snapshots.root(record.id, list(image.layers)), folder)
+    root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
+    return unwritable.warnings(record, mounts, root, world.config.container_dir(record.id))
 
 
 def ensure_source(mount: UserMount, id_map: IdMap | None) -> None:

@@ -1,4 +1,4 @@
-"""Bind mounts that a container's user will not be able to write to (trap 21), said when it is created.
+"""Bind mounts and volumes that a container's user will not be able to write to (trap 21), said when it is created.
 
 Only folders that are mounted to be written to, and that somebody may write to: a file or a folder that is there to be
 read is mostly mounted without `:ro`, too.
@@ -57,7 +57,7 @@ def warnings(record: Record, mounts: Sequence[UserMount], root: OverlayRoot | Bi
 
 
 def _folder(mount: UserMount) -> Folder | None:
-    if mount.type != "bind" or mount.read_only or mount.ids is not None:
+    if mount.type not in ("bind", "volume") or mount.read_only or mount.ids is not None:
         return None
     try:
         found = os.stat(mount.source)
@@ -102,7 +102,7 @@ def describe(mount: UserMount, folder: Folder, identity: Identity, id_map: IdMap
     uid, gid = on_host(identity, id_map)
     inside = "@" if id_map is not None else ""
     ids = f"uids={inside}{folder.uid}-{identity.uid}-1;gids={inside}{folder.gid}-{identity.gid}-1"
-    shown = shlex.quote(f"{mount.source}:{mount.target}:idmap={ids}")
+    shown = shlex.quote(f"{mount.volume or mount.source}:{mount.target}:idmap={ids}")
     known = "" if id_map is None else f" ({uid}:{gid} on the host)"
     return (
         f"The container's user {identity.uid}:{identity.gid}{known} cannot write to {mount.target}: {mount.source} "

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from pier.containers.inherited import mounts_of
 from pier.containers.record import Record
-from pier.containers.spec_mounts import UserMount
+from pier.containers.spec_mounts import UserMount, clean_target
 from pier.containers.world import Container, World
 from pier.errors import InvalidParameter, NotFound, PierError
 from pier.kernel import mounts as kernel
@@ -59,7 +59,7 @@ def wanted(host: HostConfig, mounts: Sequence[UserMount]) -> list[Wanted]:
     for mount in host.mounts or ():
         options = mount.volume_options
         driver = options.driver_config if options else None
-        asked[os.path.normpath(mount.target)] = Wanted(
+        asked[clean_target(mount.target, mount.type)] = Wanted(
             driver=driver.name if driver else "",
             options=driver.options if driver else None,
             labels=options.labels if options else None,
@@ -92,15 +92,14 @@ async def populate(world: World, record: Record, layers: list[Digest]) -> None:
 
     A tmpfs is filled when it is mounted: it would not last until the start. Raises OverFile, MountFailed, OSError.
     """
-    filled = [mount for mount in volumes_of(record) if mount.copy_up and not world.volumes.is_transient(mount.volume)]
+    use = world.volumes.use
+    filled = [mount for mount in volumes_of(record) if mount.copy_up and not use.is_transient(mount.volume)]
     with contextlib.ExitStack() as stack:
         sources = await asyncio.to_thread(_sources, world, layers, filled, stack) if filled else {}
         for mount in filled:
             if mount.target in sources:
                 with _subpath_errors(mount):
-                    await world.volumes.populate(
-                        mount.volume, sources[mount.target], into=mount.subpath, owners=_owners(record)
-                    )
+                    await use.populate(mount.volume, sources[mount.target], into=mount.subpath, owners=_owners(record))
 
 
 def _sources(
@@ -121,6 +120,16 @@ def _owners(record: Record) -> Owners:
     return record.id_map.outside if record.id_map is not None else as_they_are
 
 
+def folders(world: World, mounts: Sequence[UserMount]) -> list[UserMount]:
+    """Those whose `source` is what the container gets to see: binds, and volumes that are whole folders."""
+    return [
+        mount
+        for mount in mounts
+        if mount.type == "bind"
+        or (mount.type == "volume" and not mount.subpath and world.volumes.use.is_folder(mount.volume))
+    ]
+
+
 # --- start and end
 
 
@@ -131,10 +140,10 @@ async def ready(world: World, record: Record, stack: contextlib.ExitStack) -> di
     """
     found: dict[str, int] = {}
     for mount in volumes_of(record):
-        if not world.volumes.is_folder(mount.volume):
-            fd, fresh = await world.volumes.mount(mount.volume, record.id)
+        if not world.volumes.use.is_folder(mount.volume):
+            fd, fresh = await world.volumes.use.mount(mount.volume, record.id)
             stack.callback(os.close, fd)
-            if fresh and mount.copy_up and world.volumes.is_transient(mount.volume):
+            if fresh and mount.copy_up and world.volumes.use.is_transient(mount.volume):
                 await _fill_transient(world, record, mount, fd)
             if mount.subpath:
                 fd = await asyncio.to_thread(_part, fd, mount)
@@ -154,7 +163,7 @@ async def _fill_transient(world: World, record: Record, mount: UserMount, mount_
     with contextlib.ExitStack() as stack:
         sources = await asyncio.to_thread(_sources, world, layers, [mount], stack)
         if mount.target in sources:
-            await world.volumes.populate_mounted(
+            await world.volumes.use.populate_mounted(
                 mount_fd, sources[mount.target], into=mount.subpath, owners=_owners(record)
             )
 
@@ -204,7 +213,7 @@ def announce(world: World, container: Container) -> None:
 async def release(world: World, container: Container) -> None:
     """Its run is over, or came to nothing. Never raises."""
     for mount in volumes_of(container.record):
-        await world.volumes.unmount(mount.volume, container.id)
+        await world.volumes.use.unmount(mount.volume, container.id)
         if container.volumes_mounted:
             attributes = {"container": container.id, "driver": "local"}
             world.events.publish("volume", "unmount", mount.volume, attributes)
@@ -216,7 +225,7 @@ async def found_again(world: World, container: Container, pid: int) -> None:
     container.volumes_mounted = True
     for mount in volumes_of(container.record):
         if not mount.subpath:
-            await world.volumes.found_mounted(mount.volume, container.id, Donor(pid, mount.target))
+            await world.volumes.use.found_mounted(mount.volume, container.id, Donor(pid, mount.target))
 
 
 def to_remove(record: Record) -> list[str]:

@@ -48,7 +48,7 @@ class VolumeFiles:
 
     async def stat(self, name: str, path: str) -> PathStat:
         """What is at a path of a volume."""
-        async with self._service.opened(name) as root:
+        async with self._service.use.opened(name) as root:
             found = await asyncio.to_thread(transfer.find, root, name, path)
             with closing(found.fd):
                 return found.stat
@@ -56,7 +56,7 @@ class VolumeFiles:
     @contextlib.asynccontextmanager
     async def archive(self, name: str, path: str) -> AsyncIterator[Archive]:
         """The archive of a file or a tree, while the block runs."""
-        async with self._service.opened(name) as root:
+        async with self._service.use.opened(name) as root:
             found = await asyncio.to_thread(transfer.find, root, name, path)
             with closing(found.fd):
                 chunks = outflow(partial(transfer.write_archive, root, found), name="volume")
@@ -67,7 +67,7 @@ class VolumeFiles:
         self, name: str, path: str, source: AsyncIterator[bytes], *, keep_kinds: bool = False, root_too: bool = False
     ) -> None:
         """Unpack an archive over what is at a path; `root_too`: the directory there gets the archive's attributes."""
-        async with self._service.opened(name) as root:
+        async with self._service.use.opened(name) as root:
 
             def work(body: Reader, _: object) -> None:
                 transfer.read_archive(root, name, path, body, keep_kinds=keep_kinds, root_too=root_too)
@@ -78,7 +78,7 @@ class VolumeFiles:
     @contextlib.asynccontextmanager
     async def listing(self, name: str, path: str, *, recursive: bool) -> AsyncIterator[AsyncIterator[bytes]]:
         """Lines of JSON about the files at a path, while the block runs."""
-        async with self._service.opened(name) as root:
+        async with self._service.use.opened(name) as root:
             work = partial(transfer.list_files, root, name, path, recursive=recursive)
             chunks = outflow(work, name="volume")
             async with contextlib.aclosing(chunks):
@@ -93,7 +93,7 @@ class VolumeFiles:
         source = self._service.get(name)
         own = {key: value for key, value in (source.labels or {}).items() if key != ANONYMOUS}
         options = {key: value for key, value in (source.options or {}).items() if key == "size"}
-        async with self._service.opened(name) as root:
+        async with self._service.use.opened(name) as root:
             made = await self._service.create_filled(
                 new or snapshot_name(name, time.time()),
                 options,

@@ -62,6 +62,11 @@ class Mounted:
         self._note = note
         self._held: Held | None = None
 
+    @property
+    def in_hand(self) -> bool:
+        """Whether the daemon has the mount itself."""
+        return self._held is not None
+
     def acquire(self, user: str) -> tuple[int, bool]:
         """(a copy of the mount for a user, whether the file system was mounted for it). Raises OSError."""
         if self.plan.bind:

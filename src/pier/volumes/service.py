@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import errno
 import logging
-import os
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -21,26 +18,24 @@ from typing import NamedTuple
 
 import msgspec
 
-from pier.errors import Conflict, InvalidParameter, NotFound, PierError
+from pier.errors import Conflict, InvalidParameter, NotFound
 from pier.events import EventBus
 from pier.kernel.paths import closing
 from pier.model.disk_usage import VolumesUsage
 from pier.model.filters import Filters
 from pier.model.volume import Volume, VolumesPruneResponse, VolumeUsageData
 from pier.state import Delete, Put, Store
-from pier.storage.copy_tree import Owners, as_they_are
 from pier.storage.ids import IdMap
 from pier.storage.project_quota import QuotaUnavailable
 from pier.volumes import fill, options
 from pier.volumes.folders import Folders
-from pier.volumes.mounted import Donor, Mounted
 from pier.volumes.record import ANONYMOUS, DRIVER, KIND, NoSuchVolume, Record, check_name, decode, make_name
+from pier.volumes.use import VolumeUse
 
 log = logging.getLogger("pier.volumes")
 
 LIST_FILTERS = ("dangling", "driver", "label", "name")
 PRUNE_FILTERS = ("all", "label", "label!")
-UNRESOLVED = "error resolving passed in network volume address"
 
 
 class NoSuchDriver(NotFound):
@@ -57,10 +52,6 @@ class NoQuota(InvalidParameter):
     """create {name}: quota size requested but no quota support"""
 
     remedy = "here: {reason}; for one volume alone: `--opt type=tmpfs --opt device=tmpfs --opt o=size=…`"
-
-
-class MountFailed(PierError):
-    """error while mounting volume '{mountpoint}': {reason}"""
 
 
 class BadAll(InvalidParameter):
@@ -96,7 +87,6 @@ class VolumeService:
         """`top` is the folder of the volumes, `notes` one that a reboot empties."""
         self.users: Users = dict
         self.folders = Folders(top)
-        self._notes = notes
         self._store = store
         self._events = events
         self._owner = id_map.root if id_map is not None else (0, 0)
@@ -106,8 +96,7 @@ class VolumeService:
         self._holds: Counter[str] = Counter()
         self._busy: dict[str, asyncio.Future[None]] = {}
         """Being made or removed."""
-        self._mounted: dict[str, Mounted] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self.use = VolumeUse(self.folders, notes, self.get, self._held)
 
     # --- the daemon's side
 
@@ -145,8 +134,7 @@ class VolumeService:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        for mounted in self._mounted.values():
-            mounted.close()
+        self.use.close()
         self.folders.close()
 
     # --- the faces' side
@@ -394,7 +382,7 @@ class VolumeService:
             for record in leaving:
                 await asyncio.to_thread(self.folders.throw_away, record.name)
         for record in leaving:
-            self._locks.pop(record.name, None)
+            self.use.forget(record.name)
             self._publish(record.name, "destroy")
 
     def _publish(self, name: str, action: str) -> None:
@@ -413,133 +401,18 @@ class VolumeService:
             del self._busy[name]
             done.set_result(None)
 
-    # --- what containers do with volumes
-
     def mountpoint(self, name: str) -> str:
         """The folder of a volume that is one."""
         return self.folders.data(name)
 
-    def is_folder(self, name: str) -> bool:
-        """Whether it is a folder, not a mount. Raises NoSuchVolume."""
-        return options.plan(self.get(name).options) is None
-
-    def is_transient(self, name: str) -> bool:
-        """Whether its files are gone with the last container that runs with it: a tmpfs. Raises NoSuchVolume."""
-        asked = options.plan(self.get(name).options)
-        return asked is not None and asked.own_instance
-
-    async def populate(self, name: str, source_fd: int, *, into: str = "", owners: Owners = as_they_are) -> bool:
-        """Copy a directory into a volume, if it is empty. Raises NoSuchVolume, MountFailed, TreeTooDeep, OSError."""
-        if not self.is_folder(name):
-            async with self.opened(name) as fd:
-                return await self.populate_mounted(fd, source_fd, into=into, owners=owners)
-
-        def work() -> bool:
-            with closing(self.folders.open_folder(name)) as folder, closing(self.folders.open_data(name)) as root:
-                return fill.fill(folder, root, source_fd, into=into, owners=owners)
-
-        async with self._lock(name):
-            return await asyncio.to_thread(work)
-
-    async def populate_mounted(
-        self, mount_fd: int, source_fd: int, *, into: str = "", owners: Owners = as_they_are
-    ) -> bool:
-        """The same for a volume that is a mount, which its caller has; nothing where it cannot be written to."""
-
-        def work() -> bool:
-            with closing(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)) as root:
-                fill.recover(root, root)
-                return fill.fill(root, root, source_fd, into=into, owners=owners)
-
-        try:
-            return await asyncio.to_thread(work)
-        except OSError as error:
-            if error.errno == errno.EROFS:
-                return False
-            raise
-
-    async def mount(self, name: str, user: str) -> tuple[int, bool]:
-        """(detached mount of a volume that is a mount, whether its file system begins with this); closed by the caller.
-
-        It stays mounted until `unmount` for the same user. Raises NoSuchVolume, MountFailed.
-        """
-        record = self.get(name)
-        asked = options.plan(record.options)
-        assert asked is not None
-        async with self._lock(name):
-            mounted = self._mounted.get(name)
-            try:
-                if mounted is None:
-                    resolved = await asyncio.to_thread(options.resolve, asked, look_up)
-                    mounted = self._mounted[name] = Mounted(resolved, f"{self._notes}/{name}")
-                return await asyncio.to_thread(mounted.acquire, user)
-            except OSError as error:
-                if mounted is not None and not mounted.users:
-                    self._mounted.pop(name, None)
-                raise MountFailed(mountpoint=self.mountpoint(name), reason=_reason(error, asked, self, name)) from error
-
-    async def unmount(self, name: str, user: str) -> None:
-        """A user has ended. Never raises: the end of a container goes on."""
-        if name not in self._mounted:
-            return
-        async with self._lock(name):
-            mounted = self._mounted.get(name)
-            if mounted is None:
-                return
-            with contextlib.suppress(OSError):
-                if await asyncio.to_thread(mounted.release, user):
-                    del self._mounted[name]
-
-    async def found_mounted(self, name: str, user: str, donor: Donor) -> None:
-        """A container of an earlier daemon's goes on, and has this volume."""
-        record = self._records.get(name)
-        asked = options.plan(record.options) if record is not None else None
-        if asked is not None:
-            mounted = self._mounted.setdefault(name, Mounted(asked, f"{self._notes}/{name}"))
-            mounted.users.add(user)
-            mounted.donors[user] = donor
-
-    @contextlib.asynccontextmanager
-    async def opened(self, name: str) -> AsyncIterator[int]:
-        """A descriptor of a volume's root while the block runs, of any kind. Raises NoSuchVolume, MountFailed."""
+    @contextlib.contextmanager
+    def _held(self, name: str) -> Iterator[None]:
+        """Not to be removed while the block runs. Raises NoSuchVolume."""
         self._holds[self.get(name).name] += 1
         try:
-            if self.is_folder(name):
-                with closing(await asyncio.to_thread(self.folders.open_data, name)) as fd:
-                    yield fd
-                return
-            user = f"view-{make_name()}"
-            mount_fd, _ = await self.mount(name, user)
-            try:
-                with closing(mount_fd):
-                    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
-                with closing(fd):
-                    yield fd
-            finally:
-                await asyncio.shield(self.unmount(name, user))
+            yield
         finally:
             self._holds -= Counter([name])
-
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
-
-
-def look_up(host: str) -> str:
-    """The address of a server. Blocking. Raises OSError."""
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError as error:
-        reason = f"{UNRESOLVED}: lookup {host}: {error.strerror or error}"
-        raise OSError(errno.EHOSTUNREACH, reason) from error
-
-
-def _reason(error: OSError, asked: options.MountPlan, service: VolumeService, name: str) -> str:
-    text = error.strerror or str(error)
-    if text.startswith(UNRESOLVED):
-        return text
-    plain = os.strerror(error.errno).lower() if error.errno else text
-    detail = "" if plain in text.lower() else f" ({options.masked(text)})"
-    return f"failed to mount local volume: {asked.describe(service.mountpoint(name))}: {plain}{detail}"
 
 
 def _parse_all(filters: Filters) -> bool:
