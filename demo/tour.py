@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -52,7 +53,12 @@ class Tour:
     def __init__(self, client: str, prefix: str) -> None:
         self.client = client
         self.prefix = prefix
-        self.environment = {**os.environ, "DOCKER_HOST": f"unix://{SOCKET}", "PATH": f"{BIN}:{os.environ['PATH']}"}
+        self.environment = {
+            **os.environ,
+            "DOCKER_HOST": f"unix://{SOCKET}",
+            "DOCKER_BUILDKIT": "0",  # Docker's command builds by itself only so; with buildx it needs no such word
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        }
 
     def run(self, *arguments: str, want: str = "", status: int = 0, hidden: bool = False) -> str:
         """Show and run a command; its output must contain `want`. A hidden one shows nothing. Raises StepFailed."""
@@ -159,6 +165,33 @@ class Tour:
         self.run("ps", "--all", "--filter", f"label={LABEL}", want="Exited")
         self.run("rm", name, want=name)
 
+    def together(self) -> None:
+        say("Two containers on a network of their own, which find each other by name, and data that outlives both")
+        net, data, label = self.name("net"), self.name("data"), ["--label", LABEL]
+        self.run("network", "create", *label, net)
+        self.run("volume", "create", *label, data, want=data)
+        serve = "echo kept in a volume >/data/f; exec httpd -f -p 80 -h /data"
+        server = ["--name", self.name("store"), "--network-alias", "store", "--init", "-v", f"{data}:/data"]
+        self.run("run", "-d", *label, *server, "--network", net, "busybox", "sh", "-c", serve)
+        ask = "until wget -qO- http://store/f 2>/dev/null; do sleep 0.1; done"
+        self.run("run", "--rm", *label, "--network", net, "busybox", "sh", "-c", ask, want="kept in a volume")
+        self.run("rm", "--force", self.name("store"))
+        self.run("run", "--rm", *label, "-v", f"{data}:/data", "busybox", "cat", "/data/f", want="kept in a volume")
+        self.run("volume", "rm", data)
+        self.run("network", "rm", net)
+
+    def built(self) -> None:
+        say("An image built from a Dockerfile; a second time every step comes from the cache")
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "Dockerfile").write_text(DOCKERFILE)
+            Path(folder, "greeting").write_text("built and run by Pier\n")
+            print(f"{DIM}{DOCKERFILE}{OFF}", end="", flush=True)
+            name = self.name("built")
+            self.run("build", "--label", LABEL, "--tag", name, folder)
+            self.run("build", "--label", LABEL, "--tag", name, folder)
+            self.run("run", "--rm", "--label", LABEL, name, want="BUILT AND RUN BY PIER")
+            self.run("rmi", name)
+
     def explain(self) -> None:
         """Show what a step that failed has left, before it is cleared away."""
         with contextlib.suppress(StepFailed, subprocess.SubprocessError, OSError):
@@ -172,8 +205,20 @@ class Tour:
             ids = self.run("ps", "-aq", "--filter", f"label={LABEL}", hidden=True).split()
             if ids:
                 self.run("rm", "--force", *ids, hidden=True)
+            for kind in ("volume", "network", "image"):
+                ids = self.run(kind, "ls", "-q", "--filter", f"label={LABEL}", hidden=True).split()
+                if ids:
+                    self.run(kind, "rm", *ids, hidden=True)
 
 
+DOCKERFILE = """\
+FROM busybox AS made
+COPY greeting /
+RUN tr a-z A-Z </greeting >/loud
+FROM busybox
+COPY --from=made /loud /
+CMD ["cat", "/loud"]
+"""
 PYTHON_HELLO = "import platform, os; print('Python', platform.python_version(), 'as pid', os.getpid())"
 
 
@@ -281,6 +326,8 @@ def walk(tour: Tour, images: list[starter.Starter]) -> None:
         tour.foreground,
         tour.interactive,
         tour.detached,
+        tour.together,
+        tour.built,
     )
     try:
         for step in steps:
