@@ -53,8 +53,13 @@ class BuildInProgress(InvalidParameter):
 class BuildService:
     """One per daemon."""
 
-    def __init__(self, ground: Ground, cache: Cache) -> None:
-        """`cache` is loaded already: before the first sweep of the stores it must say what it keeps."""
+    def __init__(self, ground: Ground, cache: Cache, *, keep_bytes: int | None = None) -> None:
+        """`cache` is loaded already: before the first sweep of the stores it must say what it keeps.
+
+        `keep_bytes`: what may stay of the cache after each build; None: everything.
+        """
+        self._keep_bytes = keep_bytes
+        self._trimming = asyncio.Lock()
         self.ground = ground
         self.cache = cache
         self.images = ImageSource(ground)
@@ -144,6 +149,7 @@ class BuildService:
                 await self.ground.in_thread(cleanup)
             del self._builds[id]
             self._cancelled.discard(id)
+            await asyncio.shield(self.trim())
 
     def cancel(self, id: str) -> bool:
         """End a build; False: there is none of that id."""
@@ -196,6 +202,14 @@ class BuildService:
         return root, made
 
     # --- the cache
+
+    async def trim(self) -> None:
+        """Bring the cache down to what it may keep, those first that were not used for the longest time."""
+        if self._keep_bytes is None or self._trimming.locked():
+            return
+        async with self._trimming:
+            if await self._total(await self._shared()) > self._keep_bytes:
+                await self.prune(Filters(), everything=True, keep_bytes=max(1, self._keep_bytes))
 
     async def disk_usage(self) -> list[BuildCache]:
         """Every record of the cache."""

@@ -34,7 +34,7 @@ NO_TCP_YET = "Pier listens on unix sockets only for now; ssh or a TLS proxy can 
 SIZE_KEYS = ("default-shm-size", "max-layer-size")
 """Numbers of bytes that may be written with a unit."""
 PROXY_KEYS = ("http-proxy", "https-proxy", "no-proxy")
-GIVEN_TWICE = frozenset({"features", "builder", "runtimes"})
+GIVEN_TWICE = frozenset({"features", "runtimes"})
 """Docker merges these instead of refusing."""
 
 
@@ -67,6 +67,29 @@ class Proxies(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
+
+
+class BuilderGC(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """How much the build cache may keep; sizes are texts such as `20GB`. Policies of several steps are not there."""
+
+    enabled: bool = True
+    default_keep_storage: str = ""
+    default_reserved_space: str = ""
+    """Docker's newer name for the same."""
+    default_max_used_space: str = ""
+
+    def limit_bytes(self, disk_bytes: int) -> int | None:
+        """What may stay after a build; None: everything. By default a tenth of the disk. Raises BadValue."""
+        if not self.enabled:
+            return None
+        text = self.default_max_used_space or self.default_keep_storage or self.default_reserved_space
+        return size_bytes(text) if text else disk_bytes // 10
+
+
+class Builder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The builder's part of the configuration."""
+
+    gc: BuilderGC = BuilderGC()
 
 
 class AddressPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +129,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     max_concurrent_uploads: Annotated[int, Flag("Set the max concurrent uploads")] = 5
     max_download_attempts: Annotated[int, Flag("Set the max download attempts for each pull")] = 5
     proxies: Proxies = Proxies()
+    builder: Annotated[Builder, Flag("The builder: gc.KEY=VALUE, as gc.defaultKeepStorage=20GB")] = Builder()
 
     bridge: Annotated[str, Flag("Attach containers to a network bridge", "b")] = ""
     bip: Annotated[str, Flag("IPv4 address for the default bridge")] = ""
@@ -330,6 +354,7 @@ def find_problem(config: DaemonConfig) -> str:
         (_bad_subnet, [pool.base for pool in config.default_address_pools]),
     )
     found = [text for is_wrong, text in wrong if is_wrong]
+    found += filter(None, [_builder_problem(config.builder)])
     found += filter(None, [runtimes.problem(config.runtimes, config.default_runtime)])
     found += filter(None, [cgroup_driver.find_problem(config.exec_opts, config.cgroup_parent)])
     found += [problem for check, items in checks for item in items if (problem := check(item))]
@@ -366,6 +391,14 @@ def _bad_address(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         return f"invalid IP address: {text}"
+    return ""
+
+
+def _builder_problem(builder: Builder) -> str:
+    try:
+        builder.gc.limit_bytes(0)
+    except BadValue as error:
+        return error.message
     return ""
 
 

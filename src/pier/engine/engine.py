@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
@@ -194,7 +195,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         host_texts=host_texts,
         registries=registries,
     )
-    builder = await _builder(ground, cache, stack)
+    builder = await _builder(ground, cache, config, stack)
 
     system = System(
         config=config,
@@ -231,8 +232,9 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
     )
 
 
-async def _builder(ground: Ground, cache: Cache, stack: AsyncExitStack) -> BuildService:
-    builder = BuildService(ground, cache)
+async def _builder(ground: Ground, cache: Cache, config: DaemonConfig, stack: AsyncExitStack) -> BuildService:
+    keep_bytes = config.builder.gc.limit_bytes(shutil.disk_usage(config.data_root).total)
+    builder = BuildService(ground, cache, keep_bytes=keep_bytes)
     stack.push_async_callback(builder.close)
     _report(await builder.start())
     return builder

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from pier.engine.config import DEFAULT_FILE, PROXY_KEYS, SIZE_KEYS, DaemonConfig, Flag, Loaded, keys, load
+from pier.engine.config import DEFAULT_FILE, PROXY_KEYS, SIZE_KEYS, Builder, DaemonConfig, Flag, Loaded, keys, load
 from pier.engine.options import INERT, Shape
 from pier.engine.runtimes import parse_runtimes
 from pier.engine.values import parse_network_opt, parse_pool, parse_ulimit
@@ -68,7 +68,7 @@ def _acting() -> Iterator[FlagSpec]:
 
 
 def _shape(kind: Any) -> Shape:
-    shapes: dict[Any, Shape] = {bool: "bool", int: "int", str: "str", list: "list", dict: "map"}
+    shapes: dict[Any, Shape] = {bool: "bool", int: "int", str: "str", list: "list", dict: "map", Builder: "map"}
     return shapes[get_origin(kind) or kind]
 
 
@@ -115,20 +115,38 @@ def read(argv: list[str]) -> CommandLine:
 
 def _combine(spec: FlagSpec, given: Any) -> Any:
     """What was given for one flag, in the shape of its key."""
-    if spec.key == "default-ulimits":
-        return dict(map(parse_ulimit, given))
-    if spec.key == "default-address-pools":
-        return [parse_pool(text) for text in given]
-    if spec.key == "default-network-opts":
-        found: dict[str, dict[str, str]] = {}
-        for driver, key, value in map(parse_network_opt, given):
-            found.setdefault(driver, {})[key] = value
-        return found
-    if spec.key == "runtimes":
-        return parse_runtimes(given)
+    if spec.key in _COMBINED:
+        return _COMBINED[spec.key](given)
     if spec.shape == "map":
         return dict(text.partition("=")[::2] for text in given)
     return given
+
+
+def parse_network_opts(given: list[str]) -> dict[str, dict[str, str]]:
+    """`DRIVER=KEY=VALUE` -> what `daemon.json` would hold. Raises BadValue."""
+    found: dict[str, dict[str, str]] = {}
+    for driver, key, value in map(parse_network_opt, given):
+        found.setdefault(driver, {})[key] = value
+    return found
+
+
+def parse_builder(given: list[str]) -> dict[str, dict[str, Any]]:
+    """`gc.KEY=VALUE` -> what `daemon.json` would hold."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in given:
+        path, _, value = text.partition("=")
+        part, _, key = path.partition(".")
+        found.setdefault(part, {})[key] = _boolean(value) if value.lower() in ("true", "false") else value
+    return found
+
+
+_COMBINED: dict[str, Callable[[list[str]], Any]] = {
+    "builder": parse_builder,
+    "default-address-pools": lambda given: [parse_pool(text) for text in given],
+    "default-network-opts": parse_network_opts,
+    "default-ulimits": lambda given: dict(map(parse_ulimit, given)),
+    "runtimes": parse_runtimes,
+}
 
 
 def _boolean(text: str) -> bool:

@@ -35,7 +35,6 @@ INERT: dict[str, Inert] = {
         "list", "authorization plugins are not implemented yet", refused=True, flag="authorization-plugin"
     ),
     "bridge-accept-fwmark": Inert("str", "Pier's nftables rules do not look at marks"),
-    "builder": Inert("map", "building images is not implemented yet"),
     "containerd": Inert("str", NO_CONTAINERD),
     "containerd-namespace": Inert("str", NO_CONTAINERD),
     "containerd-plugins-namespace": Inert("str", NO_CONTAINERD),
