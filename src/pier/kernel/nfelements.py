@@ -1,4 +1,4 @@
-"""Elements of nftables sets and maps by nfnetlink itself (linux/netfilter/nf_tables.h, nfnetlink.h).
+"""Elements of nftables sets and maps, and names of tables, by nfnetlink itself (linux/netfilter/nf_tables.h).
 
 libnftables reads what is there before it changes anything, so its cost grows with the table; here one message carries a
 container's ports, whatever there is. What the elements mean is the set's own matter: a key is its parts in order, each
@@ -21,6 +21,7 @@ from pier.kernel.nlmsg import (
     Channel,
     Request,
     attribute,
+    attributes,
     messages,
     nested,
     packet,
@@ -33,8 +34,10 @@ __all__ = ["Elements", "Part", "SetElement"]
 NETLINK_NETFILTER = 12
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
+NFT_MSG_GETTABLE = NFNL_SUBSYS_NFTABLES << 8 | 1
 NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = NFNL_SUBSYS_NFTABLES << 8 | 12, NFNL_SUBSYS_NFTABLES << 8 | 14
 NFPROTO_UNSPEC, NFPROTO_INET = 0, 1
+NFTA_TABLE_NAME = 1
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
 NFTA_LIST_ELEM = 1
 NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA = 1, 2
@@ -121,6 +124,13 @@ class Elements(Channel):
 
     def delete(self, table: str, elements: Sequence[SetElement]) -> None:
         self._batch(element_requests("delete", table, elements))
+
+    def tables(self) -> list[str]:
+        """The names of the tables of family `inet`; libnftables would read all that is in them first."""
+        body = NFGENMSG.pack(NFPROTO_INET, 0, 0)
+        listed = self.dump(NFT_MSG_GETTABLE, body, "list nftables tables")
+        names = [attributes(payload[NFGENMSG.size :]).get(NFTA_TABLE_NAME, b"") for payload in listed]
+        return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in names]
 
     def _batch(self, requests: Sequence[Request]) -> None:
         """One transaction (nfnetlink's batch); raises OSError with the first refusal."""

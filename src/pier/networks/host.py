@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from pier.errors import PierError
 from pier.kernel.conntrack import forget_udp_flows
@@ -244,8 +243,9 @@ class HostSide:
         steps: list[bridge.SetSysctl] = []
         for version in (4, 6) if self.config.ip_forward else ():
             if any(network.subnet(version) and not network.internal for network in networks):
-                names = [link.name for link in netlink.links()] if version == 6 else []
-                wanted = bridge.forwarding_plan(version, names)
+                wanted = bridge.forwarding_plan(version)
+                if wanted and version == 6:
+                    wanted = bridge.forwarding_plan(version, [link.name for link in netlink.links()])
                 if wanted and not self.config.ip_forward_no_drop:
                     self.firewall.closed.add(version)
                 steps += wanted
@@ -264,16 +264,24 @@ class HostSide:
         self, nft: Nftables, deed: Callable[[Elements, str, Sequence[SetElement]], None], elements: Sequence[SetElement]
     ) -> None:
         """As `_change`, of elements."""
-        self._elements = self._elements or Elements()
         try:
-            deed(self._elements, self.firewall.table.partition(" ")[2], elements)
+            deed(self._netlink(), self.firewall.table.partition(" ")[2], elements)
         except OSError:
             nft.run(self.firewall.ruleset())
+
+    def _netlink(self) -> Elements:
+        self._elements = self._elements or Elements()
+        return self._elements
+
+    def _other_tables(self) -> list[str]:
+        """The tables of other daemons of Pier's. Raises OSError."""
+        names = [f"inet {name}" for name in self._netlink().tables() if is_ours(name)]
+        return [name for name in names if name != self.firewall.table]
 
     def _tell_others(self, nft: Nftables, words: Callable[[str, Iterable[str]], str], bridges: Iterable[str]) -> None:
         """Let the tables of other daemons of Pier's know of our bridges."""
         names = list(bridges)
-        for table in other_tables(nft.list("tables"), self.firewall.table) if names else []:
+        for table in self._other_tables() if names else []:
             with suppress(NftablesError):  # one that is just going, or that never knew of them
                 nft.run(words(table, names))
 
@@ -307,17 +315,13 @@ class HostSide:
     def _install(self, nft: Nftables) -> None:
         """Put the whole table in place. Raises NftablesError."""
         self.firewall.closed |= forwarding_is_ours(nft, self.firewall.table)
-        self.firewall.others = {
-            name
-            for table in other_tables(nft.list("tables"), self.firewall.table)
-            for name in set_elements(nft, table, "bridges")
-        }
+        self.firewall.others = {name for table in self._other_tables() for name in set_elements(nft, table, "bridges")}
         nft.run(self.firewall.ruleset())
         self._tell_others(nft, befriend, self.firewall.networks)
 
     def _remove_table(self, nft: Nftables) -> None:
         ours = forwarding_is_ours(nft, self.firewall.table)
-        heirs = other_tables(nft.list("tables"), self.firewall.table)
+        heirs = self._other_tables()
         self._tell_others(nft, unfriend, self.firewall.networks)
         for version in ours:
             if heirs:
@@ -350,10 +354,3 @@ def forwarding_is_ours(nft: Nftables, table: str) -> set[int]:
     """The IP versions that it was Pier who turned forwarding on for: its table drops what is not Pier's."""
     names = set_elements(nft, table, "closed")
     return {version for version in (4, 6) if f"ipv{version}" in names}
-
-
-def other_tables(listed: Iterable[dict[str, Any]], own: str) -> list[str]:
-    """The tables of other daemons of Pier's; `listed` is what `list tables` answers."""
-    tables = [item["table"] for item in listed if "table" in item]
-    names = [f"inet {table['name']}" for table in tables if table["family"] == "inet" and is_ours(table["name"])]
-    return [name for name in names if name != own]

@@ -93,6 +93,12 @@ def test_what_is_there_with_the_same_value_is_no_error_and_another_value_is(site
 
 
 @pytest.mark.root
+def test_the_names_of_tables(site: Site) -> None:
+    site.nft.run("add table inet u; add table ip v")
+    assert site.elements.tables() == ["t", "u"]
+
+
+@pytest.mark.root
 def test_every_port_there_is_in_one_transaction(site: Site) -> None:
     everything = [SetElement("a4", ("tcp", port), ("172.17.0.2", port)) for port in range(1, 65536)]
     site.elements.add("t", everything)

@@ -19,7 +19,7 @@ import pytest
 from lan import Lan, Probe, expect, lan
 from netlab import WAIT_S, Machine, machines, stop
 from pier.kernel.netlink import NetlinkSocket
-from pier.kernel.nftables import Nftables
+from pier.kernel.nftables import Nftables, NftablesError
 from pier.networks.bridge import port_mode
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.firewall import Forward
@@ -361,6 +361,24 @@ def test_a_network_that_cannot_be_made_leaves_nothing(site: Site) -> None:
         site.network("eth0")
     with pytest.raises(BridgeFailed, match=r"numerical result|Numerical result|name"):
         site.network("br-much-too-long-a-name")
+    assert site.lan.host.run(site.side.firewall.ruleset) == before
+
+
+def test_rules_that_cannot_be_made_leave_no_bridge(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.network("br-first")
+    before = site.lan.host.run(site.side.firewall.ruleset)
+    run = Nftables.run
+
+    def refuse(nft: Nftables, commands: str) -> str:
+        if "br-second" in commands:
+            raise NftablesError(reason="Cannot allocate memory", text="")
+        return run(nft, commands)
+
+    monkeypatch.setattr(Nftables, "run", refuse)
+    with pytest.raises(BridgeFailed, match=r"cannot create network .* \(br-second\): nftables: Cannot allocate memory"):
+        site.network("br-second")
+    with site.lan.host.run(NetlinkSocket) as sock:
+        assert "br-second" not in [link.name for link in sock.links()]
     assert site.lan.host.run(site.side.firewall.ruleset) == before
 
 
