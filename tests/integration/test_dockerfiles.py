@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -108,3 +109,25 @@ def test_the_same_files_as_docker_makes(client: Any, base: Tree, recorded: dict[
         client.api.remove_image("recorded", force=True)
     changed = {name: facts for name, facts in made.items() if base.get(name) != facts}
     assert changed == recorded["files"]
+
+
+def test_questions_about_a_dockerfile(daemon: Daemon, tmp_path: Path) -> None:
+    """`--check` and `--call` send the Dockerfile alone, and print what buildx prints."""
+    text = (
+        "# check=experimental=CopyIgnoredFile\n# N says who\nARG N=1\nFROM busybox AS out\nARG N\nCOPY gone /\nCMD $N"
+    )
+    (tmp_path / "Dockerfile").write_text(text)
+    (tmp_path / ".dockerignore").write_text("gone\n")
+    os.mkfifo(tmp_path / "pipe")
+    checked = daemon.pier("build", "--check", tmp_path)
+    assert (checked.status, checked.err) == (1, "")
+    assert checked.out.startswith("Check complete, 2 warnings have been found!\n\nWARNING: CopyIgnoredFile - ")
+    found = json.loads(daemon.pier("build", "--call=check,format=json,ignorestatus", tmp_path).out)
+    assert [warning["ruleName"] for warning in found["warnings"]] == ["CopyIgnoredFile", "JSONArgsRecommended"]
+    outline = daemon.pier("build", "--call=outline", "--build-arg", "N=7", tmp_path)
+    assert outline.out == "TARGET: out\n\nBUILD ARG   VALUE   DESCRIPTION\nN           7       says who\n\n"
+    targets = daemon.pier("build", "--call=targets", "-f", "-", tmp_path, stdin=b"FROM busybox AS one\nFROM one")
+    assert targets.out == "TARGET    DESCRIPTION\none       \n(default) \n"
+    wrong = daemon.pier("build", "--call=outline", "-f", "-", tmp_path, stdin=b"FORM busybox")
+    assert "dockerfile parse error on line 1: unknown instruction: FORM (did you mean FROM?)" in wrong.err
+    assert daemon.pier("build", "--call=nothing", tmp_path).err.startswith("invalid call 'nothing'")

@@ -46,7 +46,10 @@ class NeedsSession(InvalidParameter):
 
 
 async def build(call: Call) -> web.StreamResponse:
-    """A classic build: an error before the first step is the answer's status, a later one the stream's last line."""
+    """A classic build: an error before the first step is the answer's status, a later one the stream's last line.
+
+    With `call`, Pier's own, nothing is built: `check`, `outline` and `targets` answer what BuildKit's subrequests do.
+    """
     from pier.builder.classic_build import classic_build  # noqa: PLC0415 - most daemons serve many requests before one
 
     query = call.query
@@ -55,6 +58,10 @@ async def build(call: Call) -> web.StreamResponse:
         raise InvalidParameter(f"invalid version {version}")
     if version == BUILDKIT or query.text("remote") == SESSION:
         raise NeedsSession
+    if question := query.text("call"):
+        from pier.builder.asking import ask  # noqa: PLC0415
+
+        return web.json_response(await ask(call.engine.builder, request_of(call), question, call.stream()))
     return await send_progress(call.request, classic_build(call.engine.builder, request_of(call), call.stream()))
 
 

@@ -25,6 +25,7 @@ from pier.builder.dockerfile.source import DockerfileError
 from pier.builder.event_words import EventWords
 from pier.builder.exporting import ImageWish
 from pier.builder.graph import Note, Output, Vertex
+from pier.builder.ground import Ground
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.solver import Build
@@ -122,7 +123,7 @@ class _Run:
             await self._take_head()
         remote = parse_git_reference(self._request.remote) if self._request.remote else None
         if remote is None:
-            await (self._fetch(place) if self._request.remote else self._receive(place))
+            await (self._fetch(place) if self._request.remote else receive(self._ground, place, self._body))
             with closing(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
                 name, file, ignored = await self._ground.in_thread(self._read, root)
             if ignored:
@@ -181,18 +182,6 @@ class _Run:
             finally:
                 filling.cancel()
                 await asyncio.gather(filling, return_exceptions=True)
-
-    async def _receive(self, place: str) -> None:
-        feed = Feed()
-        filling = asyncio.create_task(feed.fill(self._body), name="build context")
-        try:
-            await self._ground.in_thread(context.receive, place, feed)
-        except BaseException:
-            feed.cancel()
-            raise
-        finally:
-            filling.cancel()
-            await asyncio.gather(filling, return_exceptions=True)
 
     def _read_of(self, files: Result) -> tuple[str, Dockerfile, list[str]]:
         with layers.shown(self._ground, files) as root:
@@ -263,6 +252,20 @@ class _Run:
         await self._say({"stream": f"Successfully built {made.id.short}\n"})
         for name in request.names:
             await self._say({"stream": f"Successfully tagged {name.familiar}\n"})
+
+
+async def receive(ground: Ground, place: str, body: AsyncIterator[bytes]) -> None:
+    """Unpack the context of a request into a folder. Raises BadArchive, OSError."""
+    feed = Feed()
+    filling = asyncio.create_task(feed.fill(body), name="build context")
+    try:
+        await ground.in_thread(context.receive, place, feed)
+    except BaseException:
+        feed.cancel()
+        raise
+    finally:
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
 
 
 def base_id(build: Build, vertex: Vertex) -> str:

@@ -40,10 +40,26 @@ class Context:
             for path, name in self._tree(self.folder, "", matcher):
                 yield from self._counted(path, name, links)
             if self.outside is not None:
-                yield from _memory(self.dockerfile, self.outside)
+                yield from memory(self.dockerfile, self.outside)
         except OSError as error:
             raise Failure(f"{error.filename or self.folder}: {reason(error)}") from None
         yield END
+
+    def definition(self) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of the Dockerfile and of the ignore file that counts. Failure for what cannot be read."""
+        from pier.builder.dockerfile.ignore import ignore_files  # noqa: PLC0415 - only the daemon's room knows them
+
+        try:
+            if self.outside is not None:
+                yield self.dockerfile, self.outside
+            else:
+                yield self.dockerfile, _content(os.path.join(self.folder, self.dockerfile))
+            for name in ignore_files(self.dockerfile):
+                if os.path.exists(path := os.path.join(self.folder, name)):
+                    yield name, _content(path)
+                    return
+        except OSError as error:
+            raise Failure(f"{error.filename or self.folder}: {reason(error)}") from None
 
     def _counted(self, path: str, name: str, links: dict[tuple[int, int], str]) -> Iterator[bytes]:
         size = 0
@@ -85,7 +101,13 @@ class Context:
                 yield from self._tree(path, f"{inside}/", matcher)
 
 
-def _memory(name: str, data: bytes) -> Iterator[bytes]:
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def memory(name: str, data: bytes) -> Iterator[bytes]:
+    """A file of an archive."""
     import tarfile  # noqa: PLC0415 - only for a Dockerfile outside its context
 
     entry = tarfile.TarInfo(name)

@@ -80,6 +80,9 @@ def arg(state: StageState, instruction: i.Arg) -> None:
         if value is not None and name not in NOT_IN_ENVIRONMENT:
             state.set_env(name, value)
         if own:
+            described = state.shared.global_args.info.get(name)
+            comment = definition.comment or (described.definition.comment if described else "")
+            definition = msgspec.structs.replace(definition, comment=comment)  # noqa: PLW2901
             state.arg_info[name] = ArgInfo(definition, value or "", instruction.source)
         state.arg_uses.add(name)
         state.build_args.append(msgspec.structs.replace(definition, default=value))

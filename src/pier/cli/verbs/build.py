@@ -26,7 +26,9 @@ COMMAND = Command(
     flags=(
         Flag("add-host", "", "hosts", "Extra line for the steps' /etc/hosts: name:ip"),
         Flag("build-arg", "", "env", "Value for an ARG: name=value, or name for the variable of this shell"),
+        Flag("call", "", "string", "Ask instead of building: check, outline or targets, with ,format=json for JSON"),
         Flag("cgroup-parent", "", "string", "Parent of the steps' cgroups"),
+        Flag("check", "", "bool", "Only check the Dockerfile, as --call=check does"),
         Flag("cpu-period", "", "int", "Length of a CPU accounting period in microseconds"),
         Flag("cpu-quota", "", "int", "CPU time a period in microseconds"),
         Flag("cpu-shares", "c", "int", "Share of CPU time when CPUs are busy (1024 is one share)"),
@@ -62,6 +64,10 @@ ARCHIVE_KINDS = ("docker", "oci")
 
 
 def run(cx: Call, opts: Options, args: list[str]) -> int:
+    if opts["check"] or opts["call"] not in ("", "build"):
+        from pier.cli.build_call import ask  # noqa: PLC0415 - most builds ask nothing
+
+        return ask(cx, opts, context_of(args[0], opts["file"]), query_of(opts))
     begun = time.monotonic()
     output = parse_output(opts["output"])
     progress = progress_of(opts)
@@ -178,10 +184,10 @@ def _body(head: bytes, context: Context | str | None) -> Iterator[bytes]:
     if isinstance(context, Context):
         yield from context.chunks()
     elif context is None:
-        yield from _stdin()
+        yield from from_stdin()
 
 
-def _stdin() -> Iterator[bytes]:
+def from_stdin() -> Iterator[bytes]:
     """An archive as it is; what is none is a Dockerfile without a context."""
     import tarfile  # noqa: PLC0415 - only for a Dockerfile without a context
 
