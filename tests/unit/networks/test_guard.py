@@ -75,21 +75,25 @@ def played(host: Machine, deed: Callable[[HostSide, Told], Any]) -> None:
     host.run(run)
 
 
-@pytest.mark.parametrize(
-    "commands",
-    ["flush ruleset", "delete table inet pier", "flush chain inet pier forward", "flush map inet pier publish4_any"],
-)
-def test_trap_11_a_flush_by_others_is_noticed_and_put_right(commands: str) -> None:
-    async def deed(side: HostSide, told: Told) -> None:
-        nft = Nftables()
-        before = nft.run("list table inet pier")
-        nft.run(commands)
-        assert await told.next() == "inet pier was changed or removed by others: put in place again"
-        assert nft.run("list table inet pier") == before
-        nft.close()
+async def put_right(commands: str, told: Told) -> None:
+    nft = Nftables()
+    before = nft.run("list table inet pier")
+    nft.run(commands)
+    assert await told.next() == "inet pier was changed or removed by others: put in place again"
+    assert nft.run("list table inet pier") == before
+    nft.close()
 
+
+@pytest.mark.parametrize("commands", ["flush ruleset", "delete table inet pier"])
+def test_trap_11_a_flush_by_others_is_noticed_and_put_right(commands: str) -> None:
     with machines(1) as (host,):
-        played(host, deed)
+        played(host, lambda _, told: put_right(commands, told))
+
+
+@pytest.mark.parametrize("commands", ["flush chain inet pier guard", "flush map inet pier into"])
+def test_attack_21_a_hole_in_the_isolation_is_closed(commands: str) -> None:
+    with machines(1) as (host,):
+        played(host, lambda _, told: put_right(commands, told))
 
 
 def test_trap_11_a_repair_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
