@@ -115,6 +115,10 @@ def _add_container_fields(answer: dict[str, Any]) -> None:
     answer["Config"] = {**texts, **dict.fromkeys(switches, False), **(answer.get("Config") or {})}
 
 
+def _add_no_containers(network: dict[str, Any]) -> None:
+    network["Containers"] = {}
+
+
 def _containers_not_counted(answer: dict[str, Any]) -> None:
     answer["Containers"] = -1
 
@@ -208,8 +212,7 @@ USAGE_IMAGES = "SystemDataUsage.Images"
 DIFFERENCES: tuple[Difference, ...] = (
     # answers, newest change first
     Difference("NetworkInspect", "Status came with 1.52", drop("Status"), until=(1, 52)),
-    Difference("NetworkInspect", "EnableIPv4 came with 1.48", drop("EnableIPv4"), until=(1, 48)),
-    Difference("NetworkList", "EnableIPv4 came with 1.48", drop("EnableIPv4"), until=(1, 48)),
+    Difference("NetworkList", "an empty Containers went with 1.52", _add_no_containers, until=(1, 52)),
     Difference("SystemInfo", "NRI came with 1.53", drop("NRI"), until=(1, 53)),
     Difference("SystemEvents", "status, id and from went with 1.52", _repeat_actor, until=(1, 52)),
     Difference("SystemInfo", "KernelMemoryTCP went with 1.52", drop("KernelMemoryTCP"), since=(1, 52)),

@@ -37,7 +37,7 @@ DOCKER_HUB = "docker.io"
 LOOPBACK = ("::1/128", "127.0.0.0/8")
 """Registries there may always speak plain HTTP."""
 LOG_DRIVERS = ("journald", "json-file", "local", "none", "syslog")
-NETWORK_DRIVERS = ("bridge", "host", "null")
+NETWORK_DRIVERS = ("bridge", "host", "ipvlan", "macvlan", "null")
 
 
 class System:

@@ -140,8 +140,10 @@ class BridgeDriver:
         self._networks: dict[str, BridgeNetwork] = {}
 
     def network(self, record: NetworkRecord) -> BridgeNetwork:
-        """The record as the host's side sees it. Raises InvalidParameter for options that mean nothing."""
+        """The record as the host's side sees it. Raises InvalidParameter, BridgeUnavailable."""
         found = self._networks.get(record.id)
+        if found is None and record.predefined:
+            self.require(record)
         if found is None:
             subnets = [one.ranges for one in record.subnets]
             found = bridge_network(record.id, subnets, record.options, internal=record.internal)
@@ -165,7 +167,8 @@ class BridgeDriver:
             record.id, [one.ranges for one in record.subnets], record.options, internal=record.internal
         )
         for other in others:
-            if other.driver == "bridge" and not other.config_only and self.network(other).bridge == own.bridge:
+            known = self._networks.get(other.id)
+            if known is not None and known.bridge == own.bridge:
                 raise SameBridge(id=record.id, bridge=own.bridge, other=other.id)
         return wrong_options(record.options) + [
             f"Pier does not know the option {option[:80]}. It has no effect."

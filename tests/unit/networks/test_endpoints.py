@@ -221,6 +221,18 @@ def test_a_new_name_is_told(site: Site, daemon: Daemon) -> None:
     assert daemon.service.inspect("a").containers[ONE].name == "shop"
 
 
+def test_networks_work_without_the_default_bridge(site: Site) -> None:
+    daemon = Daemon(site, bridge="none")
+    daemon.start()
+    daemon.create("a")
+    assert daemon.start_on(ONE, None, Ask("a")).endpoints[0].ip
+    with pytest.raises(PierError, match="the daemon runs with bridge=none"):
+        daemon.start_on(TWO, None, Ask("bridge"))
+    daemon.do(daemon.service.release(ONE))
+    assert daemon.do(daemon.service.teardown())
+    daemon.kill()
+
+
 def test_a_bridge_that_was_there_stays(site: Site, daemon: Daemon) -> None:
     with site.host.run(NetlinkSocket) as sock:
         sock.create_bridge("br-own", mac="02:42:00:00:00:0a")
