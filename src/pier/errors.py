@@ -73,3 +73,11 @@ class NotImplementedYet(PierError):
     """{what} is not implemented by Pier yet"""
 
     status = 501
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the others of a task group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

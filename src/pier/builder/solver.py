@@ -21,7 +21,7 @@ from pier.builder.graph import Output, Source, Vertex, below
 from pier.builder.progress import Broadcast, Event, Finished, Journal, Started, Step
 from pier.builder.session import Session
 from pier.builder.tree import Folder, Result, Tree
-from pier.errors import InvalidParameter, PierError
+from pier.errors import InvalidParameter, PierError, first_of
 
 
 class StepFailed(PierError):
@@ -171,7 +171,7 @@ class Solver:
                 tasks = [self._task(build, output.vertex, group) for output in outputs]
                 solved = [await task for task in tasks]
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_of(errors) from None
         return [each.results[output.index] for each, output in zip(solved, outputs, strict=True)]
 
     # --- definition keys
@@ -364,11 +364,3 @@ def _end_of(digest: str) -> str:
 
 def _words(error: Exception) -> str:
     return error.message if isinstance(error, PierError) else str(error) or type(error).__name__
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the others."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -18,7 +18,7 @@ from pier.buildkit.http2 import Headers
 from pier.buildkit.pb.session_pb2 import DATA, ERR, FIN, REQ, STAT, Bytes, Packet, Stat
 from pier.buildkit.session import Session
 from pier.buildkit.stat import go_mode
-from pier.errors import InvalidParameter, PierError
+from pier.errors import InvalidParameter, PierError, first_of
 from pier.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, closing, openat2
 from pier.storage.tree_tar import Node, walk
 
@@ -75,18 +75,10 @@ async def send_trees(session: Session, headers: Headers, roots: Mapping[str, int
             await _serve(call, files, told)
             await listing
     except BaseExceptionGroup as errors:
-        first = _first(errors)
+        first = first_of(errors)
         raise CannotSend(reason=first.message) if isinstance(first, Failed) else first from None
     finally:
         call.close()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended the others."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def _list(call: ClientCall, roots: Mapping[str, int], files: list[tuple[int, bytes]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Final, TypeVar
 
+from pier.errors import first_of
 from pier.images.progress import Message
 
 BACKLOG: Final = 64
@@ -43,7 +44,4 @@ async def single_error(work: Coroutine[None, None, T]) -> T:
     try:
         return await work
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise first_of(group) from None
