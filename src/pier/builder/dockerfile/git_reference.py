@@ -64,6 +64,7 @@ def parse_git_reference(text: str) -> GitReference | None:
     scp = _SCP.fullmatch(text) if "://" not in text else None
     if scp:
         user, host, path, query, fragment = scp.groups()
+        _refuse_options(user, host, path)
         options = _options(query or "", fragment or "")
         return GitReference(remote=f"{user}@{host}:{path}", host=host, path=path, scheme="ssh", **options)
     try:
@@ -76,7 +77,8 @@ def parse_git_reference(text: str) -> GitReference | None:
     if scheme in ("http", "https") and not parts.path.endswith(".git"):
         return None
     remote = parts._replace(fragment="", query="").geturl()
-    host = parts.netloc.rpartition("@")[2]
+    user, _, host = parts.netloc.rpartition("@")
+    _refuse_options(user, host)
     return GitReference(
         remote=remote, host=host, path=parts.path, scheme=scheme, **_options(parts.query, parts.fragment)
     )
@@ -111,7 +113,15 @@ def _options(query: str, fragment: str) -> dict[str, Any]:
                 raise BadGitReference(f'unexpected query "{name}"')
     if found.get("checksum") and not found["ref"]:
         found["ref"] = found["checksum"]
+    _refuse_options(found["ref"], found["subdir"], found.get("checksum", ""))
     return found
+
+
+def _refuse_options(*words: str) -> None:
+    """git and ssh would take a word that begins with a dash for an option of theirs."""
+    for word in words:
+        if word.startswith("-"):
+            raise BadGitReference(f"invalid git address: {word!r} begins with a dash")
 
 
 def _set(found: dict[str, Any], key: str, value: str) -> None:
