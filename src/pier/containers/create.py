@@ -107,7 +107,8 @@ async def _make(world: World, image: Image, container: Container) -> list[str]:
         claim, record.mounts = await volume_mounts.claim(world, host, mounts, record.id_map)
         await asyncio.to_thread(make_folders, world, image, record, record.mounts)
         await volume_mounts.populate(world, record, list(image.layers))
-        warnings = await asyncio.to_thread(_unwritable, world, record)
+        shown = volume_mounts.folders(world, record.mounts)
+        warnings = await asyncio.to_thread(_unwritable, world, record, shown) if shown else []
         await world.store.write(record.put(), *claim.changes)
     except BaseException:
         del world.names[record.name]
@@ -215,11 +216,8 @@ def make_folders(world: World, image: Image, record: Record, mounts: list[UserMo
     world.snapshots.prepare(record.id, list(image.layers), size_bytes, record.id_map)
 
 
-def _unwritable(world: World, record: Record) -> list[str]:
+def _unwritable(world: World, record: Record, mounts: list[UserMount]) -> list[str]:
     """Warnings of what the container's user cannot write to. Blocking."""
-    mounts = volume_mounts.folders(world, record.mounts or ())
-    if not mounts:
-        return []
     root = world.snapshots.root(record.id, [Digest(layer) for layer in record.layers])
     return unwritable.warnings(record, mounts, root, world.config.container_dir(record.id))
 

@@ -14,6 +14,7 @@ somebody wants it gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import secrets
@@ -23,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from pier.errors import Conflict
 from pier.kernel.paths import closing
 from pier.storage import project_quota
 from pier.storage.faults import point
@@ -38,6 +40,12 @@ DATA_MODE: Final = 0o755
 _RECORD, _COMING, _LEAVING = "volume.json", "coming.json", "leaving.json"
 _NEW, _GONE = ".new-", ".gone-"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class InTheWay(Conflict):
+    """create {name}: {path} is there, and is no volume that this daemon knows"""
+
+    remedy = "move it away; or restart the daemon, which takes up what it finds there as a volume"
 
 
 class Folders:
@@ -65,7 +73,8 @@ class Folders:
     ) -> None:
         """Make a volume, whole or not at all; `content` fills its root, given as a descriptor.
 
-        It is to be confirmed when its record is written. Raises QuotaUnavailable, OSError, and what `content` raises.
+        It is to be confirmed when its record is written. Raises InTheWay, QuotaUnavailable, OSError, and what `content`
+        raises.
         """
         fresh = f"{self.top}/{_NEW}{secrets.token_hex(8)}"
         try:
@@ -80,7 +89,12 @@ class Folders:
                 with closing(os.open(f"{fresh}/{DATA}", _DIRECTORY)) as fd:
                     content(fd)
             self._write(fresh, record)
-            os.rename(fresh, self.folder(record.name))
+            try:
+                os.rename(fresh, self.folder(record.name))
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise InTheWay(name=record.name, path=self.folder(record.name)) from error
+                raise
             point("volume-made")
         except BaseException:
             self._delete(os.path.basename(fresh))
@@ -160,9 +174,7 @@ class Folders:
         """The record beside a volume's files, or one that says what can be known without."""
         try:
             with open(f"{self.folder(name)}/{_RECORD}", "rb") as file:
-                record = decode(file.read(1 << 20))
-                record.name = name
-                return record
+                return decode(file.read(1 << 20), name)
         except (OSError, msgspec.MsgspecError):
             return Record(name=name, created_ns=os.stat(self.data(name)).st_mtime_ns)
 

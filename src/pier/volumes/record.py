@@ -81,11 +81,11 @@ class Record(msgspec.Struct, kw_only=True):
 _decoder = msgspec.json.Decoder(Record)
 
 
-def decode(data: bytes) -> Record:
-    """Raises msgspec.MsgspecError for a record that is not one, or has a name that no volume can have (attack 17)."""
+def decode(data: bytes, name: str) -> Record:
+    """Raises msgspec.MsgspecError for a record that is not one, or not that of `name` (attack 17)."""
     record = _decoder.decode(data)
-    if not is_name(record.name):
-        raise msgspec.ValidationError(f"{record.name[:80]!r} is no name of a volume")
+    if record.name != name or not is_name(name):
+        raise msgspec.ValidationError(f"{record.name[:80]!r} is not the name of this volume")
     return record
 
 

@@ -105,7 +105,7 @@ class VolumeService:
         repaired = []
         for key, data in (await self._store.load(KIND)).items():
             try:
-                self._records[key] = decode(data)
+                self._records[key] = decode(data, key)
             except msgspec.MsgspecError as error:
                 log.error("the record of volume %s is damaged: %s", key, error)
                 await self._store.write(Delete(KIND, key))

@@ -11,7 +11,10 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
+from typing import TypeVar
 
 from pier.errors import PierError
 from pier.kernel.paths import closing
@@ -21,6 +24,10 @@ from pier.volumes.folders import Folders
 from pier.volumes.mounted import Donor, Mounted
 from pier.volumes.record import NoSuchVolume, Record, make_name
 
+T = TypeVar("T")
+
+MOUNTS_AT_ONCE = 8
+"""A server that does not answer keeps a thread: these, and none that others wait for."""
 UNRESOLVED = "error resolving passed in network volume address"
 
 
@@ -45,6 +52,7 @@ class VolumeUse:
         self._held = held
         self._mounted: dict[str, Mounted] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._mounter = ThreadPoolExecutor(MOUNTS_AT_ONCE, thread_name_prefix="mount-volumes")
 
     def is_folder(self, name: str) -> bool:
         """Whether it is a folder, not a mount. Raises NoSuchVolume."""
@@ -97,8 +105,8 @@ class VolumeUse:
             mounted = self._mounted.setdefault(name, Mounted(asked, f"{self._notes}/{name}"))
             try:
                 if not mounted.in_hand:
-                    mounted.plan = await asyncio.to_thread(options.resolve, asked, look_up)
-                return await asyncio.to_thread(mounted.acquire, user)
+                    mounted.plan = await self._aside(partial(options.resolve, asked, look_up))
+                return await self._aside(partial(mounted.acquire, user))
             except OSError as error:
                 if not mounted.users:
                     self._mounted.pop(name, None)
@@ -114,7 +122,7 @@ class VolumeUse:
             if mounted is None:
                 return
             with contextlib.suppress(OSError):
-                if await asyncio.to_thread(mounted.release, user):
+                if await self._aside(partial(mounted.release, user)):
                     del self._mounted[name]
 
     async def found_mounted(self, name: str, user: str, donor: Donor) -> None:
@@ -145,6 +153,9 @@ class VolumeUse:
             finally:
                 await asyncio.shield(self.unmount(name, user))
 
+    async def _aside(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._mounter, work)
+
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
@@ -154,6 +165,7 @@ class VolumeUse:
 
     def close(self) -> None:
         """Let go of every mount; what containers have stays with them."""
+        self._mounter.shutdown(wait=False, cancel_futures=True)
         for mounted in self._mounted.values():
             mounted.close()
 

@@ -270,3 +270,12 @@ async def test_attack_17_a_record_with_a_path_for_a_name_is_dropped(shop: Shop, 
     shop.store.records["volume", "evil"] = b'{"name": "../../evil", "created_ns": 1}'
     assert await shop.again() == ["volume evil: its record was damaged and is dropped"]
     assert not (tmp_path / "evil").exists()
+
+
+async def test_a_folder_that_was_put_there_by_hand_is_not_overwritten(shop: Shop) -> None:
+    (shop.top / "mine/_data").mkdir(parents=True)
+    (shop.top / "mine/_data/file").write_text("kept")
+    with pytest.raises(Conflict, match="is there, and is no volume that this daemon knows"):
+        await shop.service.create(name="mine")
+    assert await shop.again() == ["volume mine: had no record, is known again by its folder"]
+    assert (shop.data("mine") / "file").read_text() == "kept"
