@@ -99,6 +99,7 @@ table {table} {{
 	set open4 {{ type ipv4_addr . inet_proto . inet_service; }}
 	set open6 {{ type ipv6_addr . inet_proto . inet_service; }}
 	set bridges {{ type ifname; }}
+	set internal {{ type ifname; }}
 	set others {{ type ifname; }}
 	set closed {{ type nf_proto; }}
 	map guarded4 {{ type ipv4_addr : verdict; flags interval; }}
@@ -119,6 +120,7 @@ table {table} {{
 		type filter hook forward priority filter - 2; policy accept;
 		ct state established,related accept
 		oifname vmap @into
+		iifname @internal drop
 		iifname @bridges accept
 		iifname @others accept
 		oifname @others accept
@@ -272,7 +274,7 @@ class Firewall:
         name = network.bridge
         found = [Element("bridges", f'"{name}"'), Element("into", f'"{name}"', f"jump into-{name}")]
         if network.internal:
-            found.append(Element("confined", f'"{name}"', f"jump confine-{name}"))
+            found += [Element("confined", f'"{name}"', f"jump confine-{name}"), Element("internal", f'"{name}"')]
         found += [
             Element(f"guarded{subnet.version}", str(subnet.network), f"jump guard-{name}")
             for subnet in self.guarded(network)
@@ -377,6 +379,8 @@ def into_rules(network: BridgeNetwork, plain: Collection[int] = ()) -> list[str]
     same = f'iifname "{network.bridge}"'
     rules = [f"meta nfproto ipv{version} accept" for version in sorted(plain)]
     rules += [f"{same} ct status dnat accept", f"{same} {'accept' if network.icc else 'drop'}"]
+    if not network.internal:
+        rules.append("iifname @internal drop")  # translated at its own gateway's address, which it may ask
     for subnet in () if network.internal else network.subnets:
         family, mode = FAMILIES[subnet.version], network.mode(subnet.version)
         this = f"meta nfproto ipv{subnet.version}"

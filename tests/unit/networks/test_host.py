@@ -241,6 +241,8 @@ def test_attack_21_an_internal_network_has_no_way_out_and_none_in(site: Site) ->
             Probe(one.machine, "tcp", web.ip, 80),
             Probe(one.machine, "tcp", web.ip6, 80),
             Probe(one.machine, "tcp", lan.host_address, 8080),
+            Probe(one.machine, "tcp", "10.10.0.1", 8080),
+            Probe(one.machine, "tcp", "fd00:10::1", 8080),
             Probe(one.machine, "tcp", lan.host_address, 80),
             Probe(one.machine, "tcp", lan.host_address6, 80),
             Probe(one.machine, "icmp", lan.peer_address),
