@@ -388,6 +388,8 @@ async def _settle(world: World, container: Container) -> list[str]:
             log.warning("container %s cannot be put on network %s again: %s", record.name, name, error)
             continue
         repaired.append(f"container {record.name}: put on network {name}")
+    if any(endpoint.container != record.name for endpoint in sandbox.endpoints):
+        await renamed(world, container)
     return repaired
 
 

@@ -222,6 +222,16 @@ async def test_after_a_kill_the_record_is_what_counts(live: Any) -> None:
     assert [one.network for one in live.networks.sandboxes[id].endpoints] == ["b"]
 
 
+async def test_after_a_kill_in_a_rename_the_networks_learn_the_name(live: Any) -> None:
+    id, _ = await create(live, "a")
+    await live.service.start_container(id)
+    record = live.service._find("web").record
+    record.name = "shop"
+    await live.store.write(record.put())
+    await live.again()
+    assert live.networks.renamed == ("shop", {live.networks.records["a"].id: ["shop", id[:12], "box"]})
+
+
 async def test_a_record_of_an_older_daemon(live: Any) -> None:
     await create(live, "bridge")
     record = live.service._find("web").record
