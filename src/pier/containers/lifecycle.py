@@ -16,7 +16,8 @@ from typing import Any
 from pier.containers import names, neighbours, restart, signals, volume_mounts
 from pier.containers.discard import discard
 from pier.containers.freezer import thaw
-from pier.containers.networking import disconnect, renamed
+from pier.containers.membership import renamed
+from pier.containers.networking import disconnect
 from pier.containers.record import mark_ended, mark_started
 from pier.containers.start import CannotStart, launch
 from pier.containers.waiters import wake

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pier.containers import links, name_server, networking, restart, volume_mounts
+from pier.containers import links, membership, name_server, restart, volume_mounts
 from pier.containers.discard import discard
 from pier.containers.lifecycle import adopt, mark_reconnected, start
 from pier.containers.record import KIND, Record, mark_ended
@@ -72,7 +72,7 @@ async def repair(world: World, container: Container) -> list[str]:
         adopt(world, container, monitor)
         await world.save(container)
         name_server.serve(world, container, monitor)
-        settled = await networking.settle(world, container)
+        settled = await membership.settle(world, container)
         return [f"container {record.name}: found running again, pid {monitor.pid}", *settled]
     if record.state.status == "restarting":
         record.state.status = "exited"

@@ -18,8 +18,8 @@ from pier.containers import (
     freezer,
     lifecycle,
     listing,
+    membership,
     name_server,
-    networking,
     prune,
     recovery,
     removal,
@@ -224,10 +224,10 @@ class ContainerService:
         await removal.remove(self._world, ref, force=force, volumes=volumes, link=link, keep_data=keep_data)
 
     async def join_network(self, network: str, asked: NetworkConnectRequest) -> None:
-        await networking.join(self._world, network, asked)
+        await membership.join(self._world, network, asked)
 
     async def leave_network(self, network: str, asked: NetworkDisconnectRequest) -> None:
-        await networking.leave(self._world, network, asked)
+        await membership.leave(self._world, network, asked)
 
     async def prune(self, filters: Filters) -> ContainersPruneResponse:
         return await prune.prune(self._world, filters)
