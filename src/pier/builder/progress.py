@@ -151,11 +151,12 @@ class Broadcast:
 
     def say(self, event: Event) -> None:
         if isinstance(event, Printed):
-            if self._kept >= OUTPUT_MAX_BYTES:
+            room = OUTPUT_MAX_BYTES - self._kept
+            if room <= 0:
                 return
             self._kept += len(event.data)
             if self._kept >= OUTPUT_MAX_BYTES:
-                event = Printed(event.digest, event.stream, event.data + CLIPPED, event.at_ns)
+                event = Printed(event.digest, event.stream, event.data[:room] + CLIPPED, event.at_ns)
         self._told.append(event)
         for say, own in list(self._listeners.values()):
             say(_for(event, own))

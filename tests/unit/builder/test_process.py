@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from pier.builder import progress
 from pier.builder.graph import (
     CacheMount,
     CacheSharing,
     Copy,
+    Device,
     Exec,
     HostIP,
     Limits,
@@ -238,3 +242,24 @@ async def test_steps_are_told_with_their_names(lab: Lab) -> None:
     await lab.solve(sh("true"))
     started = [event.step.name for event in await lab.events() if isinstance(event, Started)]
     assert started == ["docker-image://base", "RUN true"]
+
+
+async def test_devices_of_the_machine(lab: Lab) -> None:
+    folder = lab.folder / "cdi"
+    folder.mkdir()
+    device = {"name": "one", "containerEdits": {"env": ["GIVEN=yes"], "deviceNodes": [{"path": "/dev/null"}]}}
+    (folder / "v.json").write_text(json.dumps({"cdiVersion": "0.6.0", "kind": "v.com/c", "devices": [device]}))
+    lab.ground.config = dataclasses.replace(lab.ground.config, cdi_spec_dirs=[str(folder)])
+    await lab.solve(sh("echo $GIVEN", devices=(Device("v.com/c=one"), Device("v.com/c=other", optional=True))))
+    assert await lab.printed() == "yes\n"
+    with pytest.raises(StepFailed, match=r"v\.com/c=other"):
+        await lab.solve(sh("true", devices=(Device("v.com/c=other"),)))
+    assert lab.problems() == []
+
+
+async def test_attack_12_output_without_end_is_cut(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "OUTPUT_MAX_BYTES", 1000)
+    await lab.solve(sh("while :; do echo 0123456789; n=x$n; [ ${#n} = 500 ] && break; done; true"))
+    printed = await lab.printed()
+    assert len(printed) < 3000
+    assert "output clipped" in printed

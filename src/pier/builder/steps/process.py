@@ -20,7 +20,7 @@ from pier.builder.session import NoSuchSecret
 from pier.builder.solver import Work
 from pier.builder.steps.mounts import CacheMounts, furnish, missing, remove_stubs
 from pier.builder.tree import SCRATCH, Result, Tree
-from pier.containers import etc_files, name_server, spec, spec_resources, spec_security
+from pier.containers import cdi, etc_files, name_server, spec, spec_resources, spec_security
 from pier.containers.attach import make_ends
 from pier.containers.record import Record
 from pier.containers.start import cgroups_path
@@ -254,6 +254,17 @@ class _Run:
                 raise NoSuchSecret(id=wanted.id)
         return found
 
+    async def _devices(self) -> list[cdi.Edits]:
+        """What the step's CDI devices change; an optional one that is not there changes nothing. Raises Unresolvable."""
+        edits = []
+        for device in self._op.devices:
+            try:
+                edits += await asyncio.to_thread(cdi.edits_for, [device.name], self._ground.config.cdi_spec_dirs)
+            except cdi.Unresolvable:
+                if not device.optional:
+                    raise
+        return edits
+
     async def _request(
         self, record: Record, sandbox: Sandbox, root: Root, extra: list[dict[str, Any]], folder: str
     ) -> StartRequest:
@@ -274,6 +285,8 @@ class _Run:
         if not any(entry.startswith("HOSTNAME=") for entry in record.config.env or ()):  # a container's own variable
             env = found["process"]["env"]
             found["process"]["env"] = [entry for entry in env if not entry.startswith("HOSTNAME=")]
+        edits = await self._devices()
+        found = cdi.inject(found, edits, foreign=False)
         covered = {item["destination"] for item in extra}
         found["mounts"] = [item for item in found["mounts"] if item["destination"] not in covered] + extra
         bounding = found["process"]["capabilities"]["bounding"]
@@ -284,6 +297,7 @@ class _Run:
             exec_dir=folder,
             exit_file=os.path.join(folder, "exit.json"),
             user=self._op.meta.user,
+            group_add=cdi.groups(edits),
             interfaces=sandbox.interfaces,
             resolver=sandbox.finds_names,
             seccomp_bpf=await ground.seccomp.path_for(record, bounding),
