@@ -12,6 +12,7 @@ from pier.builder.graph import HostIP, Limits, NetMode, Ulimit
 from pier.distribution.login import server_domain
 from pier.errors import InvalidParameter, NotFound, NotImplementedYet
 from pier.model import wire
+from pier.model.build import BuildCacheImported
 from pier.model.host_config import Ulimit as HostUlimit
 from pier.model.image import AuthConfig
 from pier.oci import Platform, Reference
@@ -20,7 +21,7 @@ from .call import Call, empty
 from .images import decode_header
 from .query import Query
 from .router import Route
-from .stream import send_progress
+from .stream import send_bytes, send_progress
 
 if TYPE_CHECKING:
     from pier.builder.classic_build import ClassicRequest
@@ -165,7 +166,20 @@ async def prune(call: Call) -> web.StreamResponse:
     return call.answer(pruned)
 
 
+async def export_cache(call: Call) -> web.StreamResponse:
+    """Pier's own: the build cache as an archive."""
+    return await send_bytes(call.request, call.engine.builder.export_cache(), content_type="application/x-tar")
+
+
+async def import_cache(call: Call) -> web.StreamResponse:
+    """Pier's own: what another machine's builder has exported."""
+    added, records = await call.engine.builder.import_cache(call.stream())
+    return call.answer(BuildCacheImported(added=added, records=records))
+
+
 ROUTES = (
+    Route("GET", "/build/cache", "BuildCacheExport", export_cache),
+    Route("POST", "/build/cache", "BuildCacheImport", import_cache, streams=True),
     Route("POST", "/build", "ImageBuild", build, streams=True),
     Route("POST", "/build/cancel", "BuildCancel", cancel),
     Route("POST", "/build/prune", "BuildPrune", prune),

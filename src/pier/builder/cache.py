@@ -103,6 +103,10 @@ class Cache:
             self._changed(record)
         return record
 
+    def has(self, key: str) -> bool:
+        """Whether a step is known by the key; it is not used by that."""
+        return key in self._by_key
+
     def known_as(self, record: Record, *keys: str) -> None:
         """The step can be described this way too."""
         for key in keys:

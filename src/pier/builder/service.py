@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pier.builder import layers, usage
+from pier.builder import layers, transfer, usage
 from pier.builder.cache import Cache, Record
 from pier.builder.checksum import Checksums
 from pier.builder.exporting import ImageWish, MadeImage, make_image
@@ -39,6 +39,8 @@ from pier.model.disk_usage import BuildCachePruneResponse, BuildCacheUsage
 from pier.model.filters import Filters
 from pier.oci import Descriptor, Digest, Platform, Reference, encode
 from pier.oci.manifest import OCI_INDEX, Index
+from pier.storage.outflow import outflow
+from pier.storage.threads import Feed
 from pier.storage.trees import remove_tree
 
 
@@ -210,6 +212,39 @@ class BuildService:
         async with self._trimming:
             if await self._total(await self._shared()) > self._keep_bytes:
                 await self.prune(Filters(), everything=True, keep_bytes=max(1, self._keep_bytes))
+
+    def export_cache(self) -> AsyncIterator[bytes]:
+        """The whole cache, cache mounts too, as an archive that `import_cache` takes on another machine."""
+        ground = self.ground
+        records = sorted(self.cache.records.values(), key=lambda record: record.created_ns)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async with ground.images.transfer(sweep=True):
+                async for chunk in outflow(lambda out: transfer.export(ground, records, out), name="build-cache"):
+                    yield chunk
+
+        return chunks()
+
+    async def import_cache(self, source: AsyncIterator[bytes]) -> tuple[int, int]:
+        """Take in what `export_cache` has written: (records that are new, those there were in it).
+
+        Raises NoCache, BadArchive, ContentMismatch, MalformedDocument.
+        """
+        async with self.ground.images.transfer(sweep=True):
+            feed = Feed()
+            filling = asyncio.create_task(feed.fill(source), name="build cache archive")
+            try:
+                document = await self.ground.in_thread(transfer.receive, self.ground, feed)
+            except BaseException:
+                feed.cancel()
+                raise
+            finally:
+                filling.cancel()
+                await asyncio.gather(filling, return_exceptions=True)
+            await self.ground.in_thread(transfer.fill_mounts, self.ground, document)
+            added = transfer.remember(self.ground, self.cache, document)
+            await self.cache.flush()
+        return added, len(document.records)
 
     async def disk_usage(self) -> list[BuildCache]:
         """Every record of the cache."""

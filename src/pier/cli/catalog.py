@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "unpause": ("unpause", "Let the processes of paused containers go on"),
     "update": ("update", "Change the limits and the restart policy of containers"),
     "wait": ("wait", "Wait until containers stop and print their exit codes"),
+    "builder cache": ("builder_cache", "Write the build cache to an archive, or take one in"),
     "builder du": ("builder_du", "Show what the build cache has"),
     "builder prune": ("builder_prune", "Remove what of the build cache nothing uses"),
     "container inspect": ("inspect", "Show everything about containers"),

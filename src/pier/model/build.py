@@ -23,3 +23,10 @@ class BuildCache(Struct):
     created_at: str = ""
     last_used_at: str | None = None
     usage_count: int = 0
+
+
+class BuildCacheImported(Struct):
+    """What POST /build/cache, Pier's own, has taken in: how many records there were, and how many of them are new."""
+
+    added: int = 0
+    records: int = 0

@@ -255,7 +255,7 @@ class _Run:
         return found
 
     async def _devices(self) -> list[cdi.Edits]:
-        """What the CDI devices of the step change; an optional one that is missing changes nothing. Raises Unresolvable."""
+        """What the CDI devices of the step change; an optional one that is missing: nothing. Raises Unresolvable."""
         edits = []
         for device in self._op.devices:
             try:
