@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pier.storage import ContentStore, Setup, choose_driver
 from pier.storage.verify import leftovers, verify
 
 from .archives import docker_archive, tar_of
-from .conftest import Daemon, poll
+from .conftest import FIRST, Daemon, made_daemon, poll
 
 pytestmark = pytest.mark.root
 
@@ -25,6 +26,15 @@ POINTS = [
     "index-flushed",
     "index-named",
 ]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data root of a daemon that has started once: the points of a store that is made are not those of a load."""
+    with made_daemon(FIRST + 1) as daemon:
+        daemon.start()
+        daemon.stop()
+        return shutil.copytree(daemon.data_root, tmp_path_factory.mktemp("store") / "data")
 
 
 def armed(daemon: Daemon, name: str, deed: str) -> None:
@@ -51,9 +61,8 @@ def works(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_attack_26_a_daemon_killed_in_a_load(own_daemon: Daemon, name: str) -> None:
-    own_daemon.start()  # the store is made before
-    own_daemon.stop()
+def test_attack_26_a_daemon_killed_in_a_load(own_daemon: Daemon, store: Path, name: str) -> None:
+    shutil.copytree(store, own_daemon.data_root)
     armed(own_daemon, name, "kill")
     assert own_daemon.docker("load", stdin=IMAGE).status == 1
     poll(own_daemon.has_ended, "the point to be passed")
@@ -65,9 +74,8 @@ def test_attack_26_a_daemon_killed_in_a_load(own_daemon: Daemon, name: str) -> N
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_attack_26_a_full_disk_in_a_load(own_daemon: Daemon, name: str) -> None:
-    own_daemon.start()
-    own_daemon.stop()
+def test_attack_26_a_full_disk_in_a_load(own_daemon: Daemon, store: Path, name: str) -> None:
+    shutil.copytree(store, own_daemon.data_root)
     armed(own_daemon, name, "ENOSPC")
     done = own_daemon.docker("load", stdin=IMAGE)
     assert done.status == 1
