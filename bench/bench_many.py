@@ -9,8 +9,10 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import processes
 from api import API, Connection
@@ -20,6 +22,7 @@ from samples import Row, Samples, Target, in_turn
 CONTAINERS = int(os.environ.get("BENCH_MANY", "500"))
 NUMBER = 4
 """Of the daemon that is started here: its network holds so many."""
+AT_ONCE = 4
 SETTLE_S = 3.0
 RESTARTS = 3
 STATS_S, STATS_ROUNDS = 3.0, 3
@@ -81,27 +84,42 @@ class _Restartable:
 
 @contextlib.contextmanager
 def _running(engine: Engine) -> Iterator[list[str]]:
-    """So many containers, each with a published port."""
-    assert engine.socket is not None
-    connection = Connection(engine.socket)
-    made: list[str] = []
+    """So many containers, each with a published port; some at a time are made, and removed."""
     body = {
         "Image": IMAGE,
         "Cmd": ["sleep", "100000"],
         "ExposedPorts": {"80/tcp": {}},
         "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}},
     }
+    made: list[str] = []
+
+    def make(connection: Connection, _: int) -> None:
+        id = connection.call("POST", "/containers/create", body)["Id"]
+        made.append(id)
+        connection.call("POST", f"/containers/{id}/start")
+
+    def remove(connection: Connection, id: str) -> None:
+        connection.call("DELETE", f"/containers/{id}?force=1")
+
     try:
-        for _ in range(CONTAINERS):
-            made.append(connection.call("POST", "/containers/create", body)["Id"])
-            connection.call("POST", f"/containers/{made[-1]}/start")
-        connection.close()
+        _at_once(engine, make, range(CONTAINERS))
         yield made
     finally:
-        connection = Connection(engine.socket)
-        for id in made:
-            connection.call("DELETE", f"/containers/{id}?force=1")
-        connection.close()
+        _at_once(engine, remove, list(made))
+
+
+def _at_once(engine: Engine, deed: Callable[[Connection, Any], None], things: Sequence[Any]) -> None:
+    """Do something to each, AT_ONCE of them at a time, each worker with a connection of its own."""
+    assert engine.socket is not None
+
+    def work(path: str, mine: Sequence[Any]) -> None:
+        with contextlib.closing(Connection(path)) as connection:
+            for thing in mine:
+                deed(connection, thing)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in [pool.submit(work, engine.socket, things[first::AT_ONCE]) for first in range(AT_ONCE)]:
+            done.result()
 
 
 def _asks(engine: Engine, path: str) -> Callable[[], float]:
