@@ -28,7 +28,8 @@ from ....netlab import Machine, machines, stop
 
 pytestmark = pytest.mark.root
 IN_CONTAINER, IN_CONTAINER_TOO = "127.0.0.5", "127.0.0.6"
-ON_HOST = "127.77.0.53"
+ON_HOST = f"127.77.{os.getpid() % 250 + 1}.53"
+"""Other sessions, and other processes of this one, have theirs."""
 HOST = {b"host.docker.internal": (ip_address("172.20.0.1").packed,)}
 
 Behaviour = Callable[[bytes], list[bytes]]
