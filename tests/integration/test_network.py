@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from netlab import Machine, machines, stop
 from pier.kernel.netlink import NetlinkSocket
+from pier.kernel.nftables import Nftables
 
 from .client import Client
 from .conftest import Daemon, poll
@@ -256,3 +257,32 @@ def test_attack_21_what_is_published_on_127_is_not_reached_from_outside(
     poll(lambda: fetched(PORT) == b"served\n", "the page on the host")
     assert machine.ask("tcp", "198.51.100.1", PORT, timeout_s=0.5) is None
     assert machine.ask("tcp", address(docker, "t-closed"), 80, timeout_s=0.5) is None
+
+
+# --- a daemon told of IPv6
+
+
+def test_ipv6_by_one_flag_and_a_firewall_that_comes_back(own_daemon: Daemon, starter_images: list[Path]) -> None:
+    """Published in both families, and again after somebody has removed the table (attack 21, trap 11)."""
+    options = ["--default-network-opt", "bridge=com.docker.network.driver.mtu=1400"]
+    own_daemon.flags += ["--ipv6", *options]
+    own_daemon.start()
+    assert own_daemon.pier("import", "--change", 'CMD ["sh"]', str(starter_images[0]), "busybox:latest").status == 0
+    docker = Client(own_daemon.environment, "busybox")
+    docker.run("-p", f"{PORT}:80", docker.image, "sh", "-c", WEB, name="t-six")
+    six = docker.field("t-six", "{{.NetworkSettings.Networks.bridge.GlobalIPv6Address}}")
+    gateway6 = docker.field("t-six", "{{.NetworkSettings.Networks.bridge.IPv6Gateway}}")
+    assert six.startswith("fd")
+    poll(lambda: fetched(PORT) == b"served\n", "the page")
+    for target in (gateway6, "::1"):
+        assert fetched(PORT, target) == b"served\n"
+    docker.ok("network", "create", "t-small")
+    show = ["cat", "/sys/class/net/eth0/mtu"]
+    assert docker.ok("run", "--rm", "--network", "t-small", docker.image, *show) == "1400"
+    events = docker.start("events", "--since", "1s", "--filter", "type=daemon")
+    nft = Nftables()
+    nft.run(f"delete table inet pier-{own_daemon.bridge}")
+    nft.close()
+    events.read_until("put in place again")
+    assert fetched(PORT, gateway6) == b"served\n"
+    docker.close()

@@ -80,7 +80,7 @@ class Forward:
 
 # guard: before anything else. 127.0.0.0/8 and ::1 belong to loopback: the bridge has route_localnet, and a port
 #   published on 127.0.0.1 would otherwise be translated for a neighbour that sends us a packet addressed there.
-# publish: a hit in a map is a translation.
+# publish: a hit in a map is a translation. What comes from a link-local address cannot be forwarded: a relay takes it.
 # prerouting: where the host's own firewall has a say (`published-ports-firewall`), what comes from other machines is
 #   not translated: it goes to the host's sockets, past the host's rules, and a relay takes it on.
 # output: ::1 is left to relays, see `Forward.translated`.
@@ -143,6 +143,7 @@ NAT = """\
 	chain publish {{
 		meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @publish4
 		meta nfproto ipv4 dnat ip to meta l4proto . th dport map @publish4_any
+		ip6 saddr fe80::/10 return
 		meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish6
 		meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @publish6_any
 	}}

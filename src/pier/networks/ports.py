@@ -135,6 +135,8 @@ def parse_host_ips(host_ip: str, default_ip: str) -> tuple[tuple[str, ...], tupl
     text = host_ip or default_ip
     if not host_ip and text in ("", ANY4):
         return (ANY4, ANY6), (ANY6,)
+    if "%" in text:
+        raise BadPort(text=text)
     try:
         return (str(ipaddress.ip_address(text)),), ()
     except ValueError:

@@ -160,6 +160,12 @@ def test_attack_21_nobody_routes_around_the_published_ports(
         assert f"add element inet pier guarded{version} {{" in made.ruleset()
 
 
+def test_what_cannot_be_forwarded_is_not_translated() -> None:
+    lines = [line.strip() for line in firewall().ruleset().splitlines()]
+    first = next(number for number, line in enumerate(lines) if "dnat ip6" in line)
+    assert lines[first - 1] == "ip6 saddr fe80::/10 return"
+
+
 @pytest.mark.parametrize("rule", ['iifname != "lo" ip daddr 127.0.0.0/8 drop', 'iifname != "lo" ip6 daddr ::1 drop'])
 def test_attack_21_each_guard_stands(rule: str) -> None:
     """Some of them stand behind one another, so that the tests with packets cannot miss one alone."""

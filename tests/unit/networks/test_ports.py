@@ -67,6 +67,7 @@ def test_requests_of_one_binding(key: str, binding: PortBinding, expected: PortR
         ("80/tcp", PortBinding("", "٨٠")),
         ("80/tcp", PortBinding("", "80;")),
         ("80/tcp", PortBinding("localhost", "80")),
+        ("80/tcp", PortBinding("fe80::1%eth0", "80")),
         ("80/tcp", PortBinding("1.2.3.4 } ; flush ruleset", "80")),
     ],
 )
