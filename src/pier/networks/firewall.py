@@ -133,7 +133,8 @@ table {table} {{
 	}}
 	chain disclaim {{
 		type filter hook forward priority filter + 1; policy accept;
-		meta mark & {mark:#010x} == {mark:#010x} meta mark set meta mark & {unmark:#010x}
+		iifname @bridges meta mark set meta mark & {unmark:#010x}
+		oifname @bridges meta mark set meta mark & {unmark:#010x}
 	}}
 {chains}}}
 """
