@@ -20,9 +20,12 @@ from typing import Any
 
 import pytest
 
+from netlab import Machine, machines
+from pier.kernel.netlink import NetlinkSocket, VethPair
+
 from .test_systemd import MIB, UNIFIED, is_gone, show
 
-START_S = 60.0
+START_S = 120.0
 
 
 @dataclass
@@ -136,3 +139,55 @@ def test_a_container_of_the_daemons_from_its_making_to_its_end(daemon: Daemon, b
     assert not Path(f"{UNIFIED}{path}").exists()
     assert is_gone(unit)
     daemon.ok("DELETE", f"/containers/{id}")
+
+
+def test_networks_on_a_device_of_the_host(daemon: Daemon, busybox_root: Path) -> None:
+    """ipvlan, and macvlan on an 802.1q sub-interface, which the development host's kernel lacks."""
+    daemon.ok("POST", "/images/create?fromSrc=-&repo=busybox", archive(busybox_root))
+    with machines(1) as (peer,):
+        with NetlinkSocket() as sock:
+            sock.create_bridge("br0", mac="02:42:0a:00:00:01")
+            sock.create_veth(VethPair("lan0", sock.link_index("br0"), "eth0", "02:42:0a:00:00:09", peer.fd, 1500))
+            sock.delete_link(sock.link_index("br0"))
+        with peer.run(NetlinkSocket) as sock:
+            sock.set_up(sock.link_index("eth0"))
+            sock.create_vlan("eth0.50", sock.link_index("eth0"), 50)
+            sock.add_address(sock.link_index("eth0"), "10.0.0.9/24")
+            sock.add_address(sock.link_index("eth0.50"), "10.0.50.9/24")
+
+        def network(name: str, driver: str, subnet: str, **options: str) -> tuple[int, Any]:
+            ipam = {"Config": [{"Subnet": subnet, "Gateway": subnet.replace("0/24", "9")}]}
+            body = {"Name": name, "Driver": driver, "Options": options, "IPAM": ipam}
+            return daemon.ask("POST", "/networks/create", body)
+
+        def container(name: str) -> tuple[str, Machine]:
+            wanted = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": name}}
+            id = daemon.ok("POST", "/containers/create", wanted)["Id"]
+            daemon.ok("POST", f"/containers/{id}/start")
+            return id, Machine(f"/proc/{daemon.ok('GET', f'/containers/{id}/json')['State']['Pid']}/ns/net")
+
+        assert network("flat", "ipvlan", "10.0.0.0/24", parent="lan0")[0] == 201
+        assert network("again", "ipvlan", "10.1.0.0/24", parent="lan0")[0] == 403, "one network a parent"
+        assert network("tagged", "macvlan", "10.0.50.0/24", parent="lan0.50")[0] == 201
+        ids, inside = zip(*(container(name) for name in ("flat", "flat", "tagged")), strict=True)
+        try:
+            assert inside[0].ping("10.0.0.9")
+            assert inside[0].ping("10.0.0.2")
+            assert inside[0].ping("10.0.0.1")
+            assert inside[2].ping("10.0.50.9")
+            assert not inside[2].ping("10.0.0.2", 0.5), "on no VLAN"
+        finally:
+            for machine in inside:
+                machine.close()
+            for id in ids:
+                daemon.ok("DELETE", f"/containers/{id}?force=1")
+        daemon.end(signal.SIGKILL)
+        with NetlinkSocket() as sock:
+            sock.delete_link(sock.link_index("lan0.50"))
+        daemon.start()
+        with NetlinkSocket() as sock:
+            assert sock.link("lan0.50").kind == "vlan", "made again"
+        for name in ("flat", "tagged"):
+            daemon.ok("DELETE", f"/networks/{name}")
+        with NetlinkSocket() as sock:
+            assert [link.name for link in sock.links() if "lan0" in link.name] == ["lan0"]
