@@ -1,7 +1,7 @@
 """`network connect` and `network disconnect`: a container joins a network or leaves it, whether it runs or not.
 
-A change of a running container is written to its record first: what a daemon that was killed in the middle left undone
-is done at the next start (`settle`).
+A join of a running container is written to its record, with the endpoint's, before anything is made; a departure when
+the interface is gone. What a daemon that was killed in the middle left undone is done at the next start (`settle`).
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ async def _join(world: World, container: Container, network: NetworkRecord, aske
     asked.network_id = network.id if record.state.started_at_ns else ""
     record.networks[network.name] = asked
     try:
-        await world.save(container)
-        if container.monitor is not None:
+        if container.monitor is None:
+            await world.save(container)
+        else:
             await _join_live(world, container, ask_for(record, network, asked))
     except BaseException:
         record.networks = before
@@ -96,7 +97,12 @@ async def _join_live(world: World, container: Container, ask: Ask) -> None:
     before = _host(world, container)
     async with network_namespace(container) as netns_fd:
         endpoint = await world.networks.join(
-            record.id, ask, name=record.name, publishing=publishing(record), netns_fd=netns_fd
+            record.id,
+            ask,
+            name=record.name,
+            publishing=publishing(record),
+            netns_fd=netns_fd,
+            more=[record.put()],
         )
         await name_server.follow(world, container, netns_fd)
     neighbours.tell(world, container, [endpoint])
@@ -137,20 +143,32 @@ async def _leave(world: World, container: Container, name: str) -> None:
     record = container.record
     sandbox = world.networks.sandbox(record.id)
     endpoint = sandbox.named(name) if sandbox is not None else None
+    before = dict(record.networks)
     del record.networks[name]
-    await world.save(container)
-    if endpoint is not None:
+    if endpoint is None:
+        await world.save(container)
+        return
+    try:
         await _leave_live(world, container, endpoint)
+    except BaseException:
+        now = world.networks.sandbox(record.id)
+        if now is not None and now.named(name) is not None:
+            record.networks = before
+        raise
 
 
 async def _leave_live(world: World, container: Container, endpoint: Endpoint) -> None:
     record = container.record
     if container.monitor is None:
-        await world.networks.leave(record.id, endpoint.network_id, publishing=publishing(record), netns_fd=None)
+        await world.networks.leave(
+            record.id, endpoint.network_id, publishing=publishing(record), netns_fd=None, more=[record.put()]
+        )
         return
     before = _host(world, container)
     async with network_namespace(container) as netns_fd:
-        await world.networks.leave(record.id, endpoint.network_id, publishing=publishing(record), netns_fd=netns_fd)
+        await world.networks.leave(
+            record.id, endpoint.network_id, publishing=publishing(record), netns_fd=netns_fd, more=[record.put()]
+        )
         await name_server.follow(world, container, netns_fd)
     await _tell_hosts(world, container, before, removed=endpoint.addresses)
     world.publish_network(container, "disconnect", endpoint)

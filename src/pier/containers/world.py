@@ -27,7 +27,7 @@ from pier.oci.image_config import ImageConfig
 from pier.oci.reference import Reference
 from pier.runtime.client import Monitor
 from pier.runtime.request import AttachEnd, BindRoot, ExitRecord, LogFile, OverlayRoot, StartRequest
-from pier.state import Store
+from pier.state import Put, Store
 from pier.storage.changes import Change
 from pier.storage.ids import IdMap
 from pier.volumes import VolumeService
@@ -90,10 +90,10 @@ class Networks(Protocol):
     ) -> Sandbox: ...
     async def release(self, container_id: str) -> None: ...
     async def join(
-        self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int
+        self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int, more: Sequence[Put]
     ) -> Endpoint: ...
     async def leave(
-        self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None
+        self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None, more: Sequence[Put]
     ) -> None: ...
     async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]: ...
     async def change_ports(self, container_id: str, add: PortMap, remove: Sequence[Forward], *, name: str) -> bool: ...

@@ -28,7 +28,7 @@ from pier.networks.plugging import align_routes, missing, plug, unplug
 from pier.networks.publishing import PublishedPorts, Work, publisher, refusal, same_ports
 from pier.networks.registry import Registry
 from pier.runtime.request import Interface
-from pier.state import Store
+from pier.state import Delete, Put, Store
 
 __all__ = ["BridgeFull", "Endpoints", "Names"]
 
@@ -171,10 +171,20 @@ class Endpoints:
 
     # --- while it runs
 
-    async def join(self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int) -> Endpoint:
+    async def join(
+        self,
+        container_id: str,
+        ask: Ask,
+        *,
+        name: str,
+        publishing: Publishing,
+        netns_fd: int,
+        more: Sequence[Put | Delete] = (),
+    ) -> Endpoint:
         """Put a running container on one more network. Nothing is left when it fails. Not to be cancelled.
 
-        Raises what `connect` does, and InterfaceFailed.
+        `more` is written in the same transaction, before anything is made; it stays. Raises what `connect` does, and
+        InterfaceFailed.
         """
         before = self._sandboxes.get(container_id, Sandbox())
         bare = self._allocate(container_id, name, ask)
@@ -183,7 +193,7 @@ class Endpoints:
         try:
             after = self._with_interfaces(after, [ask])
             endpoint = after.endpoints[-1]
-            await self._store.write(*changed(before, after))
+            await self._store.write(*more, *changed(before, after))
             await self._work(lambda: plug(netns_fd, endpoint, before, after))
             plugged = True
             after = await self._move_ports(before, after, publishing)
@@ -204,11 +214,19 @@ class Endpoints:
         self._free(new)
         self._keep(before, container_id=new.container_id)
 
-    async def leave(self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None) -> None:
+    async def leave(
+        self,
+        container_id: str,
+        network_id: str,
+        *,
+        publishing: Publishing,
+        netns_fd: int | None,
+        more: Sequence[Put | Delete] = (),
+    ) -> None:
         """Take a running container off a network; `netns_fd` None: there is no interface. Not to be cancelled.
 
-        Raises InterfaceFailed where the interface stays, ConnectivityFailed where its ports cannot be published from
-        another network.
+        `more` is written in the same transaction, once the interface is gone. Raises InterfaceFailed where it stays,
+        ConnectivityFailed where its ports cannot be published from another network.
         """
         before = self._sandboxes.get(container_id, Sandbox())
         endpoint = before.on(network_id)
@@ -225,7 +243,7 @@ class Endpoints:
         finally:
             self._free(endpoint)
             self._keep(after, container_id=container_id)
-            await self._store.write(endpoint.delete(), *changed(before, after))
+            await self._store.write(*more, endpoint.delete(), *changed(before, after))
 
     async def change_ports(self, container_id: str, add: PortMap, remove: Sequence[Forward], *, name: str) -> bool:
         """Publish more ports of a running container, and some of its own no more; all of it or nothing.

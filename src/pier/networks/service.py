@@ -43,7 +43,7 @@ from pier.networks.macvlan import MacvlanDriver
 from pier.networks.publishing import PublishedPorts
 from pier.networks.records import NETWORK, NetworkRecord, SubnetRecord, load_networks
 from pier.networks.registry import NetworkNotFound, Registry, matcher
-from pier.state import Delete, Store
+from pier.state import Delete, Put, Store
 
 __all__ = ["NetworkConfig", "NetworkService"]
 
@@ -333,11 +333,30 @@ class NetworkService:
     async def release(self, container_id: str) -> None:
         await self._endpoints.release(container_id)
 
-    async def join(self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int) -> Endpoint:
-        return await self._endpoints.join(container_id, ask, name=name, publishing=publishing, netns_fd=netns_fd)
+    async def join(
+        self,
+        container_id: str,
+        ask: Ask,
+        *,
+        name: str,
+        publishing: Publishing,
+        netns_fd: int,
+        more: Sequence[Put | Delete] = (),
+    ) -> Endpoint:
+        return await self._endpoints.join(
+            container_id, ask, name=name, publishing=publishing, netns_fd=netns_fd, more=more
+        )
 
-    async def leave(self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None) -> None:
-        await self._endpoints.leave(container_id, network_id, publishing=publishing, netns_fd=netns_fd)
+    async def leave(
+        self,
+        container_id: str,
+        network_id: str,
+        *,
+        publishing: Publishing,
+        netns_fd: int | None,
+        more: Sequence[Put | Delete] = (),
+    ) -> None:
+        await self._endpoints.leave(container_id, network_id, publishing=publishing, netns_fd=netns_fd, more=more)
 
     async def change_ports(self, container_id: str, add: PortMap, remove: Sequence[Forward], *, name: str) -> bool:
         return await self._endpoints.change_ports(container_id, add, remove, name=name)

@@ -249,10 +249,10 @@ class FakeNetworks:
     async def release(self, container_id: str) -> None:
         self.sandboxes.pop(container_id, None)
 
-    async def join(self, container_id: str, ask: Ask, *, name: str, publishing: Publishing, netns_fd: int) -> Endpoint:
+    async def join(self, container_id: str, ask: Ask, *, name: str, **_: Any) -> Endpoint:
         return self._add(container_id, ask, name)
 
-    async def leave(self, container_id: str, network_id: str, *, publishing: Publishing, netns_fd: int | None) -> None:
+    async def leave(self, container_id: str, network_id: str, **_: Any) -> None:
         self.sandboxes[container_id] = self.sandboxes[container_id].without(network_id)
 
     async def verify(self, container_id: str, netns_fd: int) -> Sequence[Endpoint]:
