@@ -14,6 +14,7 @@ from typing import Final, ParamSpec, TypeVar
 from pier.containers.world import ContainersConfig, Filters, Networks, Runtime
 from pier.distribution import Registries
 from pier.images import ImageService
+from pier.oci import Digest
 from pier.storage import ContentStore, Snapshotter
 
 THREADS: Final = 8
@@ -38,6 +39,8 @@ class Ground:
     """(resolv.conf, hosts) of the host."""
     registries: Registries
     """Fetches from the web, through the daemon's proxies."""
+    fresh: dict[Digest, list[bytes]] = field(default_factory=dict)
+    """diff_id -> archive, of small layers that were made a moment ago (`layers`)."""
     clock_ns: Callable[[], int] = time.time_ns
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="build"))
 

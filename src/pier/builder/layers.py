@@ -25,14 +25,27 @@ PREFIX: Final = "build-"
 """How the writable trees of steps are called among those of containers."""
 
 
+FRESH_BYTES: Final = 32 << 20
+FRESH_LAYERS: Final = 4
+"""Archives that stay in memory until the builds have ended, and how large they may be."""
+
+
 class Hashing:
-    """A sink that keeps nothing but the digest."""
+    """A sink that keeps the digest, and the bytes too while they are few."""
 
     def __init__(self) -> None:
         self._state = hasher()
+        self._size = 0
+        self.pieces: list[bytes] | None = []
+        """What was written; None: more than FRESH_BYTES."""
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         self._state.update(data)
+        self._size += len(data)
+        if self._size > FRESH_BYTES:
+            self.pieces = None
+        if self.pieces is not None:
+            self.pieces.append(bytes(data))
         return len(data)
 
     def finish(self) -> Digest:
@@ -98,6 +111,8 @@ def seal(ground: Ground, name: str, base: Tree) -> Tree:
         diff_id = archive.finish()
         chain_id = chain_ids([*base.diff_ids, diff_id])[-1]
         if diffed.plain and snapshots.adopt(name, chain, chain_id, LayerRecord(str(diff_id), diffed.size_bytes)):
+            if archive.pieces is not None:
+                _keep_fresh(ground, diff_id, archive.pieces)
             return base.with_layer(LayerRef(diff_id, None, ground.clock_ns()))
         with ground.content.ingest() as writer:
             snapshots.diff(name, chain, writer)
@@ -105,6 +120,13 @@ def seal(ground: Ground, name: str, base: Tree) -> Tree:
         return unpacked(ground, base, blob)
     finally:
         drop(ground, name)
+
+
+def _keep_fresh(ground: Ground, diff_id: Digest, pieces: list[bytes]) -> None:
+    """Most layers are wanted by an image a moment after they were made: small ones need not be read again then."""
+    ground.fresh[diff_id] = pieces
+    for older in list(ground.fresh)[:-FRESH_LAYERS]:
+        ground.fresh.pop(older, None)
 
 
 def stack(ground: Ground, base: Tree, layer: LayerRef, parent: Digest | None) -> Tree:
@@ -127,8 +149,12 @@ def blob_of(ground: Ground, layer: LayerRef, chain_id: Digest, parent: Digest | 
         return layer.blob
     if ground.content.has(layer.diff_id):
         return Descriptor(media_type=OCI_LAYER, digest=layer.diff_id, size=ground.content.size(layer.diff_id))
+    pieces = ground.fresh.pop(layer.diff_id, None)
     with ground.content.ingest(expected=layer.diff_id) as writer:
-        ground.snapshots.archive(chain_id, parent, writer)
+        if pieces is None:
+            ground.snapshots.archive(chain_id, parent, writer)
+        for piece in pieces or ():
+            writer.write(piece)
         return writer.commit(OCI_LAYER)
 
 

@@ -151,6 +151,8 @@ class BuildService:
                 await self.ground.in_thread(cleanup)
             del self._builds[id]
             self._cancelled.discard(id)
+            if not self._builds:
+                self.ground.fresh.clear()
             await asyncio.shield(self.trim())
 
     def cancel(self, id: str) -> bool:
