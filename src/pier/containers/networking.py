@@ -7,7 +7,7 @@ them, as long as it runs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -17,7 +17,16 @@ from pier.containers.world import Container, World
 from pier.errors import InvalidParameter, NotFound, PierError
 from pier.model.host_config import HostConfig
 from pier.model.network import EndpointSettings, NetworkingConfig
-from pier.networks import Ask, NetworkRecord, Publishing, Sandbox, ask_of, check_settings, unknown_options
+from pier.networks import (
+    Ask,
+    NetworkRecord,
+    Publishing,
+    Sandbox,
+    ask_of,
+    check_borrowed,
+    check_settings,
+    unknown_options,
+)
 
 NONE_IS_ALONE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 NO_HOST = "cannot connect container to host network - container must be created in host network mode"
@@ -53,6 +62,8 @@ def prepare(
     }
     _check_together(mode, given)
     if mode.startswith("container:"):
+        with _named(mode):
+            check_borrowed(given.get(mode) or EndpointSettings())
         return {}, []
     main = _name_of(world, mode)
     asked_of = {name: given[name] for name in sorted(given, key=lambda name: (name != main, name))}
@@ -97,10 +108,17 @@ def _none_publishes(world: World, names: Iterable[str]) -> bool:
 
 
 def _check(record: NetworkRecord, asked: EndpointSettings) -> None:
-    try:
+    with _named(record.name):
         check_settings(record, asked)
+
+
+@contextlib.contextmanager
+def _named(network: str) -> Iterator[None]:
+    """Raises BadNetworkConfig for what is refused within."""
+    try:
+        yield
     except InvalidParameter as error:
-        raise BadNetworkConfig(network=record.name, reason=error.wire) from error
+        raise BadNetworkConfig(network=network, reason=error.wire) from error
 
 
 def _check_together(mode: str, given: dict[str, EndpointSettings]) -> None:

@@ -373,7 +373,8 @@ def assemble(
     id_map: IdMap | None = None,
     ready: Mapping[str, str] = NOTHING_READY,
 ) -> list[dict[str, Any]]:
-    """All mounts in order: the defaults, the files in /etc, the user's; a user's mount replaces what it covers.
+    """All mounts in order: the defaults, then the files in /etc among the user's; a user's mount replaces another at
+    its own place, and one of /etc as a whole gets the files on top of it.
 
     `ready` has the path of a detached mount by its target. A /dev of the user's takes the place of everything Docker
     would have mounted below it. Raises InvalidIdMap.
@@ -381,11 +382,13 @@ def assemble(
     targets = {mount.target for mount in users}
     kept = [
         mount
-        for mount in defaults + etc
+        for mount in defaults
         if mount["destination"] not in targets
         and not ("/dev" in targets and str(mount["destination"]).startswith("/dev/"))
     ]
-    return kept + [mount.oci(id_map, ready.get(mount.target, "")) for mount in by_depth(users)]
+    later = [mount for mount in etc if mount["destination"] not in targets]
+    later += [mount.oci(id_map, ready.get(mount.target, "")) for mount in users]
+    return kept + sorted(later, key=lambda mount: str(mount["destination"]).count("/"))
 
 
 def root_propagation(users: Sequence[UserMount]) -> str:

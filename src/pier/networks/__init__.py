@@ -1,6 +1,6 @@
 """Networks: bridges, host and none; addresses, names, published ports, the container's own files."""
 
-from pier.networks.asks import ask_of, check_settings, unknown_options
+from pier.networks.asks import ask_of, check_borrowed, check_settings, unknown_options
 from pier.networks.endpoint import Ask, Endpoint, Publishing, Sandbox
 from pier.networks.records import NetworkRecord
 from pier.networks.resolv import hosts, resolv_conf, upstream_path
@@ -15,6 +15,7 @@ __all__ = [
     "Publishing",
     "Sandbox",
     "ask_of",
+    "check_borrowed",
     "check_settings",
     "hosts",
     "resolv_conf",

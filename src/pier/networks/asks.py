@@ -13,15 +13,16 @@ from pier.networks.endpoint import Ask
 from pier.networks.mac import parse_mac
 from pier.networks.records import NetworkRecord
 
-__all__ = ["BadEndpoint", "ask_of", "check_settings", "parse_links", "unknown_options"]
+__all__ = ["BadEndpoint", "ask_of", "check_borrowed", "check_settings", "parse_links", "unknown_options"]
 
 IFNAME = "com.docker.network.endpoint.ifname"
 SYSCTLS = "com.docker.network.endpoint.sysctls"
 KNOWN_OPTIONS = (IFNAME, SYSCTLS)
 MAX_ALIASES = 256
+NO_CHOICE = "user specified IP address is supported on user defined networks only"
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _DNS_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,255}")
-_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.IFNAME\.[a-z0-9_]+=[^\s,]+")
+_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(IFNAME|ifname)\.[a-z0-9_]+=[^\s,]+")
 
 
 class BadEndpoint(InvalidParameter):
@@ -46,7 +47,7 @@ def check_settings(record: NetworkRecord, asked: EndpointSettings) -> None:
     if asked.aliases and not record.user_defined:
         faults.append("network-scoped alias is supported only for containers in user defined networks")
     if (ipam.ipv4_address or ipam.ipv6_address) and not record.user_defined:
-        faults.append("user specified IP address is supported on user defined networks only")
+        faults.append(NO_CHOICE)
     faults += _address_faults(ipam)
     for version, text in ((4, ipam.ipv4_address), (6, ipam.ipv6_address)):
         if text and (fault := _outside(record, version, text)):
@@ -56,6 +57,13 @@ def check_settings(record: NetworkRecord, asked: EndpointSettings) -> None:
         raise BadEndpoint(reason=joined_faults(faults))
 
 
+def check_borrowed(asked: EndpointSettings) -> None:
+    """Raises BadEndpoint for an address of one's own where the network is another container's."""
+    ipam = asked.ipam_config or EndpointIPAMConfig()
+    if ipam.ipv4_address or ipam.ipv6_address:
+        raise BadEndpoint(reason=NO_CHOICE)
+
+
 def _address_faults(ipam: EndpointIPAMConfig) -> list[str]:
     faults = []
     for what, text, version in (
@@ -63,7 +71,7 @@ def _address_faults(ipam: EndpointIPAMConfig) -> list[str]:
         ("IPv6 address", ipam.ipv6_address, 6),
         *(("link-local IP address", text, 0) for text in ipam.link_local_ips or ()),
     ):
-        if text and not _is_address(text, version):
+        if text and not (_is_address(text, version) and (version or ip_address(text).is_link_local)):
             faults.append(f"invalid {what}: {text[:64]}")
     return faults
 
@@ -127,8 +135,9 @@ def ask_of(network: str, asked: EndpointSettings, *, names: Sequence[str] = ()) 
 
 
 def sysctls(options: str) -> dict[str, str]:
-    """Setting -> value of the endpoint option `sysctls`."""
-    return dict(setting.split("=", 1) for setting in options.split(",") if "=" in setting)
+    """Setting -> value of the endpoint option `sysctls`; `docker` sends what stands there in small letters."""
+    pairs = (setting.split("=", 1) for setting in options.split(",") if "=" in setting)
+    return {key.replace(".ifname.", ".IFNAME."): value for key, value in pairs}
 
 
 def unknown_options(asked: EndpointSettings) -> list[str]:

@@ -223,6 +223,7 @@ def with_subnets(
             subnet = Subnet(network, first_gateway(Subnet(network)))
             found.append(SubnetRecord.of(subnet))
             shown.append(IPAMConfig(subnet=str(network), gateway=str(subnet.gateway)))
+    shown.sort(key=lambda config: ":" in config.subnet)  # clients take the first for the IPv4 one
     ipam = msgspec.structs.replace(record.ipam, driver=record.ipam.driver or "default", config=shown)
     return msgspec.structs.replace(record, subnets=sorted(found, key=lambda item: item.version), ipam=ipam)
 

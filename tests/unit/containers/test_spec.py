@@ -205,6 +205,11 @@ def test_a_users_mount_takes_the_place_of_dockers() -> None:
     assert at(found, "/dev")[0]["type"] == "bind"
 
 
+def test_the_files_in_etc_come_on_top_of_a_users_etc() -> None:
+    found = [mount["destination"] for mount in build(binds=["/tmp/e:/etc", "/tmp/x:/etc/x/y"])["mounts"]]
+    assert found.index("/etc") < found.index("/etc/resolv.conf") < found.index("/etc/x/y")
+
+
 def test_no_new_privileges_by_default_and_by_option() -> None:
     assert build()["process"]["noNewPrivileges"] is False
     assert build(facts={"no_new_privileges": True})["process"]["noNewPrivileges"] is True

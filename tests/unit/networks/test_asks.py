@@ -8,7 +8,7 @@ import pytest
 
 from pier.errors import PierError
 from pier.model.network import EndpointIPAMConfig, EndpointSettings
-from pier.networks.asks import SYSCTLS, ask_of, check_settings, sysctls, unknown_options
+from pier.networks.asks import SYSCTLS, ask_of, check_borrowed, check_settings, sysctls, unknown_options
 from pier.networks.records import NetworkRecord, SubnetRecord
 
 ASKED = NetworkRecord(
@@ -34,6 +34,7 @@ def settings(ipv4: str = "", ipv6: str = "", link_local: list[str] | None = None
             "* invalid IPv4 address: x\n* no configured subnet or ip-range contain the IP address x",
         ),
         (ASKED, settings(link_local=["169.254.1.1", "y"]), "invalid link-local IP address: y"),
+        (ASKED, settings(link_local=["fe80::1", "10.0.0.7"]), "invalid link-local IP address: 10.0.0.7"),
         (BRIDGE, settings("10.2.0.9"), "user specified IP address is supported on user defined networks only"),
         (
             BRIDGE,
@@ -58,7 +59,7 @@ def test_what_is_refused(record: NetworkRecord, asked: EndpointSettings, words: 
 
 
 def test_an_ask() -> None:
-    options = {SYSCTLS: "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=0", "x": "y"}
+    options = {SYSCTLS: "net.ipv4.conf.ifname.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=0", "x": "y"}
     asked = settings(
         "10.0.0.9",
         "",
@@ -77,6 +78,13 @@ def test_an_ask() -> None:
         "net.ipv6.conf.IFNAME.accept_ra": "0",
     }
     assert unknown_options(asked) == ["x"]
+
+
+def test_no_address_of_ones_own_in_anothers_network() -> None:
+    check_borrowed(settings())
+    for asked in (settings("10.0.0.9"), settings(ipv6="fd00::9")):
+        with pytest.raises(PierError, match="user defined networks only"):
+            check_borrowed(asked)
 
 
 @pytest.mark.parametrize("link", [":x", "a:b:c", ""])

@@ -65,6 +65,11 @@ def test_what_is_asked_for_is_shown_as_it_was_asked_for() -> None:
     assert (record.ipam.config or [])[0].gateway == ""
 
 
+def test_ipv4_is_shown_first() -> None:
+    record = made(enable_ipv6=True, config=[{"subnet": "fd00:3::/64"}, {"subnet": "10.3.0.0/24"}])
+    assert [one.subnet for one in record.ipam.config or []] == ["10.3.0.0/24", "fd00:3::/64"]
+
+
 def test_a_subnet_of_a_family_that_is_off_is_not_used() -> None:
     record = made(config=[{"subnet": "fd00:3::/64"}])
     assert [one.subnet for one in record.subnets] == ["172.30.0.0/16"]
