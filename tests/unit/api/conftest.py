@@ -297,7 +297,7 @@ class FakeNetworks:
 
     def list(self, filters: Filters) -> list[NetworkSummary]:
         filters.validate(("name",))
-        return [self.inspect("web_net", scope="")]
+        return [NetworkSummary(name="web_net", id="a" * 64, created="2026-01-01T00:00:00Z")]
 
     def inspect(self, ref: str, *, scope: str) -> NetworkInspect:
         if ref != "web_net":
