@@ -43,10 +43,11 @@ def ports_of_bridge(bridge: str) -> list[str]:
 
 
 def published(bridge: str) -> list[str]:
-    """The elements of the maps of published ports."""
+    """The elements of the maps of published ports; those that lead to chains are of networks."""
     command = ["nft", "-j", "list", "table", "inet", f"pier-{bridge}"]
     listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["nftables"]
-    return [str(element) for item in listed for element in item.get("map", {}).get("elem", [])]
+    maps = [item["map"] for item in listed if "map" in item and item["map"]["map"] != "verdict"]
+    return [str(element) for found in maps for element in found.get("elem", [])]
 
 
 def too_much(daemon: Daemon, docker: Client) -> list[str]:
