@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -93,8 +94,9 @@ class Machine:
         """Whether an ICMP echo request to `address` is answered within the time."""
         ipv6 = ":" in address
         family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ipv6 else (socket.AF_INET, socket.IPPROTO_ICMP)
-        # RFC 4443 and RFC 792; the kernel fills in the checksum of the former.
-        request, reply = (b"\x80\0\0\0Pier\0\0", 0x81) if ipv6 else (b"\x08\0\x42\x24Pier\0\0", 0)
+        # RFC 4443 and RFC 792. A raw socket hears every answer that this machine gets: ours has our token.
+        token = os.urandom(4)
+        request, reply = (echo(0x80, 0, token), 0x81) if ipv6 else (echo(8, checksum(echo(8, 0, token)), token), 0)
         deadline = time.monotonic() + timeout_s
         with self.run(lambda: socket.socket(family, socket.SOCK_RAW, protocol)) as sock, suppress(OSError):
             sock.connect((address, 0))
@@ -103,7 +105,7 @@ class Machine:
                 sock.settimeout(left)
                 packet = sock.recv(1000)
                 message = packet if ipv6 else packet[(packet[0] & 15) * 4 :]
-                if message[0] == reply and message[4:8] == b"Pier":
+                if message[0] == reply and message[4:8] == token:
                     return True
         return False
 
@@ -121,6 +123,19 @@ class Machine:
         with open("/proc/sys/net/ipv4/ip_forward", "w") as setting:
             setting.write("0")  # a new namespace has the first one's settings
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def echo(kind: int, check: int, token: bytes) -> bytes:
+    """An ICMP echo message; of IPv6's the kernel fills in the checksum."""
+    return struct.pack("!BBH", kind, 0, check) + token
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
 
 
 def bound_datagram(family: int, address: str, port: int) -> socket.socket:
