@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any, TypeAlias
 
 from pier.networks.firewall import Forward
 
-__all__ = ["Carriage"]
+__all__ = ["Carriage", "Peer"]
+
+Peer: TypeAlias = tuple[Any, ...]
+"""A client's address as a socket gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class Carriage:
     """Has the host's own firewall a say in who reaches published ports? (`published-ports-firewall`)"""
     plain: frozenset[int] = frozenset()
     """IP versions for which there are no rules (`ip6tables` false)."""
+    refuses: Callable[[Peer], bool] = lambda _: False
+    """Whom a relay does not serve: a container of an internal network, which may ask its gateway's address."""
 
     def translated(self, forward: Forward) -> bool:
         return self.table and forward.translated and forward.version not in self.plain

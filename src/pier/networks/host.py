@@ -5,8 +5,10 @@ Everything here blocks; the service calls it in its worker thread.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 
 from pier.errors import PierError
 from pier.kernel.conntrack import forget_udp_flows
@@ -16,7 +18,7 @@ from pier.kernel.nftables import Nftables, NftablesError, NftablesMissing
 from pier.kernel.nfwatch import TableWatch, own_task
 from pier.networks import bridge
 from pier.networks.bridge_options import BridgeNetwork
-from pier.networks.carriage import Carriage
+from pier.networks.carriage import Carriage, Peer
 from pier.networks.default_bridge import BadBridgeAddress, NetworkConfig
 from pier.networks.firewall import (
     SHARED,
@@ -71,7 +73,17 @@ class HostSide:
             proxy=self.config.userland_proxy,
             host_rules=self.firewall.host_rules,
             plain=self.firewall.plain,
+            refuses=self.is_internal,
         )
+
+    def is_internal(self, peer: Peer) -> bool:
+        """Is it a container of an internal network that asks the host?"""
+        address = ip_address(peer[0].partition("%")[0])
+        within = [network for network in self.firewall.networks.values() if network.internal]
+        if address.version == 6 and address.is_link_local:
+            with suppress(OSError):  # the device is gone
+                return socket.if_indextoname(peer[3]) in [network.bridge for network in within]
+        return any(address in subnet.network for network in within for subnet in network.subnets)
 
     # --- start and stop
 

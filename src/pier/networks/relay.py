@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterable
 
-from pier.networks.carriage import Carriage
+from pier.networks.carriage import Carriage, Peer
 from pier.networks.ports import HeldPort
 
 __all__ = ["Relay", "start_relays"]
@@ -27,8 +27,15 @@ UDP_CLIENTS = 4096
 class Relay:
     """Carries what arrives at one held socket to a container. Made and closed on the event loop."""
 
-    def __init__(self, held: socket.socket, container_ip: str, container_port: int) -> None:
+    def __init__(
+        self,
+        held: socket.socket,
+        container_ip: str,
+        container_port: int,
+        refuses: Callable[[Peer], bool] = lambda _: False,
+    ) -> None:
         self._held = held
+        self._refuses = refuses
         self._target = (container_ip, container_port)
         self._connections: set[asyncio.Task[None]] = set()
         self._close: Callable[[], None] = lambda: None
@@ -51,7 +58,9 @@ class Relay:
                 server = await asyncio.start_server(self._carry, sock=own, limit=CHUNK_BYTES)
                 self._close = server.close
             else:
-                transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(self._target), sock=own)
+                transport, _ = await loop.create_datagram_endpoint(
+                    lambda: Datagrams(self._target, self._refuses), sock=own
+                )
                 self._close = transport.close
         except BaseException:
             own.close()
@@ -69,6 +78,8 @@ class Relay:
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
         with contextlib.closing(client_writer), contextlib.suppress(OSError, asyncio.CancelledError):
+            if self._refuses(client_writer.get_extra_info("peername")):
+                return
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(*self._target, limit=CHUNK_BYTES)
             with contextlib.closing(writer):
@@ -87,8 +98,8 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 class Datagrams(asyncio.DatagramProtocol):
     """The host's side of a UDP port: one socket towards the container for every client."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
+    def __init__(self, target: tuple[str, int], refuses: Callable[[Peer], bool]) -> None:
+        self._target, self._refuses = target, refuses
         self._clients: dict[tuple[object, ...], Answers] = {}
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -98,7 +109,7 @@ class Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[object, ...]) -> None:
         client = self._clients.get(addr)
         if client is None:
-            if len(self._clients) >= UDP_CLIENTS or self._transport is None:
+            if len(self._clients) >= UDP_CLIENTS or self._transport is None or self._refuses(addr):
                 return
             client = self._clients[addr] = Answers(self._transport, addr, self._target, self._forget)
         client.send(data)
@@ -152,7 +163,8 @@ async def start_relays(held: Iterable[HeldPort], carriage: Carriage) -> list[Rel
     try:
         for port in held:
             if port.socket is not None and carriage.relayed(port.forward):
-                relay = Relay(port.socket, port.forward.container_ip, port.forward.container_port)
+                forward = port.forward
+                relay = Relay(port.socket, forward.container_ip, forward.container_port, carriage.refuses)
                 await relay.start()
                 relays.append(relay)
     except BaseException:

@@ -640,3 +640,30 @@ def test_a_port_of_a_network_with_both_families_and_of_one_with_ipv6_alone(
     assert all(daemon.do(asked(InThread(), ("::1", 9090), (six, 9090))))
     assert one.ip
     assert not two.ip
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_attack_21_a_relay_serves_nobody_of_an_internal_network(
+    site: Site, daemon: Daemon, servers: list[socket.socket], protocol: str
+) -> None:
+    """It listens at the internal gateway's address too, and its target is on another network."""
+    daemon.create("inner", internal=True, enable_ipv6=True)
+    daemon.create("open", enable_ipv6=True)
+    daemon.connect(ONE, site.one, f"8080:80/{protocol}")
+    servers.append(site.one.serve(protocol, 80))
+
+    async def asked(mode: str, container_id: str) -> str | None:
+        ask, machine = Ask(mode), Machine()
+        sandbox = await daemon.service.connect(container_id, [ask], name=mode, publishing=Publishing())
+        network = daemon.service._host.firewall.networks[sandbox.endpoints[0].interface.parent]
+        (gateway,) = [text.partition("/")[0] for text in network.addresses if ":" in text]
+        try:
+            await asyncio.to_thread(machine.plug, sandbox.endpoints[0].interface, InThread())
+            silence = {"inner": SILENCE_S}.get(mode, WAIT_S)
+            return await asyncio.to_thread(machine.ask, protocol, gateway, 8080, silence)
+        finally:
+            await daemon.service.release(container_id)
+            machine.close()
+
+    assert daemon.do(asked("inner", TWO)) is None
+    assert daemon.do(asked("open", "3" * 64)) == "172.17.0.1"
