@@ -178,6 +178,19 @@ def test_events(docker: Client) -> None:
     assert told.split("\n") == ["create local", "mount local", "unmount local", "destroy local"]
 
 
+def test_disk_usage(docker: Client, pier: Client) -> None:
+    docker.ok("run", "--rm", "-v", "t-df:/v", docker.image, "sh", "-c", "echo kept >/v/file")
+    docker.ok("create", "-v", "t-used:/v", docker.image, "true")
+    for client in (docker, pier):
+        rows = [json.loads(line) for line in client.ok("system", "df", "--format", "json").splitlines()]
+        [row] = [row for row in rows if row["Type"] == "Local Volumes"]
+        shown = (str(row["TotalCount"]), str(row["Active"]), row["Size"], row["Reclaimable"])
+        assert shown == ("2", "1", "5B", "5B (100%)")
+        details = [line.split() for line in client.ok("system", "df", "-v").splitlines()]
+        assert ["t-df", "0", "5B"] in details
+        assert ["t-used", "1", "0B"] in details
+
+
 def test_cp_reaches_volumes(docker: Client, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("copied")
     docker.ok("volume", "create", *TMPFS, "t-tmpfs")
