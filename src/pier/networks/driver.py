@@ -138,6 +138,8 @@ class BridgeDriver:
     def __init__(self, host: HostSide) -> None:
         self._host = host
         self._networks: dict[str, BridgeNetwork] = {}
+        self.no_default = "the daemon runs with bridge=none"
+        """Why there is no default bridge, where there is none."""
 
     def network(self, record: NetworkRecord) -> BridgeNetwork:
         """The record as the host's side sees it. Raises InvalidParameter, BridgeUnavailable."""
@@ -188,7 +190,7 @@ class BridgeDriver:
     def require(self, record: NetworkRecord) -> None:
         reason = self._host.bridge_off or self._host.broken.get(record.id, "")
         if record.predefined and record.id not in self._networks:
-            reason = reason or "the daemon runs with bridge=none"
+            reason = reason or self.no_default
         if reason:
             raise BridgeUnavailable(reason=reason)
 

@@ -37,7 +37,7 @@ from pier.networks.endpoints import Endpoints
 from pier.networks.firewall import Forward
 from pier.networks.guard import FirewallGuard
 from pier.networks.host import HostSide
-from pier.networks.ipam import Family, Network, choose_subnet
+from pier.networks.ipam import Family, Network, check_overlap, choose_subnet
 from pier.networks.ipvlan import IpvlanDriver
 from pier.networks.macvlan import MacvlanDriver
 from pier.networks.publishing import PublishedPorts
@@ -181,23 +181,33 @@ class NetworkService:
         default = next((network for network in networks if network.id == own.id), None)
         if default is not None:
             await self._note_default(own, default)
+        elif self._config.bridge != "none":
+            warnings.append(f"WARNING: the default bridge network is off: {self._bridge.no_default}")
         return warnings
 
     def _bridges(self, own: NetworkRecord, *, in_use: bool) -> builtins.list[BridgeNetwork]:
         """The bridges that there are to be, the default one first. Blocking. Raises OSError, PierError."""
         found = []
         if self._config.bridge != "none":
-            occupied = self._host.occupied()
-            for record in self._registry:
-                if record.id != own.id:
-                    occupied += [ip_network(subnet.subnet) for subnet in record.subnets]
-            earlier = [subnet.subnet for subnet in own.subnets]
-            default = default_bridge(self._config, own.id, earlier=earlier, occupied=occupied, in_use=in_use)
-            self._bridge.default(default)
-            found.append(default)
+            try:
+                found.append(self._default(own, in_use=in_use))
+                self._bridge.default(found[0])
+            except PierError as error:
+                self._bridge.no_default = error.wire
         for record in self._registry:
             if record.driver == "bridge" and record.id != own.id and not record.config_only:
                 found.append(self._bridge.network(record))
+        return found
+
+    def _default(self, own: NetworkRecord, *, in_use: bool) -> BridgeNetwork:
+        """The default bridge, clear of all other networks. Blocking. Raises OSError, SubnetsExhausted, PoolOverlaps."""
+        others = [record for record in self._registry if record.id != own.id]
+        taken = [ip_network(subnet.subnet) for record in others for subnet in record.subnets]
+        earlier = [subnet.subnet for subnet in own.subnets]
+        occupied = [*self._host.occupied(), *taken]
+        found = default_bridge(self._config, own.id, earlier=earlier, occupied=occupied, in_use=in_use)
+        for subnet in found.subnets:
+            check_overlap(subnet.network, taken)
         return found
 
     async def _note_default(self, own: NetworkRecord, network: BridgeNetwork) -> None:

@@ -233,6 +233,20 @@ def test_networks_work_without_the_default_bridge(site: Site) -> None:
     daemon.kill()
 
 
+def test_a_default_bridge_whose_address_a_network_has_is_off_alone(site: Site, daemon: Daemon) -> None:
+    id = daemon.create("a")
+    gateway = daemon.service.find(id).subnets[0].gateway
+    daemon.kill()
+    again = Daemon(site, daemon.store, bip=f"{gateway}/24")
+    again.start()
+    (warning,) = again.service.features
+    assert warning.startswith("WARNING: the default bridge network is off: invalid pool request: Pool overlaps")
+    with pytest.raises(PierError, match="the bridge network is off: invalid pool request"):
+        again.start_on(TWO, None, Ask("bridge"))
+    assert again.start_on(ONE, None, Ask("a")).endpoints[0].gateway == gateway
+    again.kill()
+
+
 def test_a_bridge_that_was_there_stays(site: Site, daemon: Daemon) -> None:
     with site.host.run(NetlinkSocket) as sock:
         sock.create_bridge("br-own", mac="02:42:00:00:00:0a")
