@@ -130,7 +130,8 @@ def test_a_failing_step_shows_its_output_and_its_line(buildx: Buildx, context: C
 def test_a_wrong_line_is_shown(buildx: Buildx, context: Callable[..., Path]) -> None:
     done = buildx("buildx", "build", "--progress=plain", str(context("FROM busybox\nCOPPY a b\n")))
     assert done.returncode == 1
-    assert "unknown instruction: COPPY (did you mean COPY?)" in done.stderr
+    reason = "dockerfile parse error on line 2: unknown instruction: COPPY (did you mean COPY?)"
+    assert f"ERROR: failed to solve: {reason}" in done.stderr, "no code's name before it"
     assert "2 | >>> COPPY a b" in done.stderr
 
 

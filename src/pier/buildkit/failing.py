@@ -24,7 +24,10 @@ ERRDEFS: Final = "github.com/moby/buildkit/errdefs."
 
 
 def failed(error: PierError, files: Mapping[str, bytes]) -> Failed:
-    """A build's error; `files` are those that its places name."""
+    """A build's error; `files` are those that its places name.
+
+    What is wrong with a Dockerfile has no code, as with BuildKit: clients put a code's name before the words.
+    """
     match error:
         case StepFailed():
             details = [_detail("Vertex", {"digest": str(error.vertex.digest)})]
@@ -37,8 +40,9 @@ def failed(error: PierError, files: Mapping[str, bytes]) -> Failed:
             details = []
             if error.at:
                 details = [_detail("Source", {"info": _info(error.at[0].file, files), "ranges": ranges})]
-            return Failed(Code.INVALID_ARGUMENT, error.wire, details)
-    return Failed(OF_STATUS.get(error.status, Code.UNKNOWN), error.wire)
+            return Failed(Code.UNKNOWN, error.wire, details)
+    code = OF_STATUS.get(error.status, Code.UNKNOWN)
+    return Failed(Code.UNKNOWN if code == Code.INVALID_ARGUMENT else code, error.wire)
 
 
 def _words(cause: Exception) -> str:

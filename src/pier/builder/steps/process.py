@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pier.builder import layers
+from pier.builder.dockerfile.gotext import quote
 from pier.builder.graph import EMPTY, Exec, Limits, NetMode, SecurityMode
 from pier.builder.ground import Ground
 from pier.builder.session import NoSuchSecret
@@ -44,7 +45,7 @@ SETTLE_S: Final = 30.0
 
 
 class ProcessFailed(InvalidParameter):
-    """process "{command}" did not complete successfully: {how}"""
+    """process {command} did not complete successfully: {how}"""
 
     def __init__(self, args: Sequence[str], exit_code: int, *, oom_killed: bool = False) -> None:
         self.exit_code_of_process = exit_code
@@ -52,7 +53,7 @@ class ProcessFailed(InvalidParameter):
         how = f"exit code: {exit_code}"
         if oom_killed:
             how = f"cannot allocate memory: {how}"
-        super().__init__(command=" ".join(args), how=how)
+        super().__init__(command=quote(" ".join(args)), how=how)
 
 
 class NotEntitled(PierError):
