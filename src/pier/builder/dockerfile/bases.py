@@ -71,8 +71,10 @@ def _add_triggers(plan: Plan, node: StageNode, bases: Mapping[int, Base]) -> boo
         triggers = [each.instruction.trigger for each in node.base.steps if isinstance(each.instruction, i.Onbuild)]
     added = [plan.stages.connect(node, parse_trigger(each, node.at), onbuild=True) for each in triggers]
     node.steps = [*added, *node.steps]
-    refuse_circles([node])
-    return any(source is not None for step in added for source in step.sources)
+    further = any(source is not None for step in added for source in step.sources)
+    if further:
+        refuse_circles([node])
+    return further
 
 
 async def _base(plan: Plan, node: StageNode, resolver: Resolver) -> Base:

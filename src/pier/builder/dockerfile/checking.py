@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterable
@@ -33,7 +34,7 @@ async def check_dockerfile(data: bytes, options: Options, resolver: Resolver, na
     text = data.decode("utf-8", "replace")
     linter: Linter | None = None
     try:
-        file = parse(data, name)
+        file = await asyncio.to_thread(parse, data, name)
         linter = Linter(CheckOptions.parse(check_text(options, file.check)))
         everything = msgspec.structs.replace(options, all_stages=not options.target)
         await compile_dockerfile(file, everything, resolver, linter)

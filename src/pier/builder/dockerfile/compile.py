@@ -8,6 +8,7 @@ context are used at all, and nothing else is to be sent.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,12 +68,16 @@ async def compile_dockerfile(
     options = with_build_args(options)
     _refuse_foreign_frontend(options.build_args.get("BUILDKIT_SYNTAX") or file.syntax)
     linter = linter or Linter(CheckOptions.parse(check_text(options, file.check)))
-    plan = make_plan(file, options, linter)
+    plan = await asyncio.to_thread(make_plan, file, options, linter)
     images = await resolve_bases(plan, resolver)
-    first = _Pass(plan, images, linter, _context(options, ()))
+    return await asyncio.to_thread(_compiled, plan, images, linter)
+
+
+def _compiled(plan: Plan, images: Mapping[int, Base], linter: Linter) -> Compiled:
+    first = _Pass(plan, images, linter, _context(plan.options, ()))
     first.run()
     linter.verdict()
-    second = _Pass(plan, images, Linter(CheckOptions(skip_all=True)), _context(options, first.context_paths()))
+    second = _Pass(plan, images, Linter(CheckOptions(skip_all=True)), _context(plan.options, first.context_paths()))
     second.run()
     return second.result(linter.warnings)
 
@@ -189,6 +194,7 @@ class _Pass:
         state.env = dict(base.env)
         state.cwd, state.user, state.workdir_set = base.cwd, base.user, base.workdir_set
         state.build_args = list(base.build_args)
+        state.history_size = base.history_size
         state.known_folders = set(base.known_folders)
         state.commands = list(base.commands)
         return state

@@ -21,6 +21,8 @@ from pier.images.changes import is_signal
 from pier.oci.image_config import HealthConfig
 
 MAX_PORTS: Final = 65_536
+MAX_EXPOSED: Final = 3 * MAX_PORTS
+"""Ports of one instruction: all there are, of three protocols."""
 _SECRET_NAME: Final = re.compile(
     r"(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
 )
@@ -203,7 +205,7 @@ def _make_folder(state: StageState, instruction: i.Workdir, path: str) -> None:
     base = EMPTY if state.output is None else 0
     owner = owner_of(state.config.user, base) if state.config.user else None
     deed = MakeDir(path, make_parents=True, owner=owner, timestamp_ns=state.timestamp_ns)
-    shown = state.shown(instruction, instruction.code, state.env, state.shared.lexer)
+    shown = state.shown(instruction.code, state.env, state.shared.lexer)
     state.output = Vertex(
         File((FileAction(deed, input=base, output=0),)),
         inputs,
@@ -221,6 +223,8 @@ def expose(state: StageState, instruction: i.Expose) -> None:
         for word in expand_words(state, instruction, written):
             _check_port(state, instruction, word)
             ports += _ports(state, instruction, word)
+            if len(ports) > MAX_EXPOSED:
+                raise state.fail(f"EXPOSE names more than {MAX_EXPOSED} ports", instruction)
     exposed: dict[str, Any] = {**state.config.exposed_ports, **{port: {} for port in ports}}
     state.configure(exposed_ports=dict(sorted(exposed.items())))
     state.remember(f"EXPOSE {plain_list(ports)}")

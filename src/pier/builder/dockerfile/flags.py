@@ -11,6 +11,8 @@ import msgspec
 from pier.builder.dockerfile.gotext import SPACE
 from pier.builder.dockerfile.source import Fault, meant
 
+MAX_FLAGS: Final = 1_000
+
 
 class Kind(Enum):
     BOOLEAN = "boolean"
@@ -64,6 +66,8 @@ def split_flags(text: str, base: int) -> tuple[list[Flag], int]:
         if word == "--":
             return flags, at
         flags.append(Flag(word, base + start))
+        if len(flags) > MAX_FLAGS:
+            raise Fault(f"more than the {MAX_FLAGS} flags an instruction may have", base + start)
 
 
 def _word(text: str, at: int) -> tuple[str, int]:

@@ -50,15 +50,9 @@ class LogicalLine(msgspec.Struct, frozen=True):
     empty_continuations: tuple[int, ...] = ()
     """Lines that continued it with nothing."""
 
-    def range(self, offset: int | None = None, last_line: int = 0) -> SourceRange:
-        """Its place, the column that of the character at `offset` where that stands in the first line."""
-        first = self.pieces[0]
-        column = first.column
-        if offset is not None:
-            piece = max((each for each in self.pieces if each.offset <= offset), key=lambda each: each.offset)
-            if piece is first:
-                column = piece.column + offset
-        return SourceRange(self.file, self.first_line, max(self.last_line, last_line), column)
+    def range(self, last_line: int) -> SourceRange:
+        """Its place, with the heredocs that go on to `last_line`."""
+        return SourceRange(self.file, self.first_line, max(self.last_line, last_line), self.pieces[0].column)
 
     def place(self, offset: int) -> SourceRange:
         """The one physical line and column where the character at `offset` stands."""

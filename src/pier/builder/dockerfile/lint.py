@@ -5,7 +5,6 @@ Names, descriptions and addresses are BuildKit's, so that reports compare and `#
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -187,9 +186,3 @@ class Linter:
 
 
 ALL_RULES: Final[dict[str, Rule]] = {rule.name: rule for rule in list(globals().values()) if isinstance(rule, Rule)}
-
-
-def unknown_rules(options: CheckOptions) -> Iterable[str]:
-    """The names in `# check=` that no rule has: typing mistakes."""
-    named = options.skip | options.experimental
-    return sorted(named - set(ALL_RULES) - {"all"})

@@ -25,7 +25,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Steps say in their names which platform they are for."""
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
-    """Only these stages, by name in lower case or number, are run anew."""
+    """Only these stages, by name in lower case, are run anew."""
     contexts: Mapping[str, str] = msgspec.field(default_factory=dict)
     """`--build-context`: name -> `docker-image://…`, `local:NAME`, an address of git or a web server, `oci-layout://…`."""
     main_context: Output | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -13,7 +14,9 @@ from pier.builder.dockerfile.readings import READINGS, unknown
 from pier.builder.dockerfile.source import DockerfileError, Fault, SourceRange, SyntaxFault
 from pier.builder.dockerfile.statement import Statement, split
 
-DEFAULT_NAME = "Dockerfile"
+DEFAULT_NAME: Final = "Dockerfile"
+MAX_INSTRUCTIONS: Final = 10_000
+"""An image's history has no more entries."""
 
 
 def parse(data: bytes, name: str = DEFAULT_NAME) -> i.Dockerfile:
@@ -26,8 +29,12 @@ def parse(data: bytes, name: str = DEFAULT_NAME) -> i.Dockerfile:
     stages: list[tuple[i.From, list[i.Instruction]]] = []
     global_args: list[i.Arg] = []
     empty: list[SourceRange] = []
-    for instruction, continuations in _instructions(LineReader(text, name, escape=escape, skip=skip), escape):
+    reader = LineReader(text, name, escape=escape, skip=skip)
+    for count, (instruction, continuations) in enumerate(_instructions(reader, escape), 1):
         empty += continuations
+        if count > MAX_INSTRUCTIONS:
+            message = f"{name} has more than the {MAX_INSTRUCTIONS} instructions a Dockerfile may have"
+            raise DockerfileError(message, at=[instruction.source])
         if isinstance(instruction, i.From):
             stages.append((instruction, []))
         elif stages:
@@ -61,8 +68,8 @@ def parse_trigger(trigger: str, at: SourceRange) -> i.Instruction:
 def _instructions(reader: LineReader, escape: str) -> Iterator[tuple[i.Instruction, list[SourceRange]]]:
     """(instruction, the lines that continued it with nothing), one by one."""
     for line in reader:
-        statement = split(line.text, escape)
         try:
+            statement = split(line.text, escape)
             read = READINGS.get(statement.name)
             if read is None:
                 raise Fault(unknown(statement.keyword), len(line.text) - len(line.text.lstrip()))
@@ -77,7 +84,7 @@ def _instructions(reader: LineReader, escape: str) -> Iterator[tuple[i.Instructi
 def _blame(line: LogicalLine, fault: Fault, last_line: int) -> SourceRange:
     """The instruction's lines from the one that is wrong on."""
     if fault.offset is None:
-        return line.range(last_line=last_line)
+        return line.range(last_line)
     return msgspec.structs.replace(line.place(fault.offset), last_line=max(line.last_line, last_line))
 
 
@@ -89,5 +96,5 @@ def _with_heredocs(statement: Statement, line: LogicalLine, reader: LineReader) 
             opened = line.text.find("<<")
             raise Fault(f"unterminated heredoc: no line is {heredoc.name}", opened)
         heredocs.append(msgspec.structs.replace(heredoc, content=content))
-    source = line.range(last_line=reader.line)
+    source = line.range(reader.line)
     return msgspec.structs.replace(statement, heredocs=tuple(heredocs), comments=line.comments, source=source)

@@ -15,7 +15,7 @@ from pier.builder.dockerfile.gotext import SPACE, quote
 from pier.builder.dockerfile.heredoc import Heredoc, parse_heredoc
 from pier.builder.dockerfile.mounts import check_device, check_mount
 from pier.builder.dockerfile.source import Fault, meant
-from pier.builder.dockerfile.statement import Statement, split
+from pier.builder.dockerfile.statement import Statement, listed_words, split
 from pier.builder.dockerfile.words import BLANK, blank_separated, quoted_words
 from pier.model.time import BadDuration, parse_duration
 from pier.oci.image_config import HealthConfig
@@ -279,11 +279,8 @@ _HEALTH_FLAGS: Final = {
 
 def read_healthcheck(statement: Statement) -> i.Healthcheck:
     statement.needed()
-    kind, _, command = statement.rest.partition(" ")
-    kind, command = kind.strip(SPACE), command.strip(SPACE)
-    gap = re.search(rf"[{SPACE}]+", statement.rest)
-    if gap:
-        kind, command = statement.rest[: gap.start()], statement.rest[gap.end() :]
+    kind, *rest = re.split(rf"[{SPACE}]+", statement.rest, maxsplit=1)
+    command = rest[0] if rest else ""
     if kind.upper() == "NONE":
         if command:
             raise Fault("HEALTHCHECK NONE takes no arguments", statement.offset)
@@ -292,8 +289,7 @@ def read_healthcheck(statement: Statement) -> i.Healthcheck:
     if kind.upper() != "CMD":
         reason = f"Unknown type {quote(kind.upper())} in HEALTHCHECK (try CMD)"
         raise Fault(reason, statement.offset)
-    inner = split(f"CMD {command}", statement.escape)
-    listed = inner.listed() if command.startswith("[") else None
+    listed = listed_words(command, statement.offset + len(statement.rest) - len(command))
     if not command or listed == []:
         raise Fault("Missing command after HEALTHCHECK CMD", statement.offset)
     test = ["CMD", *listed] if listed is not None else ["CMD-SHELL", command]

@@ -135,7 +135,7 @@ class _Run:
             raise state.fail("RUN has no command", it)
         lexer = msgspec.structs.replace(state.shared.lexer, raw_quotes=True, keep_unset=True)
         masked = {**state.env, **dict.fromkeys(self._secret_names(), "****")}
-        return args, state.shown(it, it.code + suffix, masked, lexer)
+        return args, state.shown(it.code + suffix, masked, lexer)
 
     def _script(self, name: str, text: str) -> str:
         """A script with an interpreter of its own is a file that is run."""

@@ -13,6 +13,8 @@ import msgspec
 from pier.builder.dockerfile import glob
 from pier.builder.dockerfile.gotext import SPACE, quote
 
+MAX_SHOWN: Final = 200
+"""Characters of a word that a message repeats."""
 MAX_DEPTH: Final = 100
 """Of `${a:-${b:-…}}`."""
 MAX_RESULT: Final = 1 << 20
@@ -63,7 +65,8 @@ class Lexer(msgspec.Struct, frozen=True):
         try:
             text, words = reading.until("", raw_escapes=self.raw_escapes)
         except BadWord as fault:
-            raise BadWord(f"failed to process {quote(word)}: {fault}") from None
+            shown = word if len(word) <= MAX_SHOWN else f"{word[:MAX_SHOWN]}…"
+            raise BadWord(f"failed to process {quote(shown)}: {fault}") from None
         return Expansion(text, words, frozenset(reading.matched), frozenset(reading.unmatched))
 
 

@@ -20,7 +20,7 @@ from pier.builder.dockerfile.stages import StageNode
 from pier.builder.graph import Location, Note, Output, Position, ProxyEnv
 from pier.model.time import rfc3339_nano
 from pier.oci import Platform
-from pier.oci.image_config import History, ImageConfig, RootFS, RunConfig
+from pier.oci.image_config import MAX_CONFIG_BYTES, MAX_HISTORY, History, ImageConfig, RootFS, RunConfig
 
 HISTORY_COMMENT: Final = "buildkit.dockerfile.v0"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -79,6 +79,8 @@ class StageState:
     """Folders that its own instructions have made, or that its base image says it has."""
     commands: list[str] = field(default_factory=list)
     """Of its RUN instructions: what they name may be a folder they have made."""
+    history_size: int = 0
+    """Characters of the entries made so far."""
     steps_done: int = 0
     onbuild: bool = False
     """The current instruction comes from a trigger."""
@@ -98,6 +100,12 @@ class StageState:
 
     def remember(self, text: str, *, layer: bool = False, step: bool = False) -> None:
         """A history entry; `step`: the builder made files for it."""
+        self.history_size += len(text)
+        if len(self.image.history) >= MAX_HISTORY or self.history_size > MAX_CONFIG_BYTES:
+            raise DockerfileError(
+                f"the image's history would have more than {MAX_HISTORY} entries or {MAX_CONFIG_BYTES} characters",
+                at=[self.node.at],
+            )
         created = _rfc3339(self.shared.epoch_s) if self.shared.epoch_s is not None else ""
         entry = History(
             created=created,
@@ -166,8 +174,8 @@ class StageState:
     def fail(self, message: str, instruction: Instruction) -> DockerfileError:
         return DockerfileError(message, at=[instruction.source])
 
-    def shown(self, instruction: Instruction, code: str, env: Mapping[str, str], lexer: Lexer) -> str:
-        """The instruction for people: keyword in capitals, variables put in where that is possible."""
+    def shown(self, code: str, env: Mapping[str, str], lexer: Lexer) -> str:
+        """An instruction for people: keyword in capitals, variables put in where that is possible."""
         with contextlib.suppress(BadWord):
             code = lexer.expand(code, env).text
         keyword, space, rest = code.partition(" ")

@@ -62,11 +62,8 @@ class Statement(msgspec.Struct, frozen=True):
         return Command((self.rest,) if self.rest else (), shell_form=True)
 
     def listed(self) -> list[str] | None:
-        """The words of a JSON array, None where the arguments are none."""
-        try:
-            return exec_form(self.rest)
-        except Fault as fault:
-            raise Fault(fault.reason, self.offset) from None
+        """The words of a JSON array, None where the arguments are none. Raises Fault."""
+        return listed_words(self.rest, self.offset)
 
     def needed(self) -> None:
         """Raises Fault where there are no arguments."""
@@ -83,6 +80,14 @@ class Statement(msgspec.Struct, frozen=True):
         if inner.listed() is not None:
             return []
         return heredocs_of(self.text)
+
+
+def listed_words(text: str, offset: int) -> list[str] | None:
+    """The words of a JSON array at an offset of the line, None where it is none. Raises Fault."""
+    try:
+        return exec_form(text)
+    except Fault as fault:
+        raise Fault(fault.reason, offset) from None
 
 
 def split(text: str, escape: str) -> Statement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Final
@@ -51,11 +52,11 @@ async def answer(name: str, data: bytes, filename: str, options: Options, resolv
     extra: dict[str, str] = {}
     match name:
         case "frontend.outline":
-            file = parse(data, filename)
+            file = await asyncio.to_thread(parse, data, filename)
             outline = outline_of(file, await compile_dockerfile(file, options, resolver))
             document, text = outline_json(outline), outline_text(outline)
         case "frontend.targets":
-            file = parse(data, filename)
+            file = await asyncio.to_thread(parse, data, filename)
             document, text = targets_json(file), targets_text(file)
         case "frontend.lint":
             report = await check_dockerfile(data, options, resolver, filename)

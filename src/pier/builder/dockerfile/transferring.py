@@ -59,7 +59,7 @@ class _Transfer:
         if isinstance(it, i.Add):
             self._check_checksum(it)
         refuse_lost_files(state, it, self._dest)
-        shown = state.shown(it, it.code, state.env, state.shared.lexer)
+        shown = state.shown(it.code, state.env, state.shared.lexer)
         name = state.step_name(shown)
         for path in it.sources:
             self._one(path, name)

@@ -368,6 +368,11 @@ def test_no_dockerfile_at_all(data: bytes, message: str) -> None:
     assert raised.value.wire == message
 
 
+def test_more_instructions_than_a_history_has_entries() -> None:
+    with pytest.raises(DockerfileError, match="more than the 10000 instructions"):
+        read("FROM a\n" + "USER b\n" * 10_000)
+
+
 def test_the_excerpt_marks_the_lines_to_blame() -> None:
     text = "FROM a\nRUN b\nRUN c \\\n  --d\nENV e\nRUN f\nRUN g\nRUN h\n"
     with pytest.raises(DockerfileError) as raised:
