@@ -172,6 +172,7 @@ def test_wish_01_a_stopped_container_publishes_at_its_next_start(house: House) -
 def test_wish_01_conflicts_change_nothing(house: House) -> None:
     house.docker.run("-p", "7070:80", house.docker.image, "sleep", "1000", name="t-other")
     house.docker.run("-p", "8080:80", house.docker.image, *ECHO, name="t-w1")
+    expect(reached=open_ports(house, 8080))
     with line(house.lan.peer, house.lan.host_address, 8080) as stays:
         for words, error in (
             (
