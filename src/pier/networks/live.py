@@ -14,7 +14,7 @@ from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nlmsg import Request
 from pier.kernel.routes import add_route, default_of, delete_route
 from pier.networks.inside import run_inside
-from pier.runtime.process.network import create_device, settle_device
+from pier.runtime.process.network import carry_at_once, create_device, settle_device
 from pier.runtime.request import Interface
 
 __all__ = ["attach", "detach", "free_name", "move_default_routes"]
@@ -43,6 +43,7 @@ def _attach(host: NetlinkSocket, netns_fd: int, interface: Interface) -> None:
         create_device(host, netns_fd, interface)
         try:
             settle_device(inside, interface)
+            carry_at_once(host, inside, interface)
         except BaseException:
             with suppress(OSError):
                 inside.delete_link(inside.link_index(interface.name))

@@ -52,6 +52,20 @@ def add_interface(host: NetlinkSocket, inside: NetlinkSocket, *, netns_fd: int, 
     """
     create_device(host, netns_fd, interface)
     settle_device(inside, interface)
+    carry_at_once(host, inside, interface)
+
+
+def carry_at_once(host: NetlinkSocket, inside: NetlinkSocket, interface: Interface) -> None:
+    """Let the first packet of an interface that is up pass.
+
+    Neither end of a veth pair sends, and its bridge neither, before they have learned that there is a carrier. The
+    kernel tells them in the background, at its leisure, and what is sent before is lost: an ARP request, for a second.
+    Asked for a device it tells it first (rtnl_getlink, since Linux 6.8).
+    """
+    if interface.kind == "veth":
+        inside.link_index(interface.name)
+        host.link_index(interface.host_name)
+        host.link_index(interface.parent)
 
 
 def settle_device(inside: NetlinkSocket, interface: Interface) -> None:

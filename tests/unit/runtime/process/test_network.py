@@ -152,3 +152,20 @@ def test_ipv6_is_on_where_it_is_asked_for(pair: tuple[Machine, Machine]) -> None
     guest.plug(veth(addresses=["fd00::2/64"], gateways=["fd00::1"]), host)
     guest.serve("udp", 7, "fd00::2")
     assert host.ask("udp", "fd00::2", 7) == "fd00::1"
+
+
+def test_every_device_on_the_way_has_learned_of_its_carrier_before_the_program_runs(
+    pair: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its first packet may be lost, and with it a second; the kernel tells those that it is asked for."""
+    host, inside = pair
+    asked: list[str] = []
+    find = NetlinkSocket.link_index
+
+    def noted(sock: NetlinkSocket, name: str) -> int:
+        asked.append(name)
+        return find(sock, name)
+
+    monkeypatch.setattr(NetlinkSocket, "link_index", noted)
+    inside.plug(Interface("eth0", "vfirst", "br0", "02:00:00:00:00:09", ["10.7.0.9/24"], []), host)
+    assert asked[-3:] == ["eth0", "vfirst", "br0"]
