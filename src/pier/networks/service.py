@@ -113,7 +113,10 @@ class NetworkService:
         repaired += await self._work(self._make_parents)
         await self._guard.start()
         for record in self._registry:
-            self._endpoints.addresses.open(record)
+            try:
+                self._endpoints.addresses.open(record)
+            except PierError as error:
+                self.features.append(f"WARNING: network {record.name} gives no addresses: {error}")
         return repaired + await self._endpoints.restore(endpoints)
 
     def _make_parents(self) -> builtins.list[str]:

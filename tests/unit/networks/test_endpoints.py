@@ -247,6 +247,16 @@ def test_a_default_bridge_whose_address_a_network_has_is_off_alone(site: Site, d
     again.kill()
 
 
+def test_a_network_whose_addresses_make_no_sense_does_not_keep_the_daemon_down(site: Site) -> None:
+    daemon = Daemon(site, bip="10.9.0.1/24", default_gateway="10.9.0.1")
+    daemon.start()
+    (warning,) = daemon.service.features
+    assert warning.startswith("WARNING: network bridge gives no addresses: failed to allocate secondary ip address")
+    daemon.create("a")
+    assert daemon.start_on(ONE, None, Ask("a")).endpoints[0].ip
+    daemon.kill()
+
+
 def test_a_bridge_that_was_there_stays(site: Site, daemon: Daemon) -> None:
     with site.host.run(NetlinkSocket) as sock:
         sock.create_bridge("br-own", mac="02:42:00:00:00:0a")
