@@ -96,6 +96,8 @@ class Build:
     """`network.host`, `security.insecure`: what its steps may ask for."""
     memory: dict[Any, Any] = field(default_factory=dict)
     """What sources have found, for as long as the build runs."""
+    records: dict[str, Record] = field(default_factory=dict)
+    """What of the cache it stands on, or has added."""
     cleanups: list[Callable[[], None]] = field(default_factory=list)
     """Called in a thread when it has ended."""
     told: set[str] = field(default_factory=set)
@@ -250,6 +252,7 @@ class Solver:
 
     def _cached(self, build: Build, vertex: Vertex, record: Record) -> Solved:
         """The cache knows: so it does of everything below."""
+        build.records[record.id] = record
         build._releases.append(self.cache.use(record.id))
         for each in below([vertex.output()]):
             if isinstance(each.op, Source) and each is not vertex:
@@ -313,6 +316,7 @@ class Solver:
                 job.work.builds.remove(build)
             leave()
         if solved.record is not None:
+            build.records[solved.record.id] = solved.record
             build._releases.append(self.cache.use(solved.record.id))
         return solved
 

@@ -64,10 +64,19 @@ class CacheDocument(msgspec.Struct):
     """diff_id -> archive."""
 
 
-def export(ground: Ground, records: Iterable[Record], out: Sink) -> int:
-    """Write an archive of these records; returns how many it has. Call it inside `content.keep()`.
+def export(ground: Ground, records: Iterable[Record], out: Sink) -> None:
+    """Write an archive of these records. Call it inside `content.keep()`.
 
     Raises LayerNotFound, ContentNotFound, OSError.
+    """
+    root, parts = pack(ground, records)
+    _write(ground, root, [root, *parts], out)
+
+
+def pack(ground: Ground, records: Iterable[Record]) -> tuple[Descriptor, list[Descriptor]]:
+    """The artifact of these records, put into the content store: its manifest, and the blobs that it names.
+
+    Call it inside `content.keep()`. Raises LayerNotFound, ContentNotFound, OSError.
     """
     done: list[Done] = []
     blobs: dict[str, Descriptor] = {}
@@ -87,9 +96,7 @@ def export(ground: Ground, records: Iterable[Record], out: Sink) -> int:
     config = ground.content.put(encode(CacheDocument(done, blobs)), CONFIG)
     parts = list({blob.digest: blob for blob in (*blobs.values(), *mounts)}.values())
     manifest = Manifest(schema_version=2, media_type=OCI_MANIFEST, artifact_type=ARTIFACT, config=config, layers=parts)
-    root = ground.content.put(encode(manifest), OCI_MANIFEST)
-    _write(ground, root, [root, config, *parts], out)
-    return len(done)
+    return ground.content.put(encode(manifest), OCI_MANIFEST), [config, *parts]
 
 
 def _archives(ground: Ground, tree: Tree) -> Mapping[str, Descriptor]:
@@ -140,10 +147,22 @@ def receive(ground: Ground, archive: Reader) -> CacheDocument:
     root = next((each for each in index.manifests if each.media_type == OCI_MANIFEST), None)
     if root is None:
         raise NoCache(reason="its index names no manifest")
-    raw = ground.content.read(root.digest, limit_bytes=MAX_MANIFEST_BYTES)
+    return admit(ground, manifest_of(ground.content.read(root.digest, limit_bytes=MAX_MANIFEST_BYTES)))
+
+
+def manifest_of(raw: bytes) -> Manifest:
+    """The artifact's manifest. Raises NoCache, MalformedDocument."""
     manifest = decode_manifest(raw, media_type=OCI_MANIFEST, what="manifest of a build cache")
     if not isinstance(manifest, Manifest) or manifest.config.media_type != CONFIG:
-        raise NoCache(reason="it is an image; `load` takes those")
+        raise NoCache(reason="it is an image")
+    return manifest
+
+
+def admit(ground: Ground, manifest: Manifest) -> CacheDocument:
+    """What an artifact says was done; its blobs are here, its layers are unpacked. Call it inside `content.keep()`.
+
+    Raises NoCache, BadArchive, ContentMismatch, ContentNotFound, MalformedDocument, OSError.
+    """
     text = ground.content.read(manifest.config.digest, limit_bytes=MAX_CONFIG_BYTES)
     document = decode(text, CacheDocument, what="build cache", limit_bytes=MAX_CONFIG_BYTES)
     for done in document.records:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,7 @@ from pier.builder.progress import Warned
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.session import Session as ClientSession
+from pier.builder.solver import Build
 from pier.buildkit.contexts import Contexts
 from pier.buildkit.exports import RESPONSE_EPOCH_KEY, Export, export
 from pier.buildkit.failing import failed
@@ -34,6 +36,7 @@ from pier.errors import InvalidParameter, PierError
 from pier.model.build import BuildCache
 from pier.model.filters import Filters
 from pier.model.time import parse_rfc3339
+from pier.oci import Reference
 from pier.oci.platform import host_platform
 
 __all__ = ["Control"]
@@ -144,12 +147,25 @@ class Control:
     async def _build(self, run: Run, view: View | None, request: control.SolveRequest) -> control.SolveResponse:
         for text in unused_caches(request):
             run.build.say(Warned(None, text))
+        for name in cache_imports(request):
+            await self._with_cache(run, name, self.service.pull_cache, "imported from")
         outcome = await self._outcome(run, request)
         trees = await run.trees(outcome)
         response: dict[str, str] = {}
         for wish in exports_of(request):
             response |= await export(run, view, wish, outcome, trees)
+        for name in cache_exports(request):
+            await self._with_cache(run, name, self.service.push_cache, "exported to")
         return control.SolveResponse(exporter_response=response)
+
+    async def _with_cache(
+        self, run: Run, name: str, deed: Callable[[Build, Reference], Awaitable[int]], words: str
+    ) -> None:
+        """Use a cache at a registry; one that cannot be used is no reason for a build to fail."""
+        try:
+            await deed(run.build, Reference.parse(name))
+        except PierError as error:
+            run.build.say(Warned(None, f"the cache is not {words} {name}: {error.message}"))
 
     async def _outcome(self, run: Run, request: control.SolveRequest) -> Outcome:
         has_definition = bool(request.definition.ops)
@@ -266,14 +282,30 @@ def exports_of(request: control.SolveRequest) -> list[Export]:
     return []
 
 
-def unused_caches(request: control.SolveRequest) -> list[str]:
-    """What the client hopes for of caches elsewhere, and will not get."""
-    imports = [each.type for each in request.cache.imports]
-    imports += ["registry"] * len(request.cache.import_refs_deprecated)
+def cache_imports(request: control.SolveRequest) -> list[str]:
+    """Names of the caches at registries that the client would have asked."""
+    found = [each.attrs.get("ref", "") for each in request.cache.imports if each.type == "registry"]
+    found += request.cache.import_refs_deprecated
     if listed := request.frontend_attrs.get("cache-imports"):
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            imports += [str(each.get("Type", "")) for each in json.loads(listed)]
-    exports = [each.type for each in request.cache.exports] + ["registry"] * bool(request.cache.export_ref_deprecated)
+            entries = [each for each in json.loads(listed) if each.get("Type") == "registry"]
+            found += [str((each.get("Attrs") or {}).get("ref", "")) for each in entries]
+    return list(dict.fromkeys(name for name in found if name))
+
+
+def cache_exports(request: control.SolveRequest) -> list[str]:
+    """Names at registries to which the cache is to go."""
+    found = [each.attrs.get("ref", "") for each in request.cache.exports if each.type == "registry"]
+    return [name for name in (*found, request.cache.export_ref_deprecated) if name]
+
+
+def unused_caches(request: control.SolveRequest) -> list[str]:
+    """What the client hopes for of caches elsewhere, and will not get."""
+    imports = [each.type for each in request.cache.imports if each.type != "registry"]
+    if listed := request.frontend_attrs.get("cache-imports"):
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            imports += [kind for each in json.loads(listed) if (kind := str(each.get("Type", ""))) != "registry"]
+    exports = [each.type for each in request.cache.exports if each.type != "registry"]
     found = [f"the cache is not imported from {kind}: only this builder's own is used" for kind in imports]
     return found + [f"the cache is not exported to {kind}" for kind in exports]
 

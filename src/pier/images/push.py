@@ -20,8 +20,9 @@ from pier.events.bus import EventBus
 from pier.images import progress
 from pier.images.progress import Message
 from pier.images.push_plan import Part, Plan, host_image, make_plan
-from pier.images.telling import TICK_S, Say, telling
-from pier.oci import Descriptor, Digest, Platform, Reference
+from pier.images.telling import TICK_S, Say, single_error, telling
+from pier.oci import Descriptor, Digest, Manifest, Platform, Reference, decode_manifest
+from pier.oci.manifest import MAX_MANIFEST_BYTES
 from pier.storage.content import ContentStore, VerifiedReader
 
 MAX_UPLOADS: Final = 5
@@ -89,6 +90,20 @@ class Pusher:
         async with aclosing(telling(run, name=f"push {name}")) as messages:
             async for message in messages:
                 yield message
+
+    async def push_artifact(self, name: Reference, root: Descriptor, *, auth: Mapping[str, str] | None = None) -> None:
+        """Send a manifest that no name here points at, with all its blobs, as a tag. Raises PierError."""
+        repository = self._registries.repository(name, Credentials.from_auth_config(auth), push=True)
+        raw = await in_thread(self.content.read, root.digest, limit_bytes=MAX_MANIFEST_BYTES)
+        manifest = decode_manifest(raw, media_type=root.media_type, what=f"manifest {root.digest}")
+        assert isinstance(manifest, Manifest)
+        parts = [Part(part) for part in (manifest.config, *manifest.layers)]
+        await single_error(_Push(self, repository, None, _unheard)._send_all(parts))
+        await repository.put_manifest(root, raw, str(name.tag))
+
+
+async def _unheard(_: Message) -> None:
+    pass
 
 
 class _Push:

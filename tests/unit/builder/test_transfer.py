@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from fixtures.registry import FakeRegistry
 from pier.builder.graph import CacheMount, Mount, MountType
 from pier.builder.progress import Finished
+from pier.builder.session import Given
 from pier.builder.transfer import NoCache
 from pier.errors import InvalidParameter
 from pier.model.filters import Filters
+from pier.oci import Reference
 
 from ..storage.archives import archive, member
 from .conftest import Lab, base, sh
@@ -72,3 +75,20 @@ async def test_a_layer_that_was_changed_on_its_way_is_refused(lab: Lab) -> None:
 
 def test_the_error_says_what_is_missing() -> None:
     assert "no build cache" in NoCache(reason="x").message
+
+
+async def test_a_cache_at_a_registry(lab: Lab) -> None:
+    async with FakeRegistry().serving() as registry:
+        name = Reference.parse(f"{registry.host}/team/cache:1")
+        step = sh("echo kept > /made")
+        async with lab.service.build("first", Given()) as build:
+            await lab.service.solve(build, [step])
+            assert await lab.service.push_cache(build, name) == 1
+        await lab.service.prune(Filters(), everything=True)
+        async with lab.service.build("second", Given()) as build:
+            assert await lab.service.pull_cache(build, name) == 1
+            [result] = await lab.service.solve(build, [step])
+            assert lab.read(result)["made"] == b"kept\n"
+            ended = [event for event in build.journal.told if isinstance(event, Finished)]
+            assert ended[-1].cached
+    assert lab.problems() == []
