@@ -99,8 +99,8 @@ def test_the_names_of_tables(site: Site) -> None:
 
 
 @pytest.mark.root
-def test_every_port_there_is_in_one_transaction(site: Site) -> None:
-    everything = [SetElement("a4", ("tcp", port), ("172.17.0.2", port)) for port in range(1, 65536)]
+def test_thousands_of_ports_in_one_transaction(site: Site) -> None:
+    everything = [SetElement("a4", ("tcp", port), ("172.17.0.2", port)) for port in range(1, 10000)]
     site.elements.add("t", everything)
     site.elements.delete("t", everything)
     assert "elements" not in site.listed("a4")

@@ -154,7 +154,11 @@ def test_what_pier_does_itself_is_no_alarm() -> None:
          "inet fw f"),
     ],
 )  # fmt: skip
-def test_trap_11_a_firewall_that_comes_later_is_told_of_containers(commands: str, chain: str) -> None:
+def test_trap_11_a_firewall_that_comes_later_is_told_of_containers(
+    commands: str, chain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pier.networks.guard.AGAIN_S", 0.01)
+
     async def deed(side: HostSide, told: Told) -> None:
         nft = Nftables()
         nft.run(commands)
