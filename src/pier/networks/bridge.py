@@ -144,7 +144,10 @@ class SetSysctl:
 
 def is_needed(key: str, value: str) -> bool:
     """Must the kernel have this setting? One without IPv6 need not be told to keep it off."""
-    return not (key.startswith("net/ipv6/") and (key.endswith("/accept_ra") or (value == "1" and "disable" in key)))
+    return not (
+        key.startswith("net/ipv6/")
+        and (key.endswith(("/accept_ra", "/accept_dad")) or (value == "1" and "disable" in key))
+    )
 
 
 def read_sysctl(key: str) -> str | None:
@@ -203,6 +206,9 @@ def device_sysctls(network: BridgeNetwork) -> dict[str, str]:
     six = network.subnet(6) is not None
     # A container must not make itself the host's router (CVE-2020-13401); a network without IPv6 has none at all.
     found[f"net/ipv6/conf/{network.bridge}/accept_ra"] = "0"
+    if six:
+        # Nobody else makes addresses of this MAC; until they are judged, two seconds, the host asks for no neighbour.
+        found[f"net/ipv6/conf/{network.bridge}/accept_dad"] = "0"
     found[f"net/ipv6/conf/{network.bridge}/disable_ipv6"] = "0" if six else "1"
     return found
 

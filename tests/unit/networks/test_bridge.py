@@ -63,6 +63,7 @@ def test_attack_21_a_new_bridge_never_listens_to_router_advertisements() -> None
         "create bridge pier0",
         "set net.ipv4.conf.pier0.route_localnet = 1",
         "set net.ipv6.conf.pier0.accept_ra = 0",
+        "set net.ipv6.conf.pier0.accept_dad = 0",
         "set net.ipv6.conf.pier0.disable_ipv6 = 0",
         "add 172.17.0.1/16 to pier0",
         "add fd00::1/64 to pier0",

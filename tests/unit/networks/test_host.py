@@ -396,6 +396,7 @@ def test_attack_21_a_bridge_takes_no_router_advertisements(site: Site) -> None:
     assert setting("br-web", "accept_ra") == "0"
     assert setting("br-four", "accept_ra") == "0"
     assert setting("br-four", "disable_ipv6") == "1"
+    assert setting("br-web", "accept_dad") == "0", "the host would ask for no neighbour for two seconds"
     assert setting("eth0", "accept_ra") == "2", "the host, now a router, must still hear its own"
 
 
