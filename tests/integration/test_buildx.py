@@ -135,6 +135,13 @@ def test_a_wrong_line_is_shown(buildx: Buildx, context: Callable[..., Path]) -> 
     assert "2 | >>> COPPY a b" in done.stderr
 
 
+def test_what_the_checks_found_is_told_of_a_refused_file_too(buildx: Buildx, context: Callable[..., Path]) -> None:
+    done = buildx("buildx", "build", "--progress=plain", str(context("FROM busybox\nMAINTAINER me\nEXPOSE abc\n")))
+    assert done.returncode == 1
+    assert "ERROR: failed to solve: invalid containerPort: abc" in done.stderr
+    assert "MaintainerDeprecated: " in done.stderr
+
+
 def test_checks_are_shown_as_warnings(buildx: Buildx, context: Callable[..., Path]) -> None:
     shown = buildx.build(context("FROM busybox as x\nCMD echo hi\n"))
     assert "2 warnings found" in shown

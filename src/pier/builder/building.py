@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pier.builder.dockerfile.compile import Compiled, compile_dockerfile
 from pier.builder.dockerfile.instructions import Dockerfile
-from pier.builder.dockerfile.lint import Warning
-from pier.builder.dockerfile.options import Options
+from pier.builder.dockerfile.lint import CheckOptions, Linter, Warning
+from pier.builder.dockerfile.options import Options, check_text
 from pier.builder.graph import Location, Position
 from pier.builder.progress import Warned
 from pier.builder.resolving import ImageResolver
@@ -27,9 +27,12 @@ class Built:
 async def compiled(service: BuildService, build: Build, file: Dockerfile, options: Options) -> Compiled:
     """The graph of a Dockerfile; what its checks found is told. Raises DockerfileError, NoSuchImage, PierError."""
     resolver = ImageResolver(service.images, build, options.target_platform)
-    result = await compile_dockerfile(file, options, resolver)
-    for warning in result.warnings:
-        build.say(_told(warning))
+    linter = Linter(CheckOptions.parse(check_text(options, file.check)))
+    try:
+        result = await compile_dockerfile(file, options, resolver, linter)
+    finally:  # where the file is refused, too: what was found may be why
+        for warning in linter.warnings:
+            build.say(_told(warning))
     if result.unused_args:
         names = ", ".join(sorted(result.unused_args))
         build.say(Warned(None, f"One or more build-args [{names}] were not consumed"))

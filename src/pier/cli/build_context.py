@@ -23,11 +23,13 @@ LARGE_BYTES = 10 << 20
 class Context:
     """A folder that is sent, and what was sent of it."""
 
-    def __init__(self, folder: str, dockerfile: str, *, outside: bytes | None = None) -> None:
-        """`dockerfile`: its path in the context; with `outside` its content, where it lies elsewhere."""
+    def __init__(self, folder: str, dockerfile: str, *, outside: bytes | None = None, called: str = "") -> None:
+        """`dockerfile`: its path in the context; with `outside` its content, where it lies elsewhere under the name
+        `called`."""
         self.folder = folder
         self.dockerfile = dockerfile
         self.outside = outside
+        self.called = called or dockerfile
         self.sent_bytes = 0
         self.files = 0
         self.large: list[tuple[int, str]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from pier.cli import build_progress
 from pier.cli.build_context import LARGE_BYTES, Context
 from pier.cli.build_progress import Plain, RawJson, Terminal
 from pier.cli.errors import Failure
-from pier.cli.verbs.build import context_of, parse_output, secrets_of
+from pier.cli.verbs.build import called_as_given, context_of, parse_output, secrets_of
 
 S = 10**9
 
@@ -68,6 +69,17 @@ def test_a_dockerfile_outside_its_context_goes_with_it(tmp_path: Path) -> None:
     found = context_of(str(tmp_path / "context"), str(tmp_path / "elsewhere/Other"))
     assert isinstance(found, Context)
     assert sent(tmp_path / "context", found.dockerfile, outside=found.outside)[found.dockerfile].size == 15
+
+
+def test_a_dockerfile_from_elsewhere_is_called_as_it_was_given(tmp_path: Path) -> None:
+    path = str(tmp_path / 'El"se')
+    Path(path).write_text("FROM x\n")
+    (tmp_path / "context").mkdir()
+    context = context_of(str(tmp_path / "context"), path)
+    assert isinstance(context, Context)
+    [told] = called_as_given([json.dumps({"stream": f"{context.dockerfile}:1:1"}).encode()], context)
+    assert json.loads(told) == {"stream": f"{path}:1:1"}
+    assert [*called_as_given([b"{}"], None)] == [b"{}"]
 
 
 def test_trap_23_large_files_that_are_sent_are_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pier.cli.platform import platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from pier.cli.flags import Options
@@ -82,8 +82,8 @@ def run(cx: Call, opts: Options, args: list[str]) -> int:
     head = (dumps({"secrets": secrets_of(opts["secret"])}) + "\n").encode()
     stream = _body(head, context)
     response = cx.client.request("POST", "/build", query=query, stream=stream, headers=_accounts(cx))
-    built = _shown(response.lines(), progress)
     sent = context if isinstance(context, Context) else None
+    built = _shown(called_as_given(response.lines(), sent), progress)
     if isinstance(progress, build_progress.Plain | build_progress.Terminal):
         seconds = time.monotonic() - begun
         large = sent.large if sent else []
@@ -109,6 +109,16 @@ def _finish(cx: Call, opts: Options, image: str, output: str) -> int:
     if opts["quiet"] or opts["progress"] == "quiet":
         line(image)
     return 0
+
+
+def called_as_given(lines: Iterable[bytes], context: Context | None) -> Iterator[bytes]:
+    """JSON messages in which a Dockerfile from outside the context has its own name, not that it was sent under."""
+    if context is None or context.called == context.dockerfile:
+        yield from lines
+        return
+    sent, called = context.dockerfile.encode(), dumps(context.called)[1:-1].encode()
+    for text in lines:
+        yield text.replace(sent, called)
 
 
 def _shown(lines: Iterator[bytes], progress: build_progress.Progress) -> str:
@@ -153,7 +163,7 @@ def context_of(place: str, dockerfile: str) -> Context | str | None:
         raise Failure(f'unable to prepare context: path "{place}" not found')
     folder = os.path.abspath(place)
     if dockerfile == "-":
-        return Context(folder, _random_name(), outside=_all_of(0, "stdin"))
+        return Context(folder, _random_name(), outside=_all_of(0, "stdin"), called="Dockerfile")
     path = os.path.abspath(dockerfile or os.path.join(folder, "Dockerfile"))
     if not dockerfile and not os.path.lexists(path) and os.path.exists(os.path.join(folder, "dockerfile")):
         path = os.path.join(folder, "dockerfile")
@@ -163,7 +173,7 @@ def context_of(place: str, dockerfile: str) -> Context | str | None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise Failure(f"failed to read dockerfile: open {dockerfile}: {reason(error)}") from None
-        return Context(folder, _random_name(), outside=_all_of(fd, path))
+        return Context(folder, _random_name(), outside=_all_of(fd, path), called=dockerfile)
     return Context(folder, inside)
 
 
