@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bench_archives
+import bench_build
 import bench_cold
 import bench_daemon
 import bench_disk
@@ -71,6 +72,7 @@ def main() -> None:
         benches["disk"] = lambda: bench_disk.measure(compared, folder / "disk")
         benches["images"] = lambda: bench_images.measure(compared, rounds, archive, folder)
         benches["volumes"] = lambda: bench_volumes.measure(compared, rounds, archive, folder)
+        benches["build"] = lambda: bench_build.measure(compared, rounds, folder / "build")
         wanted = sys.argv[1:] or list(benches)
         rows = []
         for name in wanted:
