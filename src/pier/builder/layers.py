@@ -144,12 +144,21 @@ def chain_id_over(parent: Digest | None, diff_id: Digest) -> Digest:
 
 
 def blob_of(ground: Ground, layer: LayerRef, chain_id: Digest, parent: Digest | None) -> Descriptor:
-    """A layer's archive in the content store, made of its tree where it is not there. Raises LayerNotFound, OSError."""
+    """A layer's archive in the content store, made of its tree where it is not there.
+
+    Of a tree of any size it is a recipe, by which the archive is made again when somebody asks for it. Raises
+    LayerNotFound, OSError.
+    """
     if layer.blob is not None:
         return layer.blob
     if ground.content.has(layer.diff_id):
         return Descriptor(media_type=OCI_LAYER, digest=layer.diff_id, size=ground.content.size(layer.diff_id))
     pieces = ground.fresh.pop(layer.diff_id, None)
+    recipes = ground.content.recipes
+    if pieces is None and recipes.record(
+        layer.diff_id, chain_id, lambda sink: ground.snapshots.archive(chain_id, parent, sink)
+    ):
+        return Descriptor(media_type=OCI_LAYER, digest=layer.diff_id, size=ground.content.size(layer.diff_id))
     with ground.content.ingest(expected=layer.diff_id) as writer:
         if pieces is None:
             ground.snapshots.archive(chain_id, parent, writer)

@@ -1,17 +1,24 @@
-"""What a blocking writer writes, as asynchronous pieces: an archive that is made in a thread and read by a client."""
+"""What a blocking writer writes in a thread of its own: asynchronous pieces for a client, bytes for another thread."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import os
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import IO, Final
 
 from pier.storage.tar_writer import Sink
 
 PIECES_AHEAD: Final = 4
 """Pieces that may wait for the reader; the writer decides how large they are, 1 MiB at most where it is an archive."""
+
+
+F_SETPIPE_SZ: Final = 1031
+PIPE_BYTES: Final = 1 << 20
 
 
 class OutflowCancelled(Exception):
@@ -37,6 +44,32 @@ async def outflow(work: Callable[[Sink], object], *, name: str) -> AsyncGenerato
             pipe.cancel()
             await asyncio.wait({worker})
             worker.cancelled() or worker.exception()  # seen: a reader who has gone is told nothing
+
+
+@contextlib.contextmanager
+def outpour(work: Callable[[Sink], object]) -> Iterator[IO[bytes]]:
+    """What `work(sink)` writes, to be read by the thread that this blocks; its error is raised at the block's end.
+
+    A reader who leaves early makes the next write fail, which is no error then.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    fcntl.fcntl(writing, F_SETPIPE_SZ, PIPE_BYTES)
+
+    def pour() -> None:
+        with open(writing, "wb") as sink:
+            work(sink)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="outpour") as executor:
+        worker = executor.submit(pour)
+        try:
+            with open(reading, "rb") as source:
+                yield source
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                worker.result()
+            raise
+        with contextlib.suppress(BrokenPipeError):
+            worker.result()
 
 
 class _Pipe:

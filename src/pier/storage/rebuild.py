@@ -22,8 +22,10 @@ from pier.storage import recipe
 from pier.storage.durable import fsync_dir
 from pier.storage.errors import BadArchive
 from pier.storage.faults import point
+from pier.storage.outflow import outpour
 from pier.storage.recompress import Candidate
 from pier.storage.stream import CHUNK, Reader
+from pier.storage.tar_writer import Sink
 
 OpenLayer = Callable[[Digest], int]
 """`Snapshotter.open_layer`"""
@@ -54,6 +56,23 @@ class _Stoppable:
         if self._stop():
             raise Stopped
         return self._blob.read(size)
+
+
+class _Hashing:
+    """An archive whose digest is known once it has been read."""
+
+    def __init__(self, archive: Reader, expected: Digest) -> None:
+        self._archive = archive
+        self._state = expected.hasher()
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._archive.read(size)
+        self._state.update(data)
+        return data
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.finish(self._state)
 
 
 class Recipes:
@@ -146,6 +165,31 @@ class Recipes:
         except (BadArchive, NotFound):
             file.close()
             return None
+
+    def record(self, digest: Digest, chain_id: Digest, write: Callable[[Sink], object]) -> int:
+        """Write a recipe for an archive that `write` makes of the layer's tree and that nobody has stored.
+
+        Returns the archive's size; 0, and nothing is kept, where a recipe is not worth it, or what `write` has made is
+        not what the digest says. Raises what writing raises, OSError.
+        """
+        assert self.open_layer is not None
+        with tempfile.TemporaryFile(dir=self._root) as body:
+            tree_fd = self.open_layer(chain_id)
+            try:
+                with outpour(write) as archive:
+                    reader = _Hashing(archive, digest)
+                    plain_size = recipe.write(reader, tree_fd, body)
+            finally:
+                os.close(tree_fd)
+            if body.tell() > min(plain_size // 2, MAX_BYTES) or reader.digest != digest:
+                return 0
+            body.seek(0)
+            header = recipe.Header.of(Candidate(""), chain_id=chain_id, size=plain_size, plain_size=plain_size)
+            # Proved by its making: what was read is the blob, and what was left out of it was found in the tree.
+            fresh = self._fresh(msgspec.json.encode(header) + b"\n" + body.read())
+        point("recipe-written")
+        self._name(fresh, digest)
+        return plain_size
 
     def make(self, digest: Digest, size: int, chain_id: Digest, read: Callable[[], Reader], stop: Stop = never) -> bool:
         """Write a recipe for a blob that `read` opens, and prove it. False where there can be none, which is noted.

@@ -26,11 +26,11 @@ from pier.kernel.paths import closing
 from pier.oci import Digest
 from pier.storage import ContentStore, Setup, choose_driver
 from pier.storage.compression import decompressed
-from pier.storage.errors import ContentMismatch, ContentNotFound
+from pier.storage.errors import BadArchive, ContentMismatch, ContentNotFound
 from pier.storage.rebuild import Stopped
 from pier.storage.recompress import gzip_header
 from pier.storage.snapshots import Snapshotter
-from pier.storage.tar_writer import TarWriter
+from pier.storage.tar_writer import Sink, TarWriter
 from pier.storage.tree_tar import write_tree
 from pier.storage.verify import verify
 
@@ -388,3 +388,39 @@ def test_readers_do_not_notice_that_a_blob_goes_and_comes(rooms: tuple[ContentSt
 )
 def test_gzip_headers(head: bytes, length: int) -> None:
     assert len(gzip_header(head)) == length
+
+
+def test_an_archive_that_nobody_has_stored_is_made_of_its_tree(rooms: tuple[ContentStore, Snapshotter]) -> None:
+    content, snapshots = rooms
+    chain_id = admitted(content, snapshots, LAYER)
+    digest = Digest.of(LAYER)
+    os.unlink(content.path(digest))
+    assert not content.has(digest)
+    size = content.recipes.record(digest, chain_id, lambda sink: sink.write(LAYER))
+    assert size == len(LAYER) == content.size(digest)
+    assert not os.path.exists(content.path(digest))
+    with content.open(digest) as reader:
+        assert reader.read() == LAYER
+
+
+@pytest.mark.parametrize("made", [LAYER + bytes(10240), LAYER[:-1024], b""], ids=["more", "less", "nothing"])
+def test_what_is_not_the_archive_gets_no_recipe(rooms: tuple[ContentStore, Snapshotter], made: bytes) -> None:
+    content, snapshots = rooms
+    chain_id = admitted(content, snapshots, LAYER)
+    os.unlink(content.path(Digest.of(LAYER)))
+    with contextlib.suppress(BadArchive):
+        assert content.recipes.record(Digest.of(LAYER), chain_id, lambda sink: sink.write(made)) == 0
+    assert not content.has(Digest.of(LAYER))
+
+
+def test_a_writer_that_fails_leaves_no_recipe(rooms: tuple[ContentStore, Snapshotter]) -> None:
+    content, snapshots = rooms
+    chain_id = admitted(content, snapshots, LAYER)
+
+    def write(sink: Sink) -> None:
+        sink.write(LAYER[: 1 << 16])
+        raise OSError("the disk is on fire")
+
+    with pytest.raises((OSError, BadArchive)):
+        content.recipes.record(Digest.of(LAYER), chain_id, write)
+    assert os.listdir(os.path.join(content.root, "recipes")) == ["sha256"]
