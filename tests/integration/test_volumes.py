@@ -154,6 +154,27 @@ def test_a_tmpfs_is_shared_while_any_container_uses_it(docker: Client) -> None:
     assert docker.ok("run", "--rm", "-v", "t-tmpfs:/v", docker.image, "ls", "/v") == "", "gone with the last"
 
 
+def test_a_tmpfs_has_the_mode_of_what_it_covers(docker: Client) -> None:
+    docker.ok(
+        "run",
+        "--name",
+        "t-mode",
+        "--tmpfs=/etc",
+        "--tmpfs=/new/place",
+        "--tmpfs=/told:mode=700",
+        docker.image,
+        "stat",
+        "-c",
+        "%a",
+        "/etc",
+        "/new",
+        "/new/place",
+        "/told",
+    )
+    assert docker.ok("start", "-a", "t-mode").split() == ["755", "755", "1777", "700"], "the second start, too"
+    docker.ok("rm", "-v", "t-mode")
+
+
 def test_folders_of_the_host_and_what_cannot_be_mounted(docker: Client, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("host's")
     bind = ("--opt", "type=none", "--opt", "o=bind", "--opt")

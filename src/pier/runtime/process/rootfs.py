@@ -163,11 +163,13 @@ class Tree:
         self.pts_fd: int | None = None
 
     @contextlib.contextmanager
-    def directory(self, path: str) -> Iterator[int]:
-        """An O_PATH descriptor of a mount point, made if it is not there."""
+    def directory(self, path: str, mode: int = 0o755) -> Iterator[int]:
+        """An O_PATH descriptor of a mount point, made with this mode if it is not there."""
         if path in REAL_DIRECTORIES:
             self._refuse_link(path)
-        with paths.closing(paths.mkdir_in_root(self.root_fd, path)) as fd:
+        if mode != 0o755:
+            os.close(paths.mkdir_in_root(self.root_fd, paths.split(path)[0]))  # parents are as always
+        with paths.closing(paths.mkdir_in_root(self.root_fd, path, mode)) as fd:
             self._refuse_proc(fd, path)
             yield fd
 
@@ -222,6 +224,10 @@ _ASKED_BY = {errno.EINVAL: "options", errno.ENOENT: "source", errno.ENOTBLK: "so
 """What a file system that cannot be made was most likely told wrong."""
 
 
+OPEN_TO_ALL = 0o1777
+"""The kernel's mode for a tmpfs that was told none."""
+
+
 class MountFilesystem(NamedTuple):
     """A new file system (proc, sysfs, tmpfs, mqueue, devpts, …) at `destination`."""
 
@@ -234,12 +240,19 @@ class MountFilesystem(NamedTuple):
         data = ",".join(key if value is None else f"{key}={value}" for key, value in self.options.filesystem)
         return f"mount {self.fstype} on {self.destination} ({data}) attributes {self.options.set:#x}"
 
-    def make(self) -> int:
-        """A descriptor of the file system, mounted nowhere yet."""
+    @property
+    def takes_mode(self) -> bool:
+        """A tmpfs that was told no mode has that of the directory it covers (runc's rule); else it is open to all."""
+        told = any(key == "mode" for key, _ in self.options.filesystem)
+        return self.fstype == "tmpfs" and not told and not self.options.copy_up
+
+    def make(self, mode: int | None = None) -> int:
+        """A descriptor of the file system, mounted nowhere yet; `mode` is that of its root."""
         options = self.options
         attributes = options.set if not options.copy_up else options.set & ~mounts.MOUNT_ATTR_RDONLY
+        data = [*options.filesystem, *([] if mode is None else [("mode", f"{mode:o}")])]
         try:
-            return mounts.mount_filesystem(self.fstype, options.filesystem, attributes, source=self.source)
+            return mounts.mount_filesystem(self.fstype, data, attributes, source=self.source)
         except OSError as error:
             field = _ASKED_BY.get(error.errno or 0, "type")
             with asked_by(field if field != "options" or options.filesystem else "type"):
@@ -248,10 +261,12 @@ class MountFilesystem(NamedTuple):
     def execute(self, tree: Tree) -> None:
         options = self.options
         ready = tree.furniture.take(self)
-        fd = self.make() if ready is None else ready
+        fd = self.make(self._mode_there(tree) if self.takes_mode else None) if ready is None else ready
+        # The next start finds the directory that this one makes, and is to give the tmpfs the same mode.
+        place = tree.directory(self.destination, OPEN_TO_ALL) if self.takes_mode else tree.directory(self.destination)
         keep = False
         try:
-            with asked_by("destination"), tree.directory(self.destination) as target:
+            with asked_by("destination"), place as target:
                 if options.copy_up:
                     copy_tree(target, fd)
                     mounts.mount_setattr(fd, set=options.set)
@@ -265,6 +280,14 @@ class MountFilesystem(NamedTuple):
         finally:
             if not keep:
                 os.close(fd)
+
+    def _mode_there(self, tree: Tree) -> int | None:
+        try:
+            target = open_in_root(tree.root_fd, self.destination, os.O_PATH)
+        except OSError:  # none there yet; what else is wrong, its mounting says
+            return None
+        with paths.closing(target):
+            return stat.S_IMODE(os.fstat(target).st_mode)
 
 
 class BindMount(NamedTuple):
@@ -591,7 +614,9 @@ def prepare(mounts_wanted: list[dict[str, Any]]) -> Furniture:
     """Make those of runtime-spec's `mounts` that can be made before their container is known. Needs an umask of 0."""
     furniture = Furniture([])
     for operation, _ in plan({"mounts": mounts_wanted}, [], set()):
-        if isinstance(operation, MountFilesystem) and operation.fstype in AHEAD and not operation.options.copy_up:
+        if not isinstance(operation, MountFilesystem) or operation.takes_mode:
+            continue
+        if operation.fstype in AHEAD and not operation.options.copy_up:
             fd = operation.make()
             if operation.destination == "/dev":
                 _make_default_nodes(fd)
