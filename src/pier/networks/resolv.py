@@ -229,7 +229,8 @@ def hosts(
     extra = [pair for text in extra_hosts for pair in extra_host(text, gateways)]
     given = {name for _, name in extra}
     names = " ".join(name for name in HOST_NAMES if name not in given)
-    own = f"{hostname}.{domainname} {hostname.partition('.')[0]}" if domainname else hostname
+    full = f"{hostname}.{domainname}" if hostname and domainname else hostname
+    own = f"{full} {full.partition('.')[0]}" if "." in full else full
     pairs = [
         *([] if base is not None else LOOPBACK_HOSTS),
         *extra,

@@ -104,9 +104,9 @@ def test_hosts_as_docker_writes_it() -> None:
 
 
 def test_hosts_with_a_domain_names_both() -> None:
-    for hostname in ("a", "a.x"):
-        ended = f"10.0.0.1\t{hostname}.b.c a\n"
-        assert hosts(hostname=hostname, domainname="b.c", addresses=["10.0.0.1"]).endswith(ended)
+    for hostname, domain in (("a", "b.c"), ("a.b", "c"), ("a.b.c", "")):
+        text = hosts(hostname=hostname, domainname=domain, addresses=["10.0.0.1"])
+        assert text.endswith("10.0.0.1\ta.b.c a\n")
 
 
 def test_a_name_of_the_hosts_that_the_user_gives_is_the_users() -> None:
