@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pier.cli.build_context import END, Context, memory
 from pier.cli.errors import Failure
+from pier.cli.jsontext import dumps
 from pier.cli.out import write
 
 TYPE_CHECKING = False
@@ -29,6 +30,9 @@ def ask(cx: Call, opts: Options, context: Context | str | None, query: dict[str,
         query["remote"] = context or ""
     answer = cx.client.request("POST", "/build", query=query, stream=_body(context)).json()
     text = answer[FORMATS[format]]
+    if isinstance(context, Context) and context.called != context.dockerfile:
+        called = dumps(context.called)[1:-1] if format == "json" else context.called
+        text = text.replace(context.dockerfile, called)
     write(1, (text if text.endswith("\n") else f"{text}\n").encode("utf-8", "surrogateescape"))
     return 0 if ignore_status else int(answer.get("result.statuscode", "0"))
 
