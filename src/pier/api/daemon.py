@@ -97,7 +97,8 @@ def set_up_log(config: DaemonConfig) -> None:
         format=f"{stamp}%(levelname)s %(name)s: %(message)s",
         force=True,
     )
-    logging.getLogger("asyncio").setLevel(max(LEVELS[config.level], logging.WARNING))
+    for library in ("asyncio", "hpack"):
+        logging.getLogger(library).setLevel(max(LEVELS[config.level], logging.WARNING))
 
 
 def run(config: DaemonConfig, read: Callable[[], Loaded]) -> int:

@@ -271,5 +271,5 @@ def _roots(ground: Ground, trees: Mapping[str, Result]) -> Iterator[dict[str, in
     with contextlib.ExitStack() as stack:
         yield {
             f"{name.replace('/', '_')}/" if len(trees) > 1 else "": stack.enter_context(layers.shown(ground, tree))
-            for name, tree in trees.items()
+            for name, tree in sorted(trees.items())  # clients take files in no other order
         }

@@ -27,6 +27,7 @@ __all__ = ["METHOD", "send_bytes", "send_trees"]
 METHOD: Final = "/moby.filesync.v1.FileSend/DiffCopy"
 CHUNK_BYTES: Final = 256 << 10
 LISTED_AT_ONCE: Final = 256
+VERDICT_S: Final = 5.0
 
 
 class NothingToReceiveIt(InvalidParameter):
@@ -131,11 +132,26 @@ async def _serve(call: ClientCall, files: list[tuple[int, bytes]], told: Callabl
                 raise CannotSend(reason=f"it has asked for a file that there is not ({packet.id})")
             await _send_file(call, packet.id, *files[packet.id], told)
         elif packet.type == ERR:
-            raise CannotSend(reason=packet.data.decode(errors="replace"))
+            raise CannotSend(reason=await _verdict(call) or packet.data.decode(errors="replace"))
         elif packet.type == FIN:
             await call.send(Packet(type=FIN), end=True)
+            while await call.receive(Packet) is not None:
+                pass  # until it has written all and says how that went
             return
     raise CannotSend(reason="it has ended the transfer too early")
+
+
+async def _verdict(call: ClientCall) -> str:
+    """What the call ends with: the packet before may only say that one part of the client has stopped for another."""
+    try:
+        async with asyncio.timeout(VERDICT_S):
+            while await call.receive(Packet) is not None:
+                pass
+    except Failed as error:
+        return error.message
+    except TimeoutError:
+        pass
+    return ""
 
 
 async def _send_file(call: ClientCall, number: int, root_fd: int, path: bytes, told: Callable[[int], None]) -> None:
