@@ -42,6 +42,7 @@ def test_unknown_filters_are_refused(docker: Client, what: str) -> None:
 
 
 def test_all_of_it(docker: Client, pier: Client) -> None:
+    docker.ok("builder", "prune", "-af")
     docker.ok("create", "--name", "t-all", "--label", "t=all", docker.image, "true")
     for client in (docker, pier):
         assert (

@@ -35,7 +35,7 @@ def test_a_signal_and_the_policy(docker: Client, policy: str, own_signal: bool, 
     poll(lambda: docker("exec", "told", "test", "-e", "/ready").status == 0, "the program")
     docker.ok("kill", "-s", "USR1", "told")
     poll(lambda: docker("exec", "told", "test", "-e", "/heard").status == 0, "the signal")
-    docker.ok("exec", "told", "touch", "/go")
+    docker("exec", "told", "touch", "/go")  # the program may be at its end before this is
     if again:
         poll(lambda: docker.field("told", "{{.RestartCount}}") == "1", "a restart")
     else:

@@ -17,6 +17,8 @@ from pier.model import wire
 from pier.model.container import ContainerStatsResponse, CPUStats
 
 PERIOD_S = 1.0
+ALONE_S = 0.5
+"""Between the two readings of who wants one alone: Docker's client gives up after two seconds."""
 NOBODY = ContainerStatsResponse()
 """What a first reading was preceded by."""
 
@@ -54,7 +56,7 @@ class Sampler:
         self._task: asyncio.Task[None] | None = None
 
     async def stream(self, container: Container, *, stream: bool, one_shot: bool) -> AsyncIterator[dict[str, Any]]:
-        """Readings as JSON objects: one a second, or one alone (after a second, for the rate, unless `one_shot`)."""
+        """Readings as JSON objects: one a second, or one alone (after a while, for the rate, unless `one_shot`)."""
         if not stream:
             yield wire.to_builtins(await self._alone(container, one_shot=one_shot))
             return
@@ -74,7 +76,7 @@ class Sampler:
         before = NOBODY
         if not one_shot and container.record.state.pid:
             before = await self._now(container)
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(ALONE_S)
         reading = await self._now(container)
         reading.preread, reading.precpu_stats = before.read, before.cpu_stats
         return reading

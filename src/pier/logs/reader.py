@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from pier.logs import jsonfile, local
@@ -62,7 +63,10 @@ class Follower:
 class Reader:
     """Reads the files of one log from a starting point to the present end, and on from there. Blocking."""
 
-    def __init__(self, path: str, query: Query, driver: str) -> None:
+    def __init__(self, path: str, query: Query, driver: str, *, grows: bool = False) -> None:
+        """Unless it `grows`, the present end is that of now: who writes faster than this reads cannot keep it busy."""
+        self._end: int | None = None
+        """Where the newest file ended when it was opened; None: it may grow."""
         self._path = path
         self._query = query
         self._format = FORMATS[driver]
@@ -73,6 +77,10 @@ class Reader:
         self._rest = b""
         self._past = False
         self._open()
+        if not grows:
+            newest = self._files[-1] if self._files else None
+            seen = newest is not None and not isinstance(newest, Inflating)
+            self._end = os.fstat(newest.fileno()).st_size if newest is not None and seen else 0
 
     def _open(self) -> None:
         missing = self._query.tail
@@ -139,7 +147,7 @@ class Reader:
     def _records(self) -> list[bytes] | None:
         """The whole records of the next piece; None at the present end."""
         while self._files:
-            data = self._files[0].read(CHUNK)
+            data = self._files[0].read(self._left())
             if data:
                 records, self._rest = self._format.split(self._rest + data)
                 if len(self._rest) > RECORD_MAX:
@@ -149,8 +157,16 @@ class Reader:
                 return None
         return [] if self._next_file() else None
 
+    def _left(self) -> int:
+        """How much to read of the present file."""
+        if self._end is None or len(self._files) > 1 or isinstance(self._files[0], Inflating):
+            return CHUNK
+        return max(0, min(CHUNK, self._end - self._files[0].tell()))
+
     def _next_file(self) -> bool:
         """Go on to the file after the present one; False: there is none yet."""
+        if self._end is not None and len(self._files) <= 1:
+            return False
         if len(self._files) > 1:
             self._files.pop(0).close()
             self._rest = b""
@@ -218,7 +234,7 @@ async def read(
     """
     with contextlib.ExitStack() as stack:
         changed = stack.enter_context(follower.watcher.watch(os.path.dirname(path))) if follower else Change()
-        reader = await asyncio.to_thread(Reader, path, query, driver)
+        reader = await asyncio.to_thread(partial(Reader, path, query, driver, grows=follower is not None))
         stack.callback(reader.close)
         caught_up = False
         while not reader.past:

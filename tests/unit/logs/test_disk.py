@@ -69,7 +69,7 @@ def test_a_follower_reads_on_from_the_new_beginning(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = Log(LogFile(str(path)))
     log.write("stdout", b"one\ntwo\n")
-    reader = Reader(str(path), Query(stdout=True, stderr=True, raw=True), "json-file")
+    reader = Reader(str(path), Query(stdout=True, stderr=True, raw=True), "json-file", grows=True)
     assert texts(reader.read()) == ["one", "two"]
     truncate(str(path))
     assert reader.read() == b""
@@ -85,3 +85,15 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"):
         truncate(str(tmp_path / "log"))
     assert (tmp_path / "precious").read_bytes() == b"keep"
+
+
+def test_a_reader_of_what_there_is_does_not_chase_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = Log(LogFile(str(path)))
+    log.write("stdout", b"one\n")
+    reader = Reader(str(path), Query(stdout=True, stderr=True, raw=True), "json-file")
+    log.write("stdout", b"two\n")
+    assert texts(reader.read()) == ["one"]
+    assert reader.read() == b""
+    reader.close()
+    log.close()
