@@ -44,6 +44,8 @@ __all__ = ["Control"]
 EXPOSED: Final = "x-docker-expose-session-"
 SERVICE: Final = "/moby.buildkit.v1.Control/"
 PACKAGE: Final = "pier"
+REGISTRY: Final = "registry"
+"""The type of a cache that stands at a registry."""
 TERM: Final = re.compile(r"([\w-]+)(?:(?:==|~=|=)(.*))?")
 
 
@@ -282,30 +284,32 @@ def exports_of(request: control.SolveRequest) -> list[Export]:
     return []
 
 
-def cache_imports(request: control.SolveRequest) -> list[str]:
-    """Names of the caches at registries that the client would have asked."""
-    found = [each.attrs.get("ref", "") for each in request.cache.imports if each.type == "registry"]
-    found += request.cache.import_refs_deprecated
+def imports_of(request: control.SolveRequest) -> list[tuple[str, dict[str, str]]]:
+    """(type, attributes) of every cache that is to be used; a list of the frontend's that cannot be read names none."""
+    found = [(each.type, dict(each.attrs)) for each in request.cache.imports]
+    found += [(REGISTRY, {"ref": name}) for name in request.cache.import_refs_deprecated]
     if listed := request.frontend_attrs.get("cache-imports"):
         with contextlib.suppress(ValueError, TypeError, AttributeError):
-            entries = [each for each in json.loads(listed) if each.get("Type") == "registry"]
-            found += [str((each.get("Attrs") or {}).get("ref", "")) for each in entries]
+            found += [(str(each.get("Type", "")), dict(each.get("Attrs") or {})) for each in json.loads(listed)]
+    return found
+
+
+def cache_imports(request: control.SolveRequest) -> list[str]:
+    """Names of the caches at registries that the client would have asked."""
+    found = [str(attrs.get("ref", "")) for kind, attrs in imports_of(request) if kind == REGISTRY]
     return list(dict.fromkeys(name for name in found if name))
 
 
 def cache_exports(request: control.SolveRequest) -> list[str]:
     """Names at registries to which the cache is to go."""
-    found = [each.attrs.get("ref", "") for each in request.cache.exports if each.type == "registry"]
+    found = [each.attrs.get("ref", "") for each in request.cache.exports if each.type == REGISTRY]
     return [name for name in (*found, request.cache.export_ref_deprecated) if name]
 
 
 def unused_caches(request: control.SolveRequest) -> list[str]:
     """What the client hopes for of caches elsewhere, and will not get."""
-    imports = [each.type for each in request.cache.imports if each.type != "registry"]
-    if listed := request.frontend_attrs.get("cache-imports"):
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            imports += [kind for each in json.loads(listed) if (kind := str(each.get("Type", ""))) != "registry"]
-    exports = [each.type for each in request.cache.exports if each.type != "registry"]
+    imports = [kind for kind, _ in imports_of(request) if kind != REGISTRY]
+    exports = [each.type for each in request.cache.exports if each.type != REGISTRY]
     found = [f"the cache is not imported from {kind}: only this builder's own is used" for kind in imports]
     return found + [f"the cache is not exported to {kind}" for kind in exports]
 

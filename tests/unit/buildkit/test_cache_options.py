@@ -29,3 +29,9 @@ def test_caches_at_registries_are_used_and_others_warned_of() -> None:
         "the cache is not imported from gha: only this builder's own is used",
         "the cache is not exported to inline",
     ]
+
+
+def test_a_list_that_cannot_be_read_names_no_cache() -> None:
+    for listed in ("{", "[1]", '[{"Type": "gha"}, {"Type": "registry", "Attrs": 7}]'):
+        request = control.SolveRequest(frontend_attrs={"cache-imports": listed})
+        assert (cache_imports(request), unused_caches(request)) == ([], [])
