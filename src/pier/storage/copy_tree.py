@@ -154,7 +154,7 @@ class _Copy:
             try:
                 if not (self._clones and clone(source, copy)):
                     self._clones = False
-                    _copy_data(source, copy, info)
+                    _copy_whole(source, copy, info)
                 self.attributes(source, copy, info)
             finally:
                 os.close(copy)
@@ -178,14 +178,17 @@ _TURNED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXI
 """What open(2) says of a name that is another kind of thing by now, or none."""
 
 
-def _copy_data(source: int, copy: int, info: os.stat_result) -> None:
-    """The data without the holes."""
-    size = info.st_size
-    if size <= _SMALL and info.st_blocks * 512 >= size:
-        view = memoryview(os.read(source, size + 1))
-        while view:
-            view = view[os.write(copy, view) :]
+def _copy_whole(source: int, target: int, info: os.stat_result) -> None:
+    if info.st_size > _SMALL or info.st_blocks * 512 < info.st_size:
+        copy_data(source, target, info.st_size)
         return
+    view = memoryview(os.read(source, info.st_size + 1))
+    while view:
+        view = view[os.write(target, view) :]
+
+
+def copy_data(source: int, target: int, size: int) -> None:
+    """The first `size` bytes of a file into one that is empty, without the holes, within the kernel. Raises OSError."""
     at = 0
     while at < size:
         try:
@@ -195,10 +198,19 @@ def _copy_data(source: int, copy: int, info: os.stat_result) -> None:
                 raise
             break
         end = os.lseek(source, at, os.SEEK_HOLE)
-        os.lseek(copy, at, os.SEEK_SET)
         while at < end:
-            sent = os.sendfile(copy, source, at, min(end - at, 1 << 30))
+            sent = _move(source, target, at, min(end - at, 1 << 30))
             if not sent:
                 break
             at += sent
-    os.ftruncate(copy, size)
+    os.ftruncate(target, size)
+
+
+def _move(source: int, target: int, at: int, size: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size, at, at)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    os.lseek(target, at, os.SEEK_SET)
+    return os.sendfile(target, source, at, size)

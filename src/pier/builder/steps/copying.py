@@ -19,7 +19,7 @@ from pier.builder.steps import modes
 from pier.builder.wildcard import clean
 from pier.errors import InvalidParameter
 from pier.kernel.paths import SYMLINKS_MAX, closing, open_in_root
-from pier.storage.copy_tree import clone
+from pier.storage.copy_tree import clone, copy_data
 from pier.storage.tree_tar import DEPTH_MAX, HOST_XATTRS, OVERLAY_XATTRS, TreeTooDeep
 from pier.storage.trees import remove_tree
 
@@ -250,7 +250,7 @@ class Copier:
                         _copy_rest(source, fd)
             elif not (self._clones and clone(source, fd)):
                 self._clones = False
-                _copy_data(source, fd, size)
+                copy_data(source, fd, size)
             self._attribute(source, fd, info)
         finally:
             os.close(fd)
@@ -342,35 +342,6 @@ def make_dirs(root_fd: int, path: str, attributes: Attributes, mode: int = 0o755
     if attributes.mtime_ns >= 0:
         os.utime(fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
     return fd
-
-
-def _copy_data(source: int, target: int, size: int) -> None:
-    """The data without the holes, within the kernel."""
-    at = 0
-    while at < size:
-        try:
-            at = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # a hole up to the end
-                raise
-            break
-        end = os.lseek(source, at, os.SEEK_HOLE)
-        while at < end:
-            sent = _move(source, target, at, min(end - at, 1 << 30))
-            if not sent:
-                break
-            at += sent
-    os.ftruncate(target, size)
-
-
-def _move(source: int, target: int, at: int, size: int) -> int:
-    try:
-        return os.copy_file_range(source, target, size, at, at)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-    os.lseek(target, at, os.SEEK_SET)
-    return os.sendfile(target, source, at, size)
 
 
 def _copy_rest(source: int, target: int) -> None:
