@@ -19,9 +19,9 @@ demo: venv ; @$(BIN)/python demo/tour.py
 
 test: dev lint unit integration vm
 
-unit: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit $(TESTS)
+unit: dev ; @tools/run-tests $(BIN)/python $(WORKERS) worksteal tests/unit $(TESTS)
 
-integration: dev ; @PIER_LEAK_CHECK=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope tests/integration $(TESTS)
+integration: dev ; @tools/run-tests $(BIN)/python $(WORKERS) loadscope tests/integration $(TESTS)
 
 vm: dev ; @$(BIN)/python -m pytest tests/vm $(TESTS)
 

@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 BEFORE = pytest.StashKey[set[str]]()
 LEFT = pytest.StashKey[list[str]]()
+LEFT_STATUS = 8
+"""Exit status of a session that left something behind; none of pytest's own."""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -42,7 +44,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     if left := leaks.leaks(session.config.stash[BEFORE]):
         session.config.stash[LEFT] = left
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.exitstatus = LEFT_STATUS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ FIRST = int(os.environ.get("PIER_TEST_NUMBER", "1")) + 2 * WORKER
 """Number of the session's daemon; another one lets two sessions share a machine, as two workers of one session do."""
 START_S = 20.0
 COMMAND_S = 60.0
+LOG_LINES = 60
+"""Of a daemon's log, shown with a test that fails."""
 
 
 def poll(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
@@ -90,6 +92,11 @@ class Daemon:
             *("--cgroup-parent", f"/pier-test-{self.number}", "--config-file", str(self.root / "daemon.json")),
             *self.flags,
         ]
+
+    def log_tail(self, lines: int) -> str:
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - lines * 200))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -162,6 +169,21 @@ class Daemon:
         self.stop()
 
 
+ALIVE: list[Daemon] = []
+"""The daemons of the tests that run."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what its daemons said last: on another machine nobody can look."""
+    report = yield
+    if report.failed:
+        for daemon in ALIVE:
+            if daemon.log.exists():
+                report.sections.append((f"log of {daemon.root.name}", daemon.log_tail(LOG_LINES)))
+    return report
+
+
 @contextlib.contextmanager
 def made_daemon(number: int) -> Iterator[Daemon]:
     """A daemon's folder, and the daemon itself once `start` is called; nothing of it is left afterwards."""
@@ -169,9 +191,11 @@ def made_daemon(number: int) -> Iterator[Daemon]:
         pytest.skip("needs root")
     root = Path(tempfile.mkdtemp(prefix="pier-", dir="/var/tmp"))  # short: a socket's path has 107 bytes
     daemon = Daemon(root, number)
+    ALIVE.append(daemon)
     try:
         yield daemon
     finally:
+        ALIVE.remove(daemon)
         try:
             if daemon.process is not None:
                 daemon.clear()

@@ -149,6 +149,7 @@ async def settle(world: World, container: Container, ended: ExitRecord) -> bool:
         await disconnect(world, container)
         await volume_mounts.release(world, container)
         world.publish(container, "die", exitCode=str(ended.exit_code), execDuration=str(ran_ns // 1_000_000_000))
+        log.debug("container %s ended after %d ms: %s, again: %s", container.id[:12], ran_ns // 10**6, ended, again)
         if again:
             container.failures = restart.next_failures(container.failures, ran_ns)
             record.state.status = "restarting"
