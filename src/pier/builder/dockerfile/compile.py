@@ -36,8 +36,8 @@ from pier.oci import Platform
 from pier.oci.image_config import ImageConfig
 
 CONTEXT: Final = "context"
-BUILDERS_OWN: Final = ("docker/dockerfile", "docker.io/docker/dockerfile", "docker/dockerfile-upstream")
-"""Frontends of `# syntax=` whose language is this one."""
+BUILDERS_OWN: Final = (["docker", "dockerfile"], ["docker", "dockerfile-upstream"])
+"""Frontends of `# syntax=` whose language is this one: how their names end, of whichever registry or mirror."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ def _compiled(plan: Plan, images: Mapping[int, Base], linter: Linter) -> Compile
 def _refuse_foreign_frontend(syntax: str) -> None:
     name = syntax.partition(" ")[0].partition("@")[0]
     name = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
-    if name and name not in BUILDERS_OWN:
+    if name and name.split("/")[-2:] not in BUILDERS_OWN:
         raise DockerfileError(
-            f"# syntax={syntax}: other frontends than docker/dockerfile are not supported; remove the line if the "
-            "file is a plain Dockerfile"
+            f"# syntax={syntax}: a frontend from an image is not run: the language here is that of docker/dockerfile, "
+            "in every version; remove the line if the file is a plain Dockerfile"
         )
 
 

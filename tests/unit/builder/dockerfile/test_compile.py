@@ -134,8 +134,8 @@ def test_a_circle_of_thousands_of_stages() -> None:
         (B + "ADD https://x/a.git?nope=1 b", 'unexpected query "nope"'),
         (
             "# syntax=foo/bar:1\nFROM busybox",
-            "# syntax=foo/bar:1: other frontends than docker/dockerfile are not supported; remove the line if the file "
-            "is a plain Dockerfile",
+            "# syntax=foo/bar:1: a frontend from an image is not run: the language here is that of docker/dockerfile, "
+            "in every version; remove the line if the file is a plain Dockerfile",
         ),
     ],
 )
@@ -144,7 +144,15 @@ def test_refused(text: str, message: str) -> None:
 
 
 def test_no_frontend_is_fetched_for_its_own_language() -> None:
-    for syntax in ("docker/dockerfile:1", "docker/dockerfile:1.7-labs", "docker.io/docker/dockerfile@sha256:0"):
+    for syntax in (
+        "docker/dockerfile:1",
+        "docker/dockerfile:1.7-labs",
+        "docker.io/docker/dockerfile@sha256:0",
+        "docker/dockerfile-upstream:master-labs",
+        "docker.io/docker/dockerfile-upstream:1.9 and further words",
+        "mirror.internal:5000/docker/dockerfile:1",
+        "harbor.internal/hub/docker/dockerfile:1@sha256:0",
+    ):
         assert compiled(f"# syntax={syntax}\nFROM scratch").output is None
 
 
