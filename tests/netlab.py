@@ -18,10 +18,14 @@ from typing import TypeVar
 
 from pier.kernel.namespaces import CLONE_NEWNET, setns, unshare
 from pier.kernel.netlink import NetlinkSocket
+from pier.kernel.nlmsg import NLM_F_CREATE, attribute
+from pier.kernel.routes import address_bytes
 from pier.runtime.process.network import add_interface
 from pier.runtime.request import Interface
 
 T = TypeVar("T")
+NDMSG = struct.Struct("=BxxxiHBB")  # linux/neighbour.h: family, ifindex, state, flags, type
+RTM_NEWNEIGH, NDA_DST, NDA_LLADDR, NUD_PERMANENT = 28, 1, 2, 0x80
 WAIT_S = 10.0
 """For what must come; nothing waits this long when it works."""
 
@@ -55,6 +59,14 @@ class Machine:
         """Reach `destination`, a network with prefix length, by `gateway`."""
         with self.run(NetlinkSocket) as sock:
             sock.add_route(sock.link_index(device), destination, gateway)
+
+    def neighbour(self, address: str, mac: str, device: str = "eth0") -> None:
+        """Take `address` for a neighbour's who has this MAC, without asking for it (RTM_NEWNEIGH, rtnetlink(7))."""
+        family, packed = address_bytes(address)
+        with self.run(NetlinkSocket) as sock:
+            head = NDMSG.pack(family, sock.link_index(device), NUD_PERMANENT, 0, 0)
+            body = head + attribute(NDA_DST, packed) + attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+            sock.do(RTM_NEWNEIGH, NLM_F_CREATE, body, f"take {address} for {mac}")
 
     def set(self, key: str, value: str) -> None:
         """Write a kernel setting of this machine, below /proc/sys/net: `ipv4/ip_forward`."""

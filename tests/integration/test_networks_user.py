@@ -116,6 +116,22 @@ def test_a_network_is_shown_as_docker_shows_it(net: Client) -> None:
     assert "t-net" not in networks(net)
 
 
+def test_containers_of_an_isolated_network_have_each_other_and_no_host(net: Client) -> None:
+    options = [f"-ocom.docker.network.bridge.gateway_mode_ipv{version}=isolated" for version in (4, 6)]
+    refused = net("network", "create", options[0], "t-iso")
+    assert "gateway mode 'isolated' can only be used for an internal network" in refused.err
+    net.ok("network", "create", "--internal", "--ipv6", "--subnet", "10.83.0.0/24", *options, "t-iso")
+    assert [set(config) for config in shown(net, "t-iso")["IPAM"]["Config"]] == [{"Subnet"}, {"Subnet"}]
+    for name in ("t-one", "t-two"):
+        net.ok("run", "-d", "--name", name, "--network", "t-iso", "busybox", *SLEEP)
+    got = settings(net, "t-one")["t-iso"]
+    assert (got["IPAddress"], got["Gateway"], got["IPv6Gateway"]) == ("10.83.0.1", "", "")
+    for family in ("-4", "-6"):
+        assert net("exec", "t-one", "ping", family, "-c1", "-W5", "t-two").status == 0
+        assert default_route(net, "t-one", family) == ""
+    assert "host.docker.internal" not in net.ok("exec", "t-one", "cat", "/etc/hosts")
+
+
 def test_what_is_refused_and_how(net: Client) -> None:
     net.ok("network", "create", "--subnet", "10.83.0.0/24", "t-net")
     refusals = {

@@ -198,18 +198,30 @@ def link_local(text: str) -> bool:
 
 
 def device_sysctls(network: BridgeNetwork) -> dict[str, str]:
-    """The settings of the bridge device, in the order they are made."""
+    """The settings of the bridge device, in the order they are made; of one that was there before only the needed."""
     found = {}
     if network.publishes(4):
         # The host reaches a published port at 127.0.0.1; the firewall keeps everyone else off 127.0.0.0/8.
         found[f"net/ipv4/conf/{network.bridge}/route_localnet"] = "1"
-    six = network.subnet(6) is not None
-    # A container must not make itself the host's router (CVE-2020-13401); a network without IPv6 has none at all.
+    six = network.subnet(6) is not None and network.mode(6) != "isolated"
+    if not network.adopted:
+        found |= own_device_sysctls(network, six=six)
+    if six or not network.adopted:
+        found[f"net/ipv6/conf/{network.bridge}/disable_ipv6"] = "0" if six else "1"
+    return found
+
+
+def own_device_sysctls(network: BridgeNetwork, *, six: bool) -> dict[str, str]:
+    """What a bridge is told that has no life but the network's; `six`: it has an IPv6 address."""
+    found = {}
+    if network.subnet(4) is not None and network.mode(4) == "isolated":
+        # No route of the host leads to the containers: it takes no packet from them, and answers none of their ARP.
+        found[f"net/ipv4/conf/{network.bridge}/rp_filter"] = "1"
+    # A container must not make itself the host's router (CVE-2020-13401).
     found[f"net/ipv6/conf/{network.bridge}/accept_ra"] = "0"
     if six:
         # Nobody else makes addresses of this MAC; until they are judged, two seconds, the host asks for no neighbour.
         found[f"net/ipv6/conf/{network.bridge}/accept_dad"] = "0"
-    found[f"net/ipv6/conf/{network.bridge}/disable_ipv6"] = "0" if six else "1"
     return found
 
 

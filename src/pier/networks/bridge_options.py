@@ -12,7 +12,7 @@ from pier.errors import InvalidParameter
 from pier.networks.announce import OPTIONS as ANNOUNCE_OPTIONS
 from pier.networks.ipam import Address, Subnet
 
-__all__ = ["BridgeNetwork", "GatewayMode", "bridge_network", "unknown_options"]
+__all__ = ["BridgeNetwork", "GatewayMode", "bridge_network", "unknown_options", "without_gateway"]
 
 BRIDGE = "com.docker.network.bridge"
 NAME = f"{BRIDGE}.name"
@@ -132,9 +132,7 @@ def bridge_network(
     default_mtu: int = DEFAULT_MTU,
 ) -> BridgeNetwork:
     """The network that `docker network create` describes. Raises BadOption, BadMtu, NotInternal."""
-    modes = [read_mode(options, key) for key in (GATEWAY_MODE_IPV4, GATEWAY_MODE_IPV6)]
-    if "isolated" in modes and not internal:
-        raise NotInternal()
+    modes = read_modes(options, internal=internal)
     return BridgeNetwork(
         id=network_id,
         bridge=read_device(options, NAME) or f"br-{network_id[:12]}",
@@ -154,6 +152,18 @@ def bridge_network(
     )
 
 
+def without_gateway(options: Mapping[str, str], *, internal: bool) -> set[int]:
+    """The IP versions in which the bridge of such a network has no address, and nobody else on it leads anywhere.
+
+    So no address is kept for a gateway that the user has not named. Raises BadOption, NotInternal.
+    """
+    modes = read_modes(options, internal=internal)
+    found = {version for version, mode in zip((4, 6), modes, strict=True) if mode == "isolated"}
+    if internal and read_bool(options, INHIBIT_IPV4, default=False):
+        found.add(4)
+    return found
+
+
 def unknown_options(options: Mapping[str, str]) -> list[str]:
     """Options that mean nothing to a bridge network: accepted, as by Docker, and worth a warning."""
     return sorted(key for key in options if key not in KNOWN)
@@ -166,6 +176,14 @@ def read_bool(options: Mapping[str, str], key: str, *, default: bool) -> bool:
     if text not in TRUE + FALSE:
         raise BadOption(key=key, value=text, reason=f'strconv.ParseBool: parsing "{text}": invalid syntax')
     return text in TRUE
+
+
+def read_modes(options: Mapping[str, str], *, internal: bool) -> list[GatewayMode]:
+    """The gateway modes of IPv4 and IPv6. Raises BadOption, NotInternal."""
+    modes = [read_mode(options, key) for key in (GATEWAY_MODE_IPV4, GATEWAY_MODE_IPV6)]
+    if "isolated" in modes and not internal:
+        raise NotInternal()
+    return modes
 
 
 def read_mode(options: Mapping[str, str], key: str) -> GatewayMode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -194,9 +194,15 @@ def _parse(config: IPAMConfig) -> tuple[Subnet | None, list[str]]:
 
 
 def with_subnets(
-    record: NetworkRecord, others: Iterable[NetworkRecord], choose: Callable[[Family], Network]
+    record: NetworkRecord,
+    others: Iterable[NetworkRecord],
+    choose: Callable[[Family], Network],
+    *,
+    without_gateway: Collection[int] = (),
 ) -> NetworkRecord:
     """The record with the subnets it really has: those asked for, and one of `choose` for a family without.
+
+    Each has a gateway, but for those of the IP versions in `without_gateway` whose user names none.
 
     Raises PoolOverlaps, GatewayInUse, AuxAddressInUse, AddressesExhausted, and what `choose` raises.
     """
@@ -212,7 +218,7 @@ def with_subnets(
             continue
         check_overlap(subnet.network, occupied)
         occupied.append(subnet.network)
-        if subnet.gateway is None:
+        if subnet.gateway is None and subnet.version not in without_gateway:
             subnet = replace(subnet, gateway=first_gateway(subnet))
         open_pool(subnet)
         found.append(SubnetRecord.of(subnet, asked=True))
@@ -220,9 +226,9 @@ def with_subnets(
     for family in families:
         if not any(subnet.version == family for subnet in found):
             network = choose(family)
-            subnet = Subnet(network, first_gateway(Subnet(network)))
-            found.append(SubnetRecord.of(subnet))
-            shown.append(IPAMConfig(subnet=str(network), gateway=str(subnet.gateway)))
+            gateway = None if family in without_gateway else first_gateway(Subnet(network))
+            found.append(SubnetRecord.of(Subnet(network, gateway)))
+            shown.append(IPAMConfig(subnet=str(network), gateway=str(gateway or "")))
     shown.sort(key=lambda config: ":" in config.subnet)  # clients take the first for the IPv4 one
     ipam = msgspec.structs.replace(record.ipam, driver=record.ipam.driver or "default", config=shown)
     return msgspec.structs.replace(record, subnets=sorted(found, key=lambda item: item.version), ipam=ipam)

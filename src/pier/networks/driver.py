@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Protocol
@@ -15,7 +15,7 @@ import msgspec
 from pier.errors import PierError, Unavailable
 from pier.networks.announce import wrong_options
 from pier.networks.bridge import port_mode
-from pier.networks.bridge_options import NAME, BridgeNetwork, bridge_network, unknown_options
+from pier.networks.bridge_options import NAME, BridgeNetwork, bridge_network, unknown_options, without_gateway
 from pier.networks.creation import Forbidden
 from pier.networks.host import HostSide
 from pier.networks.mac import mac_of
@@ -60,6 +60,10 @@ class Place:
 class Driver(Protocol):
     """One kind of network."""
 
+    def without_gateway(self, record: NetworkRecord) -> Collection[int]:
+        """The IP versions in which a new network needs no gateway that its user has not named. Raises PierError."""
+        ...
+
     def check(self, record: NetworkRecord, others: Iterable[NetworkRecord]) -> list[str]:
         """Judge a new network of this kind; returns warnings. Raises PierError."""
         ...
@@ -99,6 +103,9 @@ class Driver(Protocol):
 
 class HostDriver:
     """The host's own network, and its twin `NullDriver`: no network at all. Neither has anything to make."""
+
+    def without_gateway(self, record: NetworkRecord) -> Collection[int]:
+        return (4, 6)
 
     def check(self, record: NetworkRecord, others: Iterable[NetworkRecord]) -> list[str]:
         raise Forbidden(f'only one instance of "{record.driver}" network is allowed')
@@ -160,6 +167,9 @@ class BridgeDriver:
     def default(self, network: BridgeNetwork) -> None:
         """Say what the default bridge is: the daemon's configuration, not options, describes it."""
         self._networks[network.id] = network
+
+    def without_gateway(self, record: NetworkRecord) -> Collection[int]:
+        return without_gateway(record.options, internal=record.internal)
 
     def check(self, record: NetworkRecord, others: Iterable[NetworkRecord]) -> list[str]:
         for version in (4, 6):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pier.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES
 from pier.networks.driver import Place
 from pier.networks.parent_driver import BadMode, ParentDriver, ParentInUse, parent_of
@@ -20,6 +22,9 @@ class IpvlanDriver(ParentDriver):
 
     kind = "ipvlan"
     known_options = frozenset((MODE, FLAG))
+
+    def without_gateway(self, record: NetworkRecord) -> Collection[int]:
+        return super().without_gateway(record) if self.mode(record) == "l2" else (4, 6)
 
     def check_mode(self, record: NetworkRecord) -> None:
         if self.mode(record) not in IPVLAN_MODES:

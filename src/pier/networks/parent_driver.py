@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import ip_interface, ip_network
 
 from pier.errors import InvalidParameter, PierError, Unavailable
@@ -62,6 +62,9 @@ class ParentDriver:
         """Parent -> ids of the networks on it."""
         self._broken: dict[str, str] = {}
         """Id of a network -> why no container can join."""
+
+    def without_gateway(self, record: NetworkRecord) -> Collection[int]:
+        return () if self.leads_out(record) else (4, 6)
 
     def check(self, record: NetworkRecord, others: Iterable[NetworkRecord]) -> list[str]:
         find_parent(self.kind, record.options.get(PARENT, ""), record.id)

@@ -310,9 +310,10 @@ class PortTable:
         self.release([port for ports in list(self._held.values()) for port in ports])
 
     def _claim_one(self, request: PortRequest, target: Target, holder: str) -> list[HeldPort]:
-        routed, taking = split(request, target)
+        forwards, taking = split(request, target)
+        routed = [HeldPort(forward, holder, None) for forward in forwards]
         if not taking.host_ips:
-            return [HeldPort(forward, holder, None) for forward in routed]
+            return routed
         candidates = taking.host_ports or self._ephemeral_candidates()
         for port in candidates:
             try:
@@ -324,7 +325,7 @@ class PortTable:
                 continue
             if request.host_ports is None:
                 self._next_ephemeral = (port - self.ephemeral.start + 1) % len(self.ephemeral)
-            return [*(HeldPort(forward, holder, None) for forward in routed), *held]
+            return sorted([*routed, *held], key=lambda item: version_of(item.forward.host_ip))
         ports = request.host_ports or self.ephemeral
         raise AllPortsAllocated(host_ip=request.host_ips[0], first=ports[0], last=ports[-1])
 

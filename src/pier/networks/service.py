@@ -270,7 +270,8 @@ class NetworkService:
 
     def _complete(self, wanted: NetworkRecord) -> NetworkRecord:
         """The record with what only a look at the machine can tell. Blocking. Raises PierError, OSError."""
-        record = with_subnets(wanted, self._registry, self._choose_subnet)
+        without = self._drivers[wanted.driver].without_gateway(wanted)
+        record = with_subnets(wanted, self._registry, self._choose_subnet, without_gateway=without)
         if record.driver == "bridge" and not record.config_only:
             record = self._bridge.adopt(record)
         return record

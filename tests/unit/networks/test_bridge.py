@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any, cast
 
@@ -82,6 +83,35 @@ def test_attack_21_a_new_bridge_never_listens_to_router_advertisements() -> None
 )
 def test_what_the_bridge_carries(options: dict[str, Any], addresses: list[str]) -> None:
     assert network(FOUR, SIX, **options).addresses == addresses
+
+
+def test_an_isolated_network_does_not_know_the_host() -> None:
+    """No address, no link-local one either, and nothing taken from a source that no route leads to."""
+    modes: dict[str, Any] = {"gateway_mode_v4": "isolated", "gateway_mode_v6": "isolated"}
+    subnets = [replace(subnet, gateway=None) for subnet in (FOUR, SIX)]
+    assert described([LO], [], network(*subnets, internal=True, **modes)) == [
+        "create bridge pier0",
+        "set net.ipv4.conf.pier0.rp_filter = 1",
+        "set net.ipv6.conf.pier0.accept_ra = 0",
+        "set net.ipv6.conf.pier0.disable_ipv6 = 1",
+        "set pier0 up",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("subnets", "options", "expected"),
+    [
+        ((FOUR,), {}, ["route_localnet"]),
+        ((FOUR, SIX), {}, ["route_localnet", "disable_ipv6"]),
+        ((FOUR,), {"internal": True, "gateway_mode_v4": "isolated"}, []),
+    ],
+)
+def test_a_bridge_that_was_there_before_keeps_its_settings(
+    subnets: tuple[Subnet, ...], options: dict[str, Any], expected: list[str]
+) -> None:
+    """It may be the host's own way to the world: the router it has learned, and its IPv6 addresses, stay."""
+    found = device_sysctls(network(*subnets, adopted=True, **options))
+    assert [key.rpartition("/")[2] for key in found] == expected
 
 
 def test_another_device_of_that_name_is_left_alone() -> None:

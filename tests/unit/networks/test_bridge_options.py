@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pier.errors import InvalidParameter
-from pier.networks.bridge_options import BridgeNetwork, bridge_network, unknown_options
+from pier.networks.bridge_options import BridgeNetwork, bridge_network, unknown_options, without_gateway
 from pier.networks.ipam import Subnet
 
 ID = "0123456789abcdef" * 4
@@ -86,6 +86,26 @@ def test_an_internal_network_may_be_isolated_and_has_no_way_out() -> None:
     assert isolated.gateway(4) == ""
     assert isolated.addresses == ["fd00::1/64"]
     assert not isolated.publishes(6)
+
+
+@pytest.mark.parametrize(
+    ("options", "internal", "versions"),
+    [
+        ({}, True, set()),
+        ({f"{B}.gateway_mode_ipv4": "isolated"}, True, {4}),
+        ({f"{B}.gateway_mode_ipv4": "isolated", f"{B}.gateway_mode_ipv6": "isolated"}, True, {4, 6}),
+        ({f"{B}.inhibit_ipv4": "true"}, True, {4}),
+        ({f"{B}.inhibit_ipv4": "true"}, False, set()),
+        ({f"{B}.gateway_mode_ipv4": "routed"}, True, set()),
+    ],
+)
+def test_where_no_address_is_kept_for_a_gateway(options: dict[str, str], internal: bool, versions: set[int]) -> None:
+    assert without_gateway(options, internal=internal) == versions
+
+
+def test_isolated_is_refused_before_addresses_are_chosen() -> None:
+    with pytest.raises(InvalidParameter, match="gateway mode 'isolated' can only be used for an internal network"):
+        without_gateway({f"{B}.gateway_mode_ipv6": "isolated"}, internal=False)
 
 
 def test_what_nobody_knows_is_named() -> None:

@@ -56,6 +56,17 @@ def test_what_is_chosen_is_shown_with_its_gateway() -> None:
     ]
 
 
+def test_a_network_that_needs_no_gateway_keeps_no_address_for_one() -> None:
+    """Unless its user names one: that is somebody's, and given to no container."""
+    asked = NetworkCreateRequest(
+        name="n", enable_ipv6=True, ipam=IPAM(config=[IPAMConfig(subnet="10.3.0.0/24", gateway="10.3.0.9")])
+    )
+    wanted = draft(asked, registry(), drivers=DRIVERS, defaults={})
+    record = with_subnets(wanted, registry(), choose, without_gateway=(4, 6))
+    assert [(one.subnet, one.gateway) for one in record.subnets] == [("10.3.0.0/24", "10.3.0.9"), ("fd00:30::/64", "")]
+    assert [one.gateway for one in record.ipam.config or []] == ["10.3.0.9", ""]
+
+
 def test_what_is_asked_for_is_shown_as_it_was_asked_for() -> None:
     record = made(
         config=[{"subnet": "10.3.0.0/16", "ip_range": "10.3.5.0/24", "auxiliary_addresses": {"a": "10.3.5.0"}}]

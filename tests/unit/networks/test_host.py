@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from lan import Lan, Probe, expect, lan
-from netlab import WAIT_S, Machine, machines, stop
+from netlab import WAIT_S, Machine, bound_datagram, machines, stop
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.nftables import Nftables, NftablesError
 from pier.networks.bridge import port_mode
@@ -55,7 +56,9 @@ class Site:
     def network(self, name: str, **options: Any) -> BridgeNetwork:
         number = 10 + len(self.side.firewall.networks)
         ranges = [Subnet(ip_network(text)) for text in (f"10.{number}.0.0/24", f"fd00:{number}::/64")]
-        subnets = tuple(Subnet(one.network, first_gateway(one)) for one in ranges)
+        modes = options.get("gateway_mode_v4"), options.get("gateway_mode_v6")
+        gateways = [None if mode == "isolated" else first_gateway(one) for one, mode in zip(ranges, modes, strict=True)]
+        subnets = tuple(Subnet(one.network, way) for one, way in zip(ranges, gateways, strict=True))
         made = BridgeNetwork(str(number) * 32, name, subnets, **options)
         self.lan.host.run(lambda: self.side.add(made))
         return made
@@ -255,6 +258,48 @@ def test_attack_21_an_internal_network_has_no_way_out_and_none_in(site: Site) ->
             Probe(lan.peer, "tcp", "10.10.0.1", 80),
         ],
     )
+
+
+@pytest.mark.parametrize("rules", [True, False])
+def test_attack_21_an_isolated_network_does_not_find_the_host(rules: bool) -> None:
+    """Not even by a container that may set its own routes and neighbours; without a table too."""
+    with made(iptables=rules) as site:
+        lan = site.lan
+        net = site.network("br-iso", internal=True, gateway_mode_v4="isolated", gateway_mode_v6="isolated")
+        one, two = site.container(net), site.container(net, 3)
+        site.serve(lan.host)
+        with lan.host.run(NetlinkSocket) as sock:
+            (bridge,) = [link for link in sock.links() if link.name == "br-iso"]
+            assert [item for item in sock.addresses() if item.index == bridge.index] == []
+        with one.machine.run(NetlinkSocket) as sock:
+            sock.add_route(sock.link_index("eth0"), "192.0.2.0/24", "")  # the host is asked for by ARP
+            sock.add_route(sock.link_index("eth0"), "2001:db8:1::/64", "")
+        expect(
+            reached=[Probe(one.machine, "tcp", two.ip, 80), Probe(two.machine, "udp", one.ip6, 80)],
+            silent=[
+                Probe(one.machine, protocol, address, 80)
+                for protocol in ("tcp", "udp", "icmp")
+                for address in (lan.host_address, lan.host_address6)
+            ]
+            + [Probe(lan.host, "tcp", one.ip, 80), Probe(lan.host, "tcp", one.ip6, 80)],
+        )
+        for address in (lan.host_address, lan.host_address6):
+            one.machine.neighbour(address, bridge.mac)
+        unheard = [(one.machine, to) for to in ("255.255.255.255", lan.host_address, lan.host_address6)]
+        assert first_heard(lan.host, [*unheard, (lan.peer, lan.host_address6)]) == lan.peer_address6
+
+
+def first_heard(host: Machine, senders: Sequence[tuple[Machine, str]], port: int = 4000) -> str:
+    """Whom a server of the host's hears first, of machines that send to addresses, one after the other."""
+    with host.run(lambda: bound_datagram(socket.AF_INET6, "::", port)) as server:
+        server.settimeout(WAIT_S)
+        for machine, address in senders:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with machine.run(partial(socket.socket, family, socket.SOCK_DGRAM)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+                client.sendto(b"?", (address, port))
+        return str(server.recvfrom(10)[1][0])
 
 
 @pytest.mark.parametrize("direct", [False, True])

@@ -52,6 +52,22 @@ def place(*addresses: str, gateways: tuple[str, ...] = ("192.0.2.254",)) -> Plac
 # --- what is asked for
 
 
+@pytest.mark.parametrize(
+    ("driver", "record", "versions"),
+    [
+        (MacvlanDriver(), macvlan(), ()),
+        (MacvlanDriver(), network("macvlan", internal=True, options={"parent": "eth0"}), (4, 6)),
+        (MacvlanDriver(), macvlan(parent=""), (4, 6)),
+        (IpvlanDriver(), ipvlan(), ()),
+        (IpvlanDriver(), ipvlan(ipvlan_mode="l3"), (4, 6)),
+    ],
+)
+def test_where_no_address_is_kept_for_a_gateway(
+    driver: ParentDriver, record: NetworkRecord, versions: tuple[int, ...]
+) -> None:
+    assert driver.without_gateway(record) == versions
+
+
 @pytest.mark.parametrize("mode", ["", "bridge", "vepa", "private", "passthru"])
 def test_modes_of_a_macvlan(mode: str) -> None:
     record = macvlan(macvlan_mode=mode)

@@ -312,6 +312,9 @@ def test_a_routed_network_takes_no_port_of_the_host(table: PortTable) -> None:
     assert four.forward.container_ip == "172.18.0.2"
     mixed = table.claim([request], Target("br-a", ("172.18.0.2", "fd00::2"), routed=(4,)), holder="a")
     assert [(item.forward.host_ip, item.forward.host_port) for item in mixed] == [("0.0.0.0", 0), ("::", port)]
+    table.release(mixed)
+    mixed = table.claim([request], Target("br-a", ("172.18.0.2", "fd00::2"), routed=(6,)), holder="a")
+    assert [(item.forward.host_ip, item.forward.host_port) for item in mixed] == [("0.0.0.0", port), ("::", 0)]
 
 
 def test_sctp_is_held_or_known_to_the_table_alone_and_never_relayed(table: PortTable) -> None:
