@@ -20,6 +20,7 @@ from pier.builder.ground import Ground
 from pier.builder.session import NoSuchSecret
 from pier.builder.solver import Work
 from pier.builder.steps.mounts import CacheMounts, furnish, missing, remove_stubs
+from pier.builder.steps.printing import Printing
 from pier.builder.tree import SCRATCH, Result, Tree
 from pier.containers import cdi, etc_files, name_server, spec, spec_resources, spec_security
 from pier.containers.attach import make_ends
@@ -179,14 +180,18 @@ class _Run:
     async def _print(self, sock: socket.socket) -> None:
         """Docker's frames off the socket, told as they come."""
         loop, buffer = asyncio.get_running_loop(), bytearray()
-        while data := await loop.sock_recv(sock, READ_BYTES):
-            buffer += data
-            while len(buffer) >= HEADER_BYTES:
-                end = HEADER_BYTES + int.from_bytes(buffer[4:8], "big")
-                if len(buffer) < end:
-                    break
-                self._work.broadcast.printed(buffer[0], bytes(buffer[HEADER_BYTES:end]))
-                del buffer[:end]
+        printing = Printing(self._work.broadcast.printed)
+        try:
+            while data := await loop.sock_recv(sock, READ_BYTES):
+                buffer += data
+                while len(buffer) >= HEADER_BYTES:
+                    end = HEADER_BYTES + int.from_bytes(buffer[4:8], "big")
+                    if len(buffer) < end:
+                        break
+                    printing.take(buffer[0], bytes(buffer[HEADER_BYTES:end]))
+                    del buffer[:end]
+        finally:
+            printing.flush()
 
     async def _record(self) -> Record:
         """The step as the record of a container."""
