@@ -36,7 +36,7 @@ from pier.images.image import Image
 from pier.images.telling import telling
 from pier.kernel.paths import closing, open_in_root
 from pier.oci import Reference
-from pier.storage.threads import Feed
+from pier.storage.threads import fed
 
 DEFAULT: Final = "Dockerfile"
 OTHER_CASE: Final = "dockerfile"
@@ -171,17 +171,11 @@ class _Run:
 
     async def _fetch(self, place: str) -> None:
         """A context at an address: an archive, or the Dockerfile alone."""
-        async with self._ground.registries.file(self._request.remote) as remote:
-            feed = Feed()
-            filling = asyncio.create_task(feed.fill(remote.chunks), name="remote context")
-            try:
-                await self._ground.in_thread(context.receive_either, place, feed, DEFAULT)
-            except BaseException:
-                feed.cancel()
-                raise
-            finally:
-                filling.cancel()
-                await asyncio.gather(filling, return_exceptions=True)
+        async with (
+            self._ground.registries.file(self._request.remote) as remote,
+            fed(remote.chunks, name="remote context") as feed,
+        ):
+            await self._ground.in_thread(context.receive_either, place, feed, DEFAULT)
 
     def _read_of(self, files: Result) -> tuple[str, Dockerfile, list[str]]:
         with layers.shown(self._ground, files) as root:
@@ -256,16 +250,8 @@ class _Run:
 
 async def receive(ground: Ground, place: str, body: AsyncIterator[bytes]) -> None:
     """Unpack the context of a request into a folder. Raises BadArchive, OSError."""
-    feed = Feed()
-    filling = asyncio.create_task(feed.fill(body), name="build context")
-    try:
+    async with fed(body, name="build context") as feed:
         await ground.in_thread(context.receive, place, feed)
-    except BaseException:
-        feed.cancel()
-        raise
-    finally:
-        filling.cancel()
-        await asyncio.gather(filling, return_exceptions=True)
 
 
 def base_id(build: Build, vertex: Vertex) -> str:

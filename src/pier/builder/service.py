@@ -41,7 +41,7 @@ from pier.model.filters import Filters
 from pier.oci import Descriptor, Digest, Platform, Reference, encode
 from pier.oci.manifest import OCI_INDEX, OCI_MANIFEST, Index
 from pier.storage.outflow import outflow
-from pier.storage.threads import Feed
+from pier.storage.threads import fed
 from pier.storage.trees import remove_tree
 
 
@@ -277,16 +277,8 @@ class BuildService:
         Raises NoCache, BadArchive, ContentMismatch, MalformedDocument.
         """
         async with self.ground.images.transfer(sweep=True):
-            feed = Feed()
-            filling = asyncio.create_task(feed.fill(source), name="build cache archive")
-            try:
+            async with fed(source, name="build cache archive") as feed:
                 document = await self.ground.in_thread(transfer.receive, self.ground, feed)
-            except BaseException:
-                feed.cancel()
-                raise
-            finally:
-                filling.cancel()
-                await asyncio.gather(filling, return_exceptions=True)
             await self.ground.in_thread(transfer.fill_mounts, self.ground, document)
             added = transfer.remember(self.ground, self.cache, document)
             await self.cache.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
@@ -70,6 +71,21 @@ class Feed:
         else:
             self._ended = True
         return chunk
+
+
+@contextlib.asynccontextmanager
+async def fed(source: AsyncIterator[bytes], *, name: str) -> AsyncIterator[Feed]:
+    """What `source` gives, for a thread that the block waits for; an error of the block's makes its reads fail."""
+    feed = Feed()
+    filling = asyncio.create_task(feed.fill(source), name=name)
+    try:
+        yield feed
+    except BaseException:
+        feed.cancel()
+        raise
+    finally:
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)
 
 
 class Transfer(AsyncIterator[Message]):
