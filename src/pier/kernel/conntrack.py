@@ -11,11 +11,11 @@ import struct
 from collections.abc import Collection
 from typing import TypeAlias
 
+from pier.kernel.nfnetlink import NETLINK_NETFILTER, NFGENMSG
 from pier.kernel.nlmsg import Channel, attribute, attribute_u32, attributes, nested
 
 __all__ = ["forget_udp_flows"]
 
-NETLINK_NETFILTER = 12
 NFNL_SUBSYS_CTNETLINK = 1 << 8
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = NFNL_SUBSYS_CTNETLINK | 1, NFNL_SUBSYS_CTNETLINK | 2
 CTA_TUPLE_ORIG, CTA_ID, CTA_FILTER = 1, 12, 25
@@ -23,7 +23,6 @@ CTA_TUPLE_PROTO = 2
 CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
 CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 CTA_FILTER_FLAG_PROTO_NUM = 1 << 3
-NFGENMSG = struct.Struct("!BBH")  # family, version, res_id
 PORT = struct.Struct("!H")
 
 Flow: TypeAlias = tuple[bytes, bytes]

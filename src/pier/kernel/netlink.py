@@ -125,10 +125,6 @@ class NetlinkSocket(Channel):
     def delete_address(self, index: int, address: str) -> None:
         self.do(*routes.delete_address(index, address))
 
-    def add_default_route(self, index: int, gateway: str) -> None:
-        """Send everything without a better route through `gateway`, a neighbour on device `index`."""
-        self.do(*routes.add_route(index, routes.default_of(gateway), gateway))
-
     def add_route(self, index: int, destination: str, gateway: str = "") -> None:
         """Send what goes to the network `destination` out by device `index`, to `gateway` if it is not a neighbour."""
         self.do(*routes.add_route(index, destination, gateway))

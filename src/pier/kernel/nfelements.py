@@ -14,6 +14,19 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple, TypeAlias
 
+from pier.kernel.nfnetlink import (
+    BATCH_EDGE,
+    NETLINK_NETFILTER,
+    NFGENMSG,
+    NFNL_MSG_BATCH_BEGIN,
+    NFNL_MSG_BATCH_END,
+    NFT_MSG_GETTABLE,
+    NFTA_DATA_VALUE,
+    NFTA_LIST_ELEM,
+    NFTA_TABLE_NAME,
+    kind_of,
+    text,
+)
 from pier.kernel.nlmsg import (
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -31,19 +44,12 @@ from pier.kernel.nlmsg import (
 
 __all__ = ["Elements", "Part", "SetElement"]
 
-NETLINK_NETFILTER = 12
-NFNL_SUBSYS_NFTABLES = 10
-NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
-NFT_MSG_GETTABLE = NFNL_SUBSYS_NFTABLES << 8 | 1
-NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = NFNL_SUBSYS_NFTABLES << 8 | 12, NFNL_SUBSYS_NFTABLES << 8 | 14
-NFPROTO_UNSPEC, NFPROTO_INET = 0, 1
-NFTA_TABLE_NAME = 1
+NFPROTO_INET = 1  # linux/netfilter.h
+# linux/netfilter/nf_tables.h
+NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = 12, 14
 NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
-NFTA_LIST_ELEM = 1
 NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA = 1, 2
-NFTA_DATA_VALUE = 1
 SO_SNDBUFFORCE = 32
-NFGENMSG = struct.Struct("!BBH")  # family, version, res_id
 PORT = struct.Struct("!Hxx")
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 PER_MESSAGE = 400
@@ -85,17 +91,14 @@ def element_attribute(element: SetElement, *, with_value: bool) -> bytes:
     return nested(NFTA_LIST_ELEM, key, nested(NFTA_SET_ELEM_DATA, attribute(NFTA_DATA_VALUE, pack(element.value))))
 
 
-def name_attribute(kind: int, name: str) -> bytes:
-    return attribute(kind, name.encode() + b"\0")
-
-
 def element_requests(verb: Literal["add", "delete"], table: str, elements: Iterable[SetElement]) -> list[Request]:
     """Messages that add or delete elements of the table `inet TABLE`; those of one set share a message."""
-    kind, flags = (NFT_MSG_NEWSETELEM, NLM_F_CREATE) if verb == "add" else (NFT_MSG_DELSETELEM, 0)
+    message, flags = (NFT_MSG_NEWSETELEM, NLM_F_CREATE) if verb == "add" else (NFT_MSG_DELSETELEM, 0)
+    kind = kind_of(message)
     found = []
     for owner, group in groupby(sorted(elements, key=lambda item: item.owner), key=lambda item: item.owner):
         mine = [element_attribute(element, with_value=verb == "add") for element in group]
-        head = name_attribute(NFTA_SET_ELEM_LIST_TABLE, table) + name_attribute(NFTA_SET_ELEM_LIST_SET, owner)
+        head = text(NFTA_SET_ELEM_LIST_TABLE, table) + text(NFTA_SET_ELEM_LIST_SET, owner)
         for first in range(0, len(mine), PER_MESSAGE):
             body = NFGENMSG.pack(NFPROTO_INET, 0, 0) + head
             body += nested(NFTA_SET_ELEM_LIST_ELEMENTS, *mine[first : first + PER_MESSAGE])
@@ -105,7 +108,7 @@ def element_requests(verb: Literal["add", "delete"], table: str, elements: Itera
 
 def frame(kind: int, what: str) -> Request:
     """The beginning or end of a batch."""
-    return Request(kind, 0, NFGENMSG.pack(NFPROTO_UNSPEC, 0, NFNL_SUBSYS_NFTABLES), what)
+    return Request(kind, 0, BATCH_EDGE, what)
 
 
 class Elements(Channel):
@@ -128,7 +131,7 @@ class Elements(Channel):
     def tables(self) -> list[str]:
         """The names of the tables of family `inet`; libnftables would read all that is in them first."""
         body = NFGENMSG.pack(NFPROTO_INET, 0, 0)
-        listed = self.dump(NFT_MSG_GETTABLE, body, "list nftables tables")
+        listed = self.dump(kind_of(NFT_MSG_GETTABLE), body, "list nftables tables")
         names = [attributes(payload[NFGENMSG.size :]).get(NFTA_TABLE_NAME, b"") for payload in listed]
         return [bytes(name).rstrip(b"\0").decode(errors="replace") for name in names]
 

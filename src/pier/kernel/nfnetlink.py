@@ -12,13 +12,13 @@ from pier.kernel.nlmsg import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_EXCL,
-    NLM_F_REQUEST,
     NLMSG_ERROR,
-    NLMSGHDR,
     RECEIVE_BYTES,
+    Request,
     attribute,
     messages,
     nested,
+    packet,
     parse_error,
     raise_refusal,
 )
@@ -31,10 +31,14 @@ NLM_F_APPEND = 0x800
 NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFGENMSG = struct.Struct("!BBH")  # family, version, res_id
+BATCH_EDGE = NFGENMSG.pack(socket.AF_UNSPEC, 0, NFNL_SUBSYS_NFTABLES)
+"""The body of the messages that begin and end a batch."""
 # linux/netfilter/nf_tables.h
-NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE = 0, 2, 3, 6
+NFT_MSG_NEWTABLE, NFT_MSG_GETTABLE, NFT_MSG_DELTABLE = 0, 1, 2
+NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE = 3, 6
 NFTA_LIST_ELEM = 1
 NFTA_TABLE_NAME = 1
+"""The name of the table is attribute 1 of every kind of message there is."""
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_TYPE = 1, 3, 4, 7
 NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
@@ -52,6 +56,11 @@ NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER = 1, 2
 NFT_PAYLOAD_CSUM_INET = 1
 # linux/netfilter.h
 NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT = 1, 3
+
+
+def kind_of(message: int) -> int:
+    """An NFT_MSG_* as the type of a netlink message."""
+    return NFNL_SUBSYS_NFTABLES << 8 | message
 
 
 def be32(kind: int, value: int) -> bytes:
@@ -139,8 +148,7 @@ class Filter:
 
     def batch(self) -> bytes:
         """The whole as the kernel takes it (`commit`)."""
-        edge = NFGENMSG.pack(socket.AF_UNSPEC, 0, NFNL_SUBSYS_NFTABLES)
-        begin, end = message(NFNL_MSG_BATCH_BEGIN, 0, edge), message(NFNL_MSG_BATCH_END, 0, edge)
+        begin, end = message(NFNL_MSG_BATCH_BEGIN, 0, BATCH_EDGE), message(NFNL_MSG_BATCH_END, 0, BATCH_EDGE)
         # The end of a batch is not answered before Linux 6.10: the last message within it asks.
         *first, (kind, flags, body) = self._messages
         messages = [message(*item) for item in first] + [message(kind, flags | NLM_F_ACK, body)]
@@ -148,11 +156,11 @@ class Filter:
 
     def _add(self, kind: int, flags: int, body: bytes) -> None:
         header = NFGENMSG.pack(socket.AF_INET, 0, 0)
-        self._messages.append((NFNL_SUBSYS_NFTABLES << 8 | kind, flags, header + body))
+        self._messages.append((kind_of(kind), flags, header + body))
 
 
 def message(kind: int, flags: int, body: bytes) -> bytes:
-    return NLMSGHDR.pack(NLMSGHDR.size + len(body), kind, flags | NLM_F_REQUEST, 1, 0) + body
+    return packet(Request(kind, flags, body, ""), 1)
 
 
 def commit(batch: bytes, what: str) -> None:

@@ -10,18 +10,24 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from pier.kernel.nfelements import NETLINK_NETFILTER, NFGENMSG, NFNL_SUBSYS_NFTABLES, NFPROTO_UNSPEC
+from pier.kernel.nfelements import NFT_MSG_DELSETELEM, NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET
+from pier.kernel.nfnetlink import (
+    NETLINK_NETFILTER,
+    NFGENMSG,
+    NFNL_SUBSYS_NFTABLES,
+    NFT_MSG_DELTABLE,
+    NFT_MSG_NEWCHAIN,
+    NFTA_TABLE_NAME,
+    kind_of,
+)
 from pier.kernel.nlmsg import NLM_F_ACK, Channel, attributes, messages
 
 __all__ = ["TableWatch", "own_task"]
 
 NFNLGRP_NFTABLES = 7
-NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 12, 14, 15, 16
-NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE = 2, 3, 5, 8
+NFT_MSG_DELCHAIN, NFT_MSG_DELRULE = 5, 8
+NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 15, 16
 FAR_REACHING = (NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE)
-NFTA_TABLE_NAME = 1
-"""The name of the table is attribute 1 of every kind of message there is."""
-NFTA_SET_ELEM_LIST_SET = 2
 NFTA_GEN_PROC_PID = 2
 NFNETLINK_BYTES = 1 << 16
 RECEIVE_BUFFER_BYTES = 4 << 20
@@ -32,8 +38,8 @@ U32 = struct.Struct("!I")
 def own_task() -> int:
     """The calling thread as NEWGEN names it: by its id in the first pid namespace. Raises OSError."""
     with Channel(NETLINK_NETFILTER) as channel:
-        body = NFGENMSG.pack(NFPROTO_UNSPEC, 0, 0)
-        for payload in channel.exchange(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_ACK, body, "ask nf_tables"):
+        body = NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)
+        for payload in channel.exchange(kind_of(NFT_MSG_GETGEN), NLM_F_ACK, body, "ask nf_tables"):
             return task_of(payload)
     raise OSError(errno.EPROTO, "ask nf_tables: an answer without a generation")
 

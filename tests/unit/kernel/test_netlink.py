@@ -242,7 +242,7 @@ def test_refusals_carry_errno_object_and_the_kernels_words(pair: tuple[Machine, 
         with pytest.raises(FileExistsError, match="create bridge br0"):
             sock.create_bridge("br0", mac="02:42:0a:00:00:01")
         with pytest.raises(OSError, match=r"add default route by 192\.168\.1\.1: Network is unreachable: Nexthop has"):
-            sock.add_default_route(index, "192.168.1.1")
+            sock.add_route(index, routes.default_of("192.168.1.1"), "192.168.1.1")
         with pytest.raises(OSError, match="Bad file descriptor") as stale:
             sock.create_veth(VethPair("v0", index, "v1", "02:42:0a:00:00:02", 9999, 1500))
         assert stale.value.errno == errno.EBADF
