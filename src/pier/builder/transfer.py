@@ -26,9 +26,10 @@ from pier.oci.manifest import MAX_MANIFEST_BYTES, OCI_INDEX, OCI_LAYER, OCI_MANI
 from pier.storage.content import LAYOUT
 from pier.storage.copy_in import copy_in
 from pier.storage.folder_driver import make_root
+from pier.storage.layout_tar import add_blob, add_document
 from pier.storage.stream import CHUNK, Reader
 from pier.storage.tar import TarReader
-from pier.storage.tar_header import REGULAR, Entry
+from pier.storage.tar_header import REGULAR
 from pier.storage.tar_writer import Sink, TarWriter
 from pier.storage.tree_tar import write_tree
 
@@ -118,21 +119,11 @@ def _mount_archive(ground: Ground, folder: str) -> Descriptor:
 def _write(ground: Ground, root: Descriptor, blobs: Iterable[Descriptor], out: Sink) -> None:
     archive = TarWriter(out)
     index = encode(Index(schema_version=2, media_type=OCI_INDEX, manifests=[root]))
-    for name, data in (("oci-layout", LAYOUT), ("index.json", index)):
-        archive.add(_file(name, len(data)))
-        archive.content(data)
-        archive.end_content()
+    add_document(archive, "oci-layout", LAYOUT)
+    add_document(archive, "index.json", index)
     for blob in blobs:
-        archive.add(_file(f"blobs/{blob.digest.algorithm}/{blob.digest.hex}", blob.size))
-        with ground.content.open(blob.digest, blob.size) as reader:
-            while data := reader.read(CHUNK):
-                archive.content(data)
-        archive.end_content()
+        add_blob(archive, ground.content, blob)
     archive.finish()
-
-
-def _file(name: str, size: int) -> Entry:
-    return Entry(name=name.encode(), type=REGULAR, mode=0o644, uid=0, gid=0, size=size, mtime_ns=0)
 
 
 # --- coming in

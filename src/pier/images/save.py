@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -28,10 +28,8 @@ from pier.oci.manifest import MAX_MANIFEST_BYTES, OCI_INDEX
 from pier.storage import ContentStore
 from pier.storage.content import FULL_NAME, LAYOUT, REF_NAME
 from pier.storage.errors import ContentNotFound
-from pier.storage.tar_header import DIRECTORY, REGULAR, Entry
+from pier.storage.layout_tar import add_blob, add_document, add_folder, blob_name
 from pier.storage.tar_writer import Sink, TarWriter
-
-PIECE: Final = 1 << 20
 
 
 class NoExportTarget(NotFound):
@@ -162,9 +160,9 @@ def _manifest(store: ContentStore, descriptor: Descriptor) -> Manifest:
 def _saved_image(image: Image, manifest: Manifest) -> dict[str, Any]:
     """An element of manifest.json."""
     return {
-        "Config": _blob_name(image.id),
+        "Config": blob_name(image.id),
         "RepoTags": None,
-        "Layers": [_blob_name(layer.digest) for layer in manifest.layers],
+        "Layers": [blob_name(layer.digest) for layer in manifest.layers],
         "LayerSources": {
             str(diff_id): {"mediaType": layer.media_type, "size": layer.size, "digest": str(layer.digest)}
             for diff_id, layer in zip(image.config.rootfs.diff_ids, manifest.layers, strict=True)
@@ -180,30 +178,16 @@ def _gather(store: ContentStore, plan: SavePlan, root: Descriptor) -> None:
         plan.blobs.setdefault(one.digest, one)
 
 
-def _blob_name(digest: str) -> str:
-    return f"blobs/{Digest(digest).algorithm}/{Digest(digest).hex}"
-
-
 def write_archive(store: ContentStore, plan: SavePlan, sink: Sink) -> None:
     """Write the archive; every blob is verified as it goes. Raises ContentNotFound, ContentMismatch."""
     for digest in plan.blobs:
         store.size(digest)  # which the lease of the caller has met then, and keeps to the end
     out = TarWriter(sink)
     for name, data in plan.documents.items():
-        out.add(_entry(name, len(data)))
-        out.content(data)
-        out.end_content()
+        add_document(out, name, data)
     folders = {f"blobs/{digest.algorithm}/" for digest in map(Digest, plan.blobs)}
     for folder in ("blobs/", *sorted(folders)) if folders else ():
-        out.add(Entry(name=folder.encode(), type=DIRECTORY, mode=0o755, uid=0, gid=0, size=0, mtime_ns=0))
-    for digest, descriptor in plan.blobs.items():
-        out.add(_entry(_blob_name(digest), descriptor.size))
-        with store.open(digest, descriptor.size) as blob:
-            while data := blob.read(PIECE):
-                out.content(data)
-        out.end_content()
+        add_folder(out, folder)
+    for blob in plan.blobs.values():
+        add_blob(out, store, blob)
     out.finish()
-
-
-def _entry(name: str, size_bytes: int) -> Entry:
-    return Entry(name=name.encode(), type=REGULAR, mode=0o644, uid=0, gid=0, size=size_bytes, mtime_ns=0)
