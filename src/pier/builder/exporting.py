@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 import msgspec
 
@@ -22,8 +21,6 @@ from pier.storage.stream import Reader
 from pier.storage.tar import TarReader
 from pier.storage.tar_header import NS, REGULAR
 from pier.storage.tar_writer import TarWriter
-
-UNKNOWN_TIME: Final = "1970-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)

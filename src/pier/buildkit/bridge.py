@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from pier.builder.graph import Location, Position
 from pier.builder.progress import Broadcast, Step, Warned
 from pier.builder.service import BuildService
 from pier.buildkit import capabilities, looking
@@ -16,7 +15,7 @@ from pier.buildkit.control import worker
 from pier.buildkit.failing import failed
 from pier.buildkit.frontends import run_frontend
 from pier.buildkit.grpc import Call, Code, Failed, Method, unary
-from pier.buildkit.llb import output_of, platform_of
+from pier.buildkit.llb import location_of, output_of, platform_of
 from pier.buildkit.pb import gateway_pb2 as gateway
 from pier.buildkit.results import Outcome, Part
 from pier.buildkit.runs import Run, Runs
@@ -190,13 +189,7 @@ class Bridge:
         if request.HasField("info") and request.ranges:
             name = request.info.filename
             run.files.setdefault(name, request.info.data)
-            location = Location(
-                name,
-                tuple(
-                    (Position(each.start.line, each.start.character), Position(each.end.line, each.end.character))
-                    for each in request.ranges
-                ),
-            )
+            location = location_of(name, request.ranges)
         detail = tuple(line.decode(errors="replace") for line in request.detail)
         run.build.say(Warned(digest, request.short.decode(errors="replace"), detail, request.url, location))
         return gateway.WarnResponse()

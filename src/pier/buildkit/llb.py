@@ -7,6 +7,7 @@ only have come after it: there are no cycles. The last of the list has no operat
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, TypeVar
 
@@ -18,7 +19,7 @@ from pier.buildkit.pb import ops_pb2 as pb
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.oci import Platform
 
-__all__ = ["BadDefinition", "output_of", "platform_of"]
+__all__ = ["BadDefinition", "location_of", "output_of", "platform_of"]
 
 E = TypeVar("E", bound=IntEnum)
 OPS_MAX: Final = 100_000
@@ -121,12 +122,19 @@ def _location(definition: pb.Definition, digest: str) -> Location | None:
         return None
     for place in definition.source.locations[digest].locations:
         if 0 <= place.source_index < len(definition.source.infos) and place.ranges:
-            ranges = tuple(
-                (Position(each.start.line, each.start.character), Position(each.end.line, each.end.character))
-                for each in place.ranges
-            )
-            return Location(definition.source.infos[place.source_index].filename, ranges)
+            return location_of(definition.source.infos[place.source_index].filename, place.ranges)
     return None
+
+
+def location_of(filename: str, ranges: Iterable[pb.Range]) -> Location:
+    """Places in a file, as a client gives them."""
+    return Location(
+        filename,
+        tuple(
+            (Position(each.start.line, each.start.character), Position(each.end.line, each.end.character))
+            for each in ranges
+        ),
+    )
 
 
 # --- operations

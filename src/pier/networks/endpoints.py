@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any
 
 from pier.errors import Conflict, PierError
 from pier.model.network import PortMap
@@ -20,6 +20,7 @@ from pier.networks.addresses import Addresses
 from pier.networks.asks import IFNAME, SYSCTLS, sysctls
 from pier.networks.bridge_options import BridgeNetwork
 from pier.networks.creation import Forbidden
+from pier.networks.dns import NameTable
 from pier.networks.driver import BridgeDriver, Driver, Place
 from pier.networks.endpoint import Ask, Endpoint, Publishing, Sandbox, gateway_endpoints
 from pier.networks.firewall import Forward
@@ -30,7 +31,7 @@ from pier.networks.registry import Registry
 from pier.runtime.request import Interface
 from pier.state import Delete, Put, Store
 
-__all__ = ["BridgeFull", "Endpoints", "Names"]
+__all__ = ["BridgeFull", "Endpoints"]
 
 BRIDGE_PORTS = 1023
 """Linux numbers the ports of a bridge with ten bits (BR_PORT_BITS), and number 0 is none."""
@@ -40,23 +41,6 @@ class BridgeFull(Conflict):
     """network {name} is full: a Linux bridge has {limit} ports"""
 
     remedy = "put further containers on another network"
-
-
-class Names(Protocol):
-    """Who answers containers' questions for names: `dns.NameTable`."""
-
-    def put(
-        self,
-        network_id: str,
-        endpoint_id: str,
-        container_id: str,
-        names: Sequence[str],
-        addresses: Sequence[str],
-        *,
-        network_name: str = "",
-        links: Mapping[str, str] | None = None,
-    ) -> None: ...
-    def remove(self, network_id: str, endpoint_id: str) -> None: ...
 
 
 class Endpoints:
@@ -70,7 +54,7 @@ class Endpoints:
         registry: Registry,
         drivers: Mapping[str, Driver],
         ports: PublishedPorts,
-        names: Names,
+        names: NameTable,
     ) -> None:
         self._store, self._work = store, work
         self._registry, self._drivers = registry, drivers
