@@ -127,6 +127,14 @@ def test_a_failing_step_shows_its_output_and_its_line(buildx: Buildx, context: C
     assert f"ERROR: failed to solve: {reason}" in done.stderr
 
 
+def test_the_time_of_an_image_is_said_in_its_dockerfile(buildx: Buildx, context: Callable[..., Path]) -> None:
+    folder = context("ARG SOURCE_DATE_EPOCH=77\nFROM scratch\nCOPY a /\n", a="A\n")
+    buildx.build(folder, "-t", "x")
+    assert buildx.ok("image", "inspect", "-f", "{{.Created}}", "x").strip() == "1970-01-01T00:01:17Z"
+    refused = buildx("buildx", "build", "--build-arg", "SOURCE_DATE_EPOCH=soon", str(folder))
+    assert "failed to solve: invalid SOURCE_DATE_EPOCH: soon: seconds since 1970 are wanted" in refused.stderr
+
+
 def test_a_wrong_line_is_shown(buildx: Buildx, context: Callable[..., Path]) -> None:
     done = buildx("buildx", "build", "--progress=plain", str(context("FROM busybox\nCOPPY a b\n")))
     assert done.returncode == 1

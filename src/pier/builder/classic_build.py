@@ -234,7 +234,7 @@ class _Run:
         wish = ImageWish(
             found.tree,
             found.compiled.image,
-            epoch_s=_epoch(request.options.build_args),
+            epoch_s=found.compiled.epoch_s,
             squash_from=base if request.squash else None,
         )
         made = await self._service.export_image(wish, request.names)
@@ -268,11 +268,6 @@ async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 async def _nothing(_: Message) -> None:
     pass
-
-
-def _epoch(build_args: Mapping[str, str]) -> int | None:
-    text = build_args.get("SOURCE_DATE_EPOCH", "")
-    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def read_in(root: int, name: str) -> bytes | None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import pier
+from pier.builder.epoch import SOURCE_DATE_EPOCH
 from pier.builder.progress import Warned
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.session import Session as ClientSession
 from pier.builder.solver import Build
 from pier.buildkit.contexts import Contexts
-from pier.buildkit.exports import RESPONSE_EPOCH_KEY, Export, export
+from pier.buildkit.exports import Export, export
 from pier.buildkit.failing import failed
 from pier.buildkit.frontends import run_frontend
 from pier.buildkit.grpc import Call, Code, Failed, Method, stream, unary
@@ -27,7 +28,7 @@ from pier.buildkit.http2 import Connection
 from pier.buildkit.llb import output_of
 from pier.buildkit.pb import control_pb2 as control
 from pier.buildkit.pb import ops_pb2 as ops
-from pier.buildkit.results import Outcome, Part
+from pier.buildkit.results import EPOCH_KEY, Outcome, Part
 from pier.buildkit.runs import Run, Runs
 from pier.buildkit.session import Session, Sessions, View
 from pier.buildkit.statuses import Statuses, plan_of, stamp
@@ -180,9 +181,9 @@ class Control:
             outcome = Outcome({"": Part(output_of(request.definition))})
         else:
             outcome = await run.returned
-        epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH", "")
-        if epoch and RESPONSE_EPOCH_KEY not in outcome.metadata:
-            outcome = Outcome(outcome.parts, {**outcome.metadata, RESPONSE_EPOCH_KEY: epoch.encode()})
+        epoch = request.frontend_attrs.get(f"build-arg:{SOURCE_DATE_EPOCH}", "")
+        if epoch and EPOCH_KEY not in outcome.metadata:
+            outcome = Outcome(outcome.parts, {**outcome.metadata, EPOCH_KEY: epoch.encode()})
         return outcome
 
     async def status(self, request: control.StatusRequest, call: Call) -> None:

@@ -15,12 +15,13 @@ from typing import Final
 
 from pier.builder import layers
 from pier.builder.dockerfile.state import empty_image
+from pier.builder.epoch import parse_epoch
 from pier.builder.exporting import ImageWish
 from pier.builder.ground import Ground
 from pier.builder.progress import Counted, Finished, Started, Step
 from pier.builder.tree import Result
 from pier.buildkit import sending
-from pier.buildkit.results import Outcome, Part
+from pier.buildkit.results import EPOCH_KEY, Outcome, Part
 from pier.buildkit.runs import Run
 from pier.buildkit.session import View
 from pier.errors import InvalidParameter, PierError
@@ -35,8 +36,7 @@ __all__ = ["Export", "export"]
 
 IMAGE_KINDS: Final = ("moby", "image")
 ARCHIVE_KINDS: Final = ("docker", "oci")
-EPOCH_KEY: Final = "source-date-epoch"
-RESPONSE_EPOCH_KEY: Final = "source.date.epoch"
+EPOCH_ATTR: Final = "source-date-epoch"
 
 
 class UnknownExport(InvalidParameter):
@@ -46,7 +46,7 @@ class UnknownExport(InvalidParameter):
 
 
 class BadAttribute(InvalidParameter):
-    """non-{wanted} value {value!r} specified for {name}"""
+    """non-bool value {value!r} specified for {name}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Export:
         if not value:
             return name in self.attrs or default
         if value.lower() not in ("true", "false", "1", "0", "t", "f"):
-            raise BadAttribute(wanted="bool", value=value, name=name)
+            raise BadAttribute(value=value, name=name)
         return value.lower() in ("true", "1", "t")
 
     @property
@@ -194,13 +194,10 @@ def _annotations(attrs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _epoch(wish: Export, outcome: Outcome) -> int | None:
-    """SOURCE_DATE_EPOCH, the export's own or the build's. Raises BadAttribute."""
-    text = wish.attrs.get(EPOCH_KEY) or outcome.metadata.get(RESPONSE_EPOCH_KEY, b"").decode()
-    if not text:
-        return None
-    if not text.isdecimal() or len(text) > 11:
-        raise BadAttribute(wanted="number", value=text, name=EPOCH_KEY)
-    return int(text)
+    """SOURCE_DATE_EPOCH, the export's own or the build's. Raises BadEpoch."""
+    if own := wish.attrs.get(EPOCH_ATTR):
+        return parse_epoch(own, EPOCH_ATTR)
+    return parse_epoch(outcome.metadata.get(EPOCH_KEY, b"").decode(errors="replace"))
 
 
 async def _push(run: Run, telling: _Telling, name: Reference) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from pier.builder.dockerfile.frontend import read_attributes
 from pier.builder.frontend import Frontend
 from pier.builder.graph import Output
-from pier.buildkit.results import Outcome, Part
+from pier.buildkit.results import EPOCH_KEY, Outcome, Part
 from pier.buildkit.runs import Run
 from pier.errors import InvalidParameter, NotImplementedYet
 from pier.oci.platform import host_platform
@@ -37,6 +37,8 @@ async def run_frontend(run: Run, name: str, attrs: Mapping[str, str], inputs: Ma
         return Outcome({"": Part(None)}, await frontend.answer())
     found = await frontend.graphs()
     parts = [Part(each.output, each.image, each.platform) for each in found]
+    epoch = found[0].epoch_s
+    metadata = {} if epoch is None else {EPOCH_KEY: b"%d" % epoch}
     if not request.as_map:
-        return Outcome({"": parts[0]})
-    return Outcome({str(part.platform): part for part in parts})
+        return Outcome({"": parts[0]}, metadata)
+    return Outcome({str(part.platform): part for part in parts}, metadata)

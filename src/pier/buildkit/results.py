@@ -18,6 +18,8 @@ __all__ = ["Outcome", "Part", "Parts"]
 
 CONFIG_KEY = "containerimage.config"
 PLATFORMS_KEY = "refs.platforms"
+EPOCH_KEY = "source.date.epoch"
+"""SOURCE_DATE_EPOCH, in the metadata of an outcome."""
 
 
 class NoSuchResult(NotFound):

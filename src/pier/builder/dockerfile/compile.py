@@ -25,12 +25,13 @@ from pier.builder.dockerfile.lint import CheckOptions, Linter, Warning
 from pier.builder.dockerfile.options import Options, Resolver, check_text, with_build_args
 from pier.builder.dockerfile.plan import Plan, make_plan
 from pier.builder.dockerfile.running import run
-from pier.builder.dockerfile.scope import SOURCE_DATE_EPOCH, platform_args, proxy_env, unused
+from pier.builder.dockerfile.scope import platform_args, proxy_env, unused
 from pier.builder.dockerfile.source import DockerfileError
 from pier.builder.dockerfile.stages import SCRATCH, StageNode, Step, reachable
 from pier.builder.dockerfile.state import DEFAULT_PATH, Shared, StageState, location
 from pier.builder.dockerfile.transferring import USUAL_FOLDERS, transfer
 from pier.builder.dockerfile.words_in_stage import expand_content, expand_word
+from pier.builder.epoch import SOURCE_DATE_EPOCH, BadEpoch, parse_epoch
 from pier.builder.graph import Note, Output, Source, Vertex
 from pier.oci import Platform
 from pier.oci.image_config import ImageConfig
@@ -56,6 +57,11 @@ class Compiled:
     target: StageState
     states: Mapping[int, StageState]
     """`id()` of a stage's node -> the stage at its end."""
+
+    @property
+    def epoch_s(self) -> int | None:
+        """`SOURCE_DATE_EPOCH`, Unix seconds."""
+        return self.target.shared.epoch_s
 
 
 async def compile_dockerfile(
@@ -285,8 +291,7 @@ class _Pass:
 
 def _epoch(plan: Plan) -> int | None:
     text = plan.options.build_args.get(SOURCE_DATE_EPOCH) or plan.args.values.get(SOURCE_DATE_EPOCH, "")
-    if not text:
-        return None
-    if not text.isdecimal() or len(text) > 11:
-        raise DockerfileError(f"invalid SOURCE_DATE_EPOCH: {text}: seconds since 1970 are wanted")
-    return int(text)
+    try:
+        return parse_epoch(text)
+    except BadEpoch as error:
+        raise DockerfileError(error.message) from None

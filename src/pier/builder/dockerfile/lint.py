@@ -183,6 +183,3 @@ class Linter:
         if self.options.error and self.warnings:
             names = dict.fromkeys(warning.rule.name for warning in self.warnings)
             raise DockerfileError(f"lint violation found for rules: {', '.join(names)}")
-
-
-ALL_RULES: Final[dict[str, Rule]] = {rule.name: rule for rule in list(globals().values()) if isinstance(rule, Rule)}

@@ -12,11 +12,11 @@ import msgspec
 from pier.builder.dockerfile.instructions import Arg, Definition
 from pier.builder.dockerfile.shell import BadWord, Lexer
 from pier.builder.dockerfile.source import DockerfileError, SourceRange
+from pier.builder.epoch import SOURCE_DATE_EPOCH
 from pier.builder.graph import ProxyEnv
 from pier.oci import Platform
 
 DEFAULT_TARGET_STAGE: Final = "default"
-SOURCE_DATE_EPOCH: Final = "SOURCE_DATE_EPOCH"
 PROXIES: Final = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from pier.builder.dockerfile import lint
 from pier.builder.dockerfile.checking import Report, as_json, as_text, check_dockerfile, summary
-from pier.builder.dockerfile.lint import ALL_RULES, CheckOptions
+from pier.builder.dockerfile.lint import CheckOptions, Rule
 from pier.builder.dockerfile.options import Options
 from pier.builder.dockerfile.source import DockerfileError
 
@@ -108,8 +109,9 @@ def test_bad_options(text: str, message: str) -> None:
 
 
 def test_all_rules() -> None:
-    assert len(ALL_RULES) == 22
-    assert [rule.name for rule in ALL_RULES.values() if not rule.url] == ["InvalidBaseImagePlatform"]
+    rules = {rule.name: rule for rule in vars(lint).values() if isinstance(rule, Rule)}
+    assert len(rules) == 22
+    assert [rule.name for rule in rules.values() if not rule.url] == ["InvalidBaseImagePlatform"]
 
 
 # --- reports

@@ -466,6 +466,9 @@ def test_reproducible_times_and_labels() -> None:
     assert {action.deed.timestamp_ns for file in files(found) for action in file.actions
             if not isinstance(action.deed, graph.Remove)} == {1500000000 * 10**9}  # fmt: skip
     assert found.image.config.labels == {"l": "1"}
+    assert found.epoch_s == 1500000000
+    assert compiled("ARG SOURCE_DATE_EPOCH=77\n" + B).epoch_s == 77
+    assert compiled(B).epoch_s is None
     assert "SOURCE_DATE_EPOCH" in refused(B, build_args={"SOURCE_DATE_EPOCH": "x"}).message
 
 

@@ -123,7 +123,7 @@ def test_arguments_that_are_settings() -> None:
     assert (step.meta.hostname, cache.id, found.warnings, found.unused_args) == ("h", "ns//c", (), ())
     with pytest.raises(DockerfileError, match="lint violation"):
         compiled(text, build_args={"BUILDKIT_DOCKERFILE_CHECK": "error=true"})
-    with pytest.raises(DockerfileError, match="other frontends"):
+    with pytest.raises(DockerfileError, match="a frontend from an image is not run"):
         compiled(text, build_args={"BUILDKIT_SYNTAX": "foo/bar"})
 
 
