@@ -119,18 +119,29 @@ def namespaces(pid: str) -> Iterator[str]:
             yield f"/proc/{pid}/ns/{kind}"
 
 
-def sockets(pid: int) -> int:
-    links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-    return sum(link.startswith("socket:") for link in links)
+def sockets(pid: int) -> Iterator[str]:
+    """What the kernel's lists say of each: for the reader of a failure."""
+    listed = {}
+    for name in ("unix", "netlink", "packet", "raw", "tcp", "udp"):
+        lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()
+        listed |= {word: f"{name}: {line}" for line in lines for word in line.split()}
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        link = os.readlink(entry.path)
+        if link.startswith("socket:"):
+            yield listed.get(link[len("socket:[") : -1], "another")
+
+
+def held(daemon: Daemon) -> list[str]:
+    """The sockets of the daemon and its zygote."""
+    assert daemon.process is not None
+    return [f"{pid} {found}" for pid in descendants(daemon.process.pid) for found in sockets(int(pid))]
 
 
 def counted(daemon: Daemon) -> dict[str, int]:
     """The census as numbers; none where it meets a process or a descriptor in its last moment."""
     assert daemon.process is not None
     try:
-        return {kind: len(found) for kind, found in census(daemon).items()} | {
-            "sockets": sum(sockets(int(pid)) for pid in descendants(daemon.process.pid))
-        }
+        return {kind: len(found) for kind, found in census(daemon).items()} | {"sockets": len(held(daemon))}
     except FileNotFoundError:
         return {}
 
@@ -155,5 +166,5 @@ def test_nothing_grows(own_daemon: Daemon, own_docker: Client) -> None:
 
     with contextlib.suppress(AssertionError):
         poll(at_rest, "the daemon to be at rest", 15)
-    assert at_rest(), f"before {LIVES} lives {before}, after them {after[-1]}"
+    assert at_rest(), "\n".join([f"before {LIVES} lives {before}, after them {after[-1]}; sockets:", *held(own_daemon)])
     assert own_docker.ids() == set()

@@ -25,7 +25,7 @@ def test_limits_change_while_it_runs(docker: Client) -> None:
     assert pids_max(docker, "t-up") == "33"
     shown = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} {{.HostConfig.CpuShares}}"
     assert docker.field("t-up", shown) == f"{32 * MIB} {128 * MIB} 33 300"
-    assert "32MiB" in docker.ok("stats", "--no-stream", "t-up")
+    poll(lambda: "32MiB" in docker.ok("stats", "--no-stream", "t-up"), "the limit")  # the client waits but two seconds
     docker.ok("restart", "-t", "0", "t-up")
     assert pids_max(docker, "t-up") == "33"
     docker.ok("update", "--pids-limit", "-1", "t-up")
@@ -41,7 +41,8 @@ def test_memory_and_swap_go_up_and_down_together(docker: Client) -> None:
     )
     for memory, swap in ((256, 512), (16, 16), (300, -1), (20, 40)):
         docker.ok("update", "-m", f"{memory}m", "--memory-swap", f"{swap}m" if swap > 0 else "-1", "t-mem")
-        assert f"/ {memory}MiB" in docker.ok("stats", "--no-stream", "t-mem")
+        limit = f"/ {memory}MiB"
+        poll(lambda limit=limit: limit in docker.ok("stats", "--no-stream", "t-mem"), "the limit")
 
 
 def test_what_the_kernel_refuses_changes_nothing(docker: Client) -> None:

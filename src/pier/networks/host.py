@@ -160,6 +160,7 @@ class HostSide:
                 bridge.run_plan(settings, netlink)
             done.append(f"{self.firewall.table} was changed or removed by others: put in place again")
         added, _ = admit(self._nft, self.config.bridge)
+        self._nft.rest()
         return done + [f"{chain} drops forwarded packets: those of containers are let pass again" for chain in added]
 
     # --- networks
