@@ -25,7 +25,7 @@ GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL,
 """What the kernel says of a name that is another kind of thing by now, or none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LiveNode(Node):
     """A node of a tree that others write to."""
 

@@ -50,6 +50,8 @@ class Orders:
         if not (stat.S_ISDIR(info.st_mode) or stat.S_ISREG(info.st_mode)):
             return cls()
         xattrs = node.all_xattrs()
+        if not xattrs:
+            return NO_ORDERS
         found = {
             key.removeprefix(prefix): value
             for prefix in PREFIXES
@@ -62,6 +64,9 @@ class Orders:
             redirect=b"redirect" in found and stat.S_ISDIR(info.st_mode),
             metacopy=b"metacopy" in found and stat.S_ISREG(info.st_mode),
         )
+
+
+NO_ORDERS: Final = Orders()
 
 
 def write_layer(
@@ -84,6 +89,8 @@ def write_layer(
             if node.path in hidden:
                 continue
             orders.clear()  # only the last one is asked for
+            if stat.S_ISREG(node.info.st_mode):
+                node.hold()
             order = orders[node.path] = Orders.of(node)
             plain = plain and not (order.redirect or order.metacopy)
             parent, _, name = node.path.rpartition(b"/")

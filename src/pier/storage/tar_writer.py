@@ -8,6 +8,7 @@ names, access and change times are never written. `encode_header` is the pure ha
 from __future__ import annotations
 
 import base64
+import struct
 from typing import Final, Protocol
 from urllib.parse import quote_from_bytes
 
@@ -26,6 +27,12 @@ RECORD: Final = 20 * BLOCK
 """An archive is a whole number of these, as tar(1) and Docker leave it."""
 BUFFER: Final = 1 << 18
 _NAME_MAX: Final = 100
+_USTAR: Final = struct.Struct("100s48s8s1s100s72s16s167x")
+"""Name, numbers, check sum, type, link name, magic and the empty owner names, device; NUL where a field is shorter."""
+_MAGIC: Final = b"ustar\x0000"
+_NO_DEVICE: Final = b"0000000\x000000000\0"
+_CHECK_BASE: Final = sum(b" " * 8) + sum(_MAGIC)
+"""What every block's check sum has: the field itself counts as spaces, and NULs count nothing."""
 _OCTAL7_MAX: Final = 8**7 - 1
 _OCTAL11_MAX: Final = 8**11 - 1
 
@@ -41,7 +48,7 @@ def encode_header(entry: Entry) -> bytes:
     pax = pax_records(entry)
     head = b""
     if pax:
-        body = b"".join(_record(key, pax[key]) for key in sorted(pax))
+        body = b"".join([_record(key, pax[key]) for key in sorted(pax)])
         name = b"PaxHeaders.0/" + _plain(entry.name.strip(b"/").rpartition(b"/")[2])[: _NAME_MAX - 13]
         head = _block(name, PAX_LOCAL, size=len(body), mode=0o644) + _padded(body)
     is_device = entry.type in (CHAR_DEVICE, BLOCK_DEVICE)
@@ -61,20 +68,19 @@ def encode_header(entry: Entry) -> bytes:
 def pax_records(entry: Entry) -> dict[bytes, bytes]:
     """What the ustar header cannot say of an entry."""
     seconds, fraction = divmod(entry.mtime_ns, NS)
-    records = dict(_xattr(key, value) for key, value in entry.xattrs.items())
+    records = dict(_xattr(key, value) for key, value in entry.xattrs.items()) if entry.xattrs else {}
     if len(entry.name) > _NAME_MAX or not entry.name.isascii():
         records[b"path"] = entry.name
     if len(entry.linkname) > _NAME_MAX or not entry.linkname.isascii():
         records[b"linkpath"] = entry.linkname
     if fraction or not 0 <= seconds <= _OCTAL11_MAX:
         records[b"mtime"] = _time(entry.mtime_ns)
-    for key, value, most in (
-        (b"uid", entry.uid, _OCTAL7_MAX),
-        (b"gid", entry.gid, _OCTAL7_MAX),
-        (b"size", entry.size, _OCTAL11_MAX),
-    ):
-        if value > most:
-            records[key] = b"%d" % value
+    if entry.uid > _OCTAL7_MAX:
+        records[b"uid"] = b"%d" % entry.uid
+    if entry.gid > _OCTAL7_MAX:
+        records[b"gid"] = b"%d" % entry.gid
+    if entry.size > _OCTAL11_MAX:
+        records[b"size"] = b"%d" % entry.size
     return records
 
 
@@ -83,7 +89,8 @@ class TarWriter:
 
     def __init__(self, out: Sink) -> None:
         self._out = out
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []
+        self._waiting = 0
         self._padding = 0
         self.offset = 0
         """Bytes of the archive so far."""
@@ -97,14 +104,15 @@ class TarWriter:
         if not entry.size:
             self._padding = 0
 
-    def content(self, data: bytes | memoryview) -> None:
+    def content(self, data: bytes) -> None:
         """The next bytes of the entry's content."""
         self._put(data)
 
     def end_content(self) -> None:
         """The content is whole."""
-        self._put(bytes(self._padding))
-        self._padding = 0
+        if self._padding:
+            self._put(bytes(self._padding))
+            self._padding = 0
 
     def finish(self) -> None:
         """Write the end of the archive."""
@@ -112,20 +120,19 @@ class TarWriter:
         self._put(bytes(-self.offset % RECORD))
         self._flush()
 
-    def _put(self, data: bytes | memoryview) -> None:
-        self.offset += len(data)
-        if len(data) >= BUFFER:
-            self._flush()
-            self._out.write(data)
-            return
-        self._buffer += data
-        if len(self._buffer) >= BUFFER:
+    def _put(self, data: bytes) -> None:
+        size = len(data)
+        self.offset += size
+        self._pieces.append(data)
+        self._waiting += size
+        if self._waiting >= BUFFER:
             self._flush()
 
     def _flush(self) -> None:
-        if self._buffer:
-            self._out.write(bytes(self._buffer))
-            self._buffer.clear()
+        if self._waiting:
+            self._out.write(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+            self._pieces.clear()
+            self._waiting = 0
 
 
 def _block(
@@ -141,18 +148,10 @@ def _block(
     device: tuple[int, int] = (0, 0),
 ) -> bytes:
     """One ustar header block (POSIX.1-2017, pax, "ustar Interchange Format")."""
-    fields = (
-        name.ljust(100, b"\0"),
-        b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime),
-        b" " * 8,
-        kind,
-        linkname.ljust(100, b"\0"),
-        b"ustar\x0000",
-        bytes(64),
-        b"%07o\0%07o\0" % device,
-    )
-    block = b"".join(fields).ljust(BLOCK, b"\0")
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, uid, gid, size, mtime)
+    devices = b"%07o\0%07o\0" % device if device != (0, 0) else _NO_DEVICE
+    check = _CHECK_BASE + sum(name) + sum(numbers) + sum(kind) + sum(linkname) + sum(devices)
+    return _USTAR.pack(name, numbers, b"%06o\0 " % check, kind, linkname, _MAGIC, devices)
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -185,7 +184,7 @@ def _fits(value: int, most: int) -> int:
 
 def _plain(text: bytes) -> bytes:
     """The part of a name that an old reader can take; the whole is in a PAX record."""
-    return bytes(byte for byte in text if byte < 0x80)
+    return text if text.isascii() else bytes(byte for byte in text if byte < 0x80)
 
 
 def _padded(data: bytes) -> bytes:

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from pier.errors import PierError
@@ -46,7 +46,7 @@ class TreeTooDeep(PierError):
     remedy = "move them up in the container, or delete them, and try again"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node:
     """One name in a tree, met on a walk; `dir_fd` is open as long as the walk stands there."""
 
@@ -55,6 +55,8 @@ class Node:
     dir_fd: int
     name: bytes
     info: os.stat_result
+    _held: int = field(default=-1, init=False, repr=False, compare=False)
+    _xattrs: dict[bytes, bytes] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def is_dir(self) -> bool:
@@ -63,6 +65,19 @@ class Node:
     def open(self) -> int:
         """A descriptor to read a file's content or a directory's names; the caller closes it."""
         return os.open(self.name, DIRECTORY_FLAGS if self.is_dir else FILE_FLAGS, dir_fd=self.dir_fd)
+
+    def hold(self) -> int:
+        """A descriptor of a regular file, opened once for all that is asked about it; `release` closes it."""
+        if self._held < 0:
+            self._held = self.open()
+            self.info = os.fstat(self._held)  # of the file that is read, should the name be another's by now
+        return self._held
+
+    def release(self) -> None:
+        """Close what `hold` has opened; nodes of `walk` need not be released."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def xattrs(self) -> dict[bytes, bytes]:
         """Those that belong to the file; see `OVERLAY_XATTRS` and `HOST_XATTRS` for what does not."""
@@ -73,9 +88,16 @@ class Node:
         }
 
     def all_xattrs(self) -> dict[bytes, bytes]:
-        place = b"/proc/self/fd/%d/%s" % (self.dir_fd, self.name)
+        """Those of the host's policy and overlayfs' orders too; asked of the kernel once."""
+        if self._xattrs is None:
+            self._xattrs = self._read_xattrs()
+        return self._xattrs
+
+    def _read_xattrs(self) -> dict[bytes, bytes]:
+        place: int | bytes = self._held if self._held >= 0 else b"/proc/self/fd/%d/%s" % (self.dir_fd, self.name)
+        follow = self._held >= 0  # what is held is no link, and a descriptor knows no other way
         try:
-            keys = os.listxattr(place, follow_symlinks=False)
+            keys = os.listxattr(place, follow_symlinks=follow)
         except OSError as error:
             if error.errno == errno.ENOTSUP:
                 return {}
@@ -83,7 +105,7 @@ class Node:
         found = {}
         for key in keys:
             with contextlib.suppress(OSError):  # gone meanwhile, or listed and not readable
-                found[os.fsencode(key)] = os.getxattr(place, key, follow_symlinks=False)
+                found[os.fsencode(key)] = os.getxattr(place, key, follow_symlinks=follow)
         return found
 
 
@@ -102,14 +124,19 @@ def walk(root_fd: int, *, prefix: bytes = b"", enter: Callable[[Node], bool] | N
                 if stack:
                     os.close(fd)
                 continue
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 node = Node(at + name, fd, name, os.stat(name, dir_fd=fd, follow_symlinks=False))
-                yield node
+                try:
+                    yield node
+                finally:
+                    node.release()
                 if node.is_dir and (enter is None or enter(node)):
                     if len(stack) == DEPTH_MAX:
                         raise TreeTooDeep(path=os.fsdecode(at[:200]), depth=DEPTH_MAX)
                     below = os.open(name, DIRECTORY_FLAGS, dir_fd=fd)
                     stack.append((below, node.path + b"/", iter(_names(below))))
+            except FileNotFoundError:
+                continue
     finally:
         for fd, _, _ in stack[1:]:
             os.close(fd)
@@ -156,19 +183,18 @@ class TreeTar:
             self.out.add(entry_of(node, kind, xattrs=node.xattrs()))
 
     def _file(self, node: Node) -> None:
-        fd = node.open()
         try:
-            info = os.fstat(fd)  # of the file that is read, should the name be another's by now
-            self.out.add(entry_of(replace(node, info=info), REGULAR, xattrs=node.xattrs()))
-            self.size_bytes += info.st_size
-            left = info.st_size
+            fd = node.hold()
+            left = node.info.st_size
+            self.size_bytes += left
+            self.out.add(entry_of(node, REGULAR, xattrs=node.xattrs()))
             while left:
                 data = os.read(fd, min(left, CHUNK)) or bytes(min(left, CHUNK))  # zeros: it has shrunk meanwhile
                 self.out.content(data)
                 left -= len(data)
             self.out.end_content()
         finally:
-            os.close(fd)
+            node.release()
 
     def forget(self, node: Node) -> None:
         """The node could not be added after all: another link to it is not one to this."""
