@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import docker as sdk_of_docker
@@ -158,10 +159,24 @@ def test_what_is_refused_and_how(net: Client) -> None:
 def test_attack_17_a_networks_name_is_a_name(request: pytest.FixtureRequest, net: Client) -> None:
     if os.environ.get("PIER_SCENARIO_HOST"):
         pytest.skip("Docker takes any name")
-    for name in ("../x", "a/b", "-x", "a b", "x\n", "container:x", "a" * 256):
+    for name in ("../x", "/a", "a//b", "x\n", "\x1b[31mx", "container:x", "a" * 256):
         done = net("network", "create", "--", name)
         assert "invalid name" in done.err, (name, done)
     assert networks(net) == {"bridge", "host", "none"}
+
+
+@pytest.mark.parametrize("command", ["docker", "pier"])
+def test_a_network_is_found_by_whatever_name_it_has(net: Client, command: str) -> None:
+    client = replace(net, program=command, sessions=[])
+    container = net.run("--network", "none", net.image, *SLEEP)
+    net.ok("network", "disconnect", "none", container)
+    for name in ("t a/b connect", "t-%2F?x=1&y#z", "t-ümlaut", "t-/connect"):
+        made = client.ok("network", "create", "--", name)
+        assert json.loads(client.ok("network", "inspect", "--", name))[0]["Id"] == made
+        client.ok("network", "connect", "--", name, container)
+        assert list(settings(net, container)) == [name]
+        client.ok("network", "disconnect", "--", name, container)
+        client.ok("network", "rm", "--", name)
 
 
 def test_filters(net: Client) -> None:

@@ -45,8 +45,8 @@ async def disconnect(call: Call) -> web.StreamResponse:
 ROUTES = (
     Route("GET", "/networks", "NetworkList", list_networks),
     Route("POST", "/networks/create", "NetworkCreate", create),
-    Route("GET", "/networks/{id}", "NetworkInspect", inspect),
-    Route("DELETE", "/networks/{id}", "NetworkDelete", delete),
-    Route("POST", "/networks/{id}/connect", "NetworkConnect", connect),
-    Route("POST", "/networks/{id}/disconnect", "NetworkDisconnect", disconnect),
+    Route("GET", "/networks/{id...}", "NetworkInspect", inspect),
+    Route("DELETE", "/networks/{id...}", "NetworkDelete", delete),
+    Route("POST", "/networks/{id...}/connect", "NetworkConnect", connect),
+    Route("POST", "/networks/{id...}/disconnect", "NetworkDisconnect", disconnect),
 )

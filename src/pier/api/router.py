@@ -1,8 +1,8 @@
 """Paths to operations: one flat table, searched by method and first segment.
 
-Templates are those of the API contract: `{id}` is one segment, `{name...}` is one or more (image names hold slashes).
-The path is matched as the client sent it, still percent-encoded, and only the parameters found are decoded; each must
-then be a plain name. So a parameter can hold neither `..` nor a slash where none belongs.
+Templates are those of the API contract: `{id}` is one segment, `{name...}` is one or more (names of images and networks
+hold slashes). The path is matched as the client sent it, still percent-encoded, and only the parameters found are
+decoded; each must then be a name of its kind. So a parameter can hold neither `..` nor a slash where none belongs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from pier.errors import InvalidParameter, NotFound
+from pier.model.networks import is_network_name
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -27,6 +28,10 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@/-]{0,511}", re.ASCII)
 
 class NoSuchObject(NotFound):
     """No such {kind}: {name}"""
+
+
+class NoSuchNetwork(NotFound):
+    """network {name} not found"""
 
 
 class InvalidReference(InvalidParameter):
@@ -69,7 +74,7 @@ class Router:
     def match(self, method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         """The route of a raw path without its version, and its checked parameters; None: there is no such page.
 
-        Raises NoSuchObject or InvalidReference for a parameter that names nothing that could exist.
+        Raises NoSuchObject, NoSuchNetwork or InvalidReference for a parameter that names nothing that could exist.
         """
         fixed = self._fixed.get((method, path))
         if fixed is not None:
@@ -100,6 +105,9 @@ def _parameter(route: Route, raw: str) -> str:
     if route.path.startswith(("/images/", "/distribution/", "/plugins/")):
         if not _IMAGE.fullmatch(text) or ".." in text or "//" in text:
             raise InvalidReference
+    elif route.path.startswith("/networks/"):
+        if not is_network_name(text):
+            raise NoSuchNetwork(name=printable(text))
     elif not _NAME.fullmatch(text):
         raise NoSuchObject(kind=_kind(route.path), name=printable(text))
     return text

@@ -23,7 +23,17 @@ __all__ = [
     "NetworkStatus",
     "NetworkSummary",
     "SubnetStatus",
+    "is_network_name",
 ]
+
+NAME_MAX = 255
+NO_SEGMENTS = {"", ".", ".."}
+"""What the path of a request does not keep: clients and proxies take it out."""
+
+
+def is_network_name(text: str) -> bool:
+    """Whether a network can be called that: it can be shown, and found again by its name in the path of a request."""
+    return len(text) <= NAME_MAX and text.isprintable() and NO_SEGMENTS.isdisjoint(text.split("/"))
 
 
 class IPAMConfig(Struct):

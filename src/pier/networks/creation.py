@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from ipaddress import ip_network
 import msgspec
 
 from pier.errors import InvalidParameter, NotFound, PierError
-from pier.model.networks import IPAM, IPAMConfig, NetworkCreateRequest
+from pier.model.networks import IPAM, IPAMConfig, NetworkCreateRequest, is_network_name
 from pier.networks.ipam import (
     BadSubnets,
     Family,
@@ -28,7 +27,6 @@ from pier.networks.registry import NetworkExists, Registry
 __all__ = ["Forbidden", "draft", "joined_faults", "with_subnets"]
 
 DEFAULT_DRIVER = "bridge"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}", re.ASCII)
 MAX_TEXT = 4096
 """Characters of one label or option."""
 MAX_ENTRIES = 256
@@ -44,7 +42,7 @@ class Forbidden(PierError):
 class BadName(InvalidParameter):
     """invalid name: "{name}" """
 
-    remedy = "letters, digits, _ . and -, the first a letter or digit, at most 255"
+    remedy = "at most 255 printable characters, none of its parts between slashes empty, . or .., no container:"
 
 
 class DriverNotFound(NotFound):
@@ -113,7 +111,7 @@ def _check_name(name: str) -> None:
         raise InvalidParameter("invalid name: name is empty")
     if name in PREDEFINED or name == "default":
         raise Forbidden(f"operation is not permitted on predefined {name} network ")
-    if not _NAME.fullmatch(name):
+    if not is_network_name(name) or name.startswith("container:"):
         raise BadName(name="".join(character if character.isprintable() else "?" for character in name[:64]))
 
 

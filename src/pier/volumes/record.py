@@ -101,7 +101,7 @@ def is_name(name: str) -> bool:
 
 def check_name(name: str) -> str:
     """Raises NameTooShort, InvalidName, NameTooLong."""
-    if len(name) == 1:
+    if len(name) == 1 and name.isascii():
         raise NameTooShort(name=name)
     if len(name) > NAME_MAX and _REST.issuperset(name):
         raise NameTooLong(name=name[:80])

@@ -44,6 +44,11 @@ def registry() -> Registry:
     return found
 
 
+@pytest.mark.parametrize("name", ["a b", " a", "a/b", "-a", "ü", "a:b", "a%2Fb?c#d", "a" * 255])
+def test_a_name_is_nearly_any_text(name: str) -> None:
+    assert made(name=name).name == name
+
+
 def test_what_is_chosen_is_shown_with_its_gateway() -> None:
     record = made(enable_ipv6=True)
     assert [(one.subnet, one.gateway, one.asked) for one in record.subnets] == [
@@ -106,6 +111,10 @@ def test_options_of_the_daemon_come_first() -> None:
     [
         ({"name": " "}, 400, "invalid name: name is empty"),
         ({"name": "../x"}, 400, 'invalid name: "../x"'),
+        ({"name": "a//b"}, 400, 'invalid name: "a//b"'),
+        ({"name": "a\nb"}, 400, 'invalid name: "a?b"'),
+        ({"name": "a" * 256}, 400, "invalid name"),
+        ({"name": "container:x"}, 400, "invalid name"),
         ({"name": "host"}, 403, "operation is not permitted on predefined host network"),
         ({"name": "taken"}, 409, "network with name taken already exists"),
         ({"driver": "null"}, 403, 'only one instance of "null" network is allowed'),

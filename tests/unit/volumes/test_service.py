@@ -76,6 +76,7 @@ async def test_a_volume_without_a_name_says_so(shop: Shop) -> None:
     ("name", "words"),
     [
         ("x", "volume name is too short, names should be at least two alphanumeric characters"),
+        ("ü", "includes invalid characters for a local volume name"),
         ("../x", 'create ../x: "../x" includes invalid characters for a local volume name'),
         ("..", "includes invalid characters"),
         (".hidden", "includes invalid characters"),
