@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from pier.containers.attach import Attachment
+from pier.containers.waiters import WAIT_CONDITIONS
 from pier.errors import InvalidParameter
 from pier.model.container import ContainerCreateRequest, ContainerUpdateRequest
 from pier.model.wire import encode
@@ -26,8 +27,6 @@ from .hijack import (
 from .router import NoSuchObject, Route
 from .stream import closing, json_line, open_stream, send_bytes
 from .versions import MULTIPLEXED_SINCE, adapt_answer
-
-WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 
 
 class NoStreamChosen(InvalidParameter):

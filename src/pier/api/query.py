@@ -11,10 +11,10 @@ from multidict import MultiMapping
 from pier.errors import InvalidParameter
 from pier.model.filters import Filters
 from pier.model.time import parse_moment
+from pier.model.wire import MAX_INT
 
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _FALSE = frozenset({"", "0", "no", "false", "none"})
-MAX_INT = 2**63 - 1
 
 
 class BadInteger(InvalidParameter):

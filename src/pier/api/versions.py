@@ -7,7 +7,7 @@ what to change for a client of another version; the source is the API's version 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,16 +71,22 @@ class Difference:
         return (self.since is None or version >= self.since) and (self.until is None or version < self.until)
 
 
+def _below(answer: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The object that keys lead to, one after another; an empty one where there is none."""
+    for name in names:
+        found = answer.get(name)
+        if not isinstance(found, dict):
+            return {}
+        answer = found
+    return answer
+
+
 def drop(*path: str) -> Callable[[dict[str, Any]], None]:
     """Remove keys from an object: the last element names them (separated by blanks), the others lead there."""
     *parents, keys = path
 
     def change(answer: dict[str, Any]) -> None:
-        place: Any = answer
-        for parent in parents:
-            place = place.get(parent)
-            if not isinstance(place, dict):
-                return
+        place = _below(answer, parents)
         for key in keys.split():
             place.pop(key, None)
 
@@ -92,11 +98,7 @@ def drop_empty(*path: str) -> Callable[[dict[str, Any]], None]:
     *parents, keys = path
 
     def change(answer: dict[str, Any]) -> None:
-        place: Any = answer
-        for parent in parents:
-            place = place.get(parent)
-            if not isinstance(place, dict):
-                return
+        place = _below(answer, parents)
         for key in keys.split():
             if not place.get(key):
                 place.pop(key, None)

@@ -11,9 +11,9 @@ from pier.builder import layers
 from pier.builder.ground import Ground
 from pier.builder.tree import Result
 from pier.buildkit.pb.session_pb2 import Stat
-from pier.buildkit.stat import go_mode
 from pier.errors import InvalidParameter, NotFound
 from pier.kernel.paths import closing, open_in_root
+from pier.storage.go_mode import go_mode
 
 __all__ = ["read_dir", "read_file", "stat_file"]
 

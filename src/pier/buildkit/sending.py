@@ -17,9 +17,9 @@ from pier.buildkit.grpc import ClientCall, Failed
 from pier.buildkit.http2 import Headers
 from pier.buildkit.pb.session_pb2 import DATA, ERR, FIN, REQ, STAT, Bytes, Packet, Stat
 from pier.buildkit.session import Session
-from pier.buildkit.stat import go_mode
 from pier.errors import InvalidParameter, PierError, first_of
 from pier.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, closing, openat2
+from pier.storage.go_mode import go_mode
 from pier.storage.tree_tar import Node, walk
 
 __all__ = ["METHOD", "send_bytes", "send_trees"]

@@ -1,8 +1,4 @@
-"""A file as clients describe it (fsutil's Stat), and as the kernel does.
-
-The mode on the wire is that of Go's `os.FileMode`: permissions in the nine low bits, kinds and the sticky, set-user-ID
-and set-group-ID bits at the top.
-"""
+"""A file as clients describe it (fsutil's Stat), and as the kernel does."""
 
 from __future__ import annotations
 
@@ -15,11 +11,10 @@ import msgspec
 
 from pier.buildkit.pb.session_pb2 import Stat
 from pier.errors import InvalidParameter
+from pier.storage.go_mode import unix_mode
 
-__all__ = ["BadEntry", "Entry", "entry_of", "go_mode", "tree_key", "unix_mode"]
+__all__ = ["BadEntry", "Entry", "entry_of", "tree_key"]
 
-GO_DIR, GO_SYMLINK, GO_DEVICE, GO_FIFO, GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
-GO_SETUID, GO_SETGID, GO_CHAR, GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
 PATH_MAX = 4096
 
 
@@ -49,38 +44,6 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     def has_content(self) -> bool:
         """Is it sent?"""
         return stat.S_ISREG(self.mode) and not self.link
-
-
-def unix_mode(mode: int) -> int:
-    """Go's mode as stat(2) has it."""
-    if mode & GO_DIR:
-        kind = stat.S_IFDIR
-    elif mode & GO_SYMLINK:
-        kind = stat.S_IFLNK
-    elif mode & GO_DEVICE:
-        kind = stat.S_IFCHR if mode & GO_CHAR else stat.S_IFBLK
-    elif mode & GO_FIFO:
-        kind = stat.S_IFIFO
-    elif mode & GO_SOCKET:
-        kind = stat.S_IFSOCK
-    else:
-        kind = stat.S_IFREG
-    special = ((GO_SETUID, stat.S_ISUID), (GO_SETGID, stat.S_ISGID), (GO_STICKY, stat.S_ISVTX))
-    return kind | mode & 0o777 | sum(bit for go, bit in special if mode & go)
-
-
-def go_mode(mode: int) -> int:
-    """stat(2)'s mode as Go has it."""
-    kinds = {
-        stat.S_IFDIR: GO_DIR,
-        stat.S_IFLNK: GO_SYMLINK,
-        stat.S_IFCHR: GO_DEVICE | GO_CHAR,
-        stat.S_IFBLK: GO_DEVICE,
-        stat.S_IFIFO: GO_FIFO,
-        stat.S_IFSOCK: GO_SOCKET,
-    }
-    special = ((GO_SETUID, stat.S_ISUID), (GO_SETGID, stat.S_ISGID), (GO_STICKY, stat.S_ISVTX))
-    return kinds.get(stat.S_IFMT(mode), 0) | mode & 0o777 | sum(go for go, bit in special if mode & bit)
 
 
 def entry_of(sent: Stat) -> tuple[str, Entry]:

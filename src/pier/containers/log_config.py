@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pier.containers import log_attributes, log_forwards
 from pier.containers.record import Record
 from pier.errors import InvalidParameter, NotImplementedYet
+from pier.model.booleans import parse_bool
 from pier.model.host_config import LogConfig
 from pier.runtime.request import LogFile
 
@@ -165,9 +166,8 @@ def size_bytes(text: str) -> int:
 
 
 def _is_true(text: str, option: str) -> bool:
-    """Go's strconv.ParseBool. Raises InvalidParameter."""
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise InvalidParameter(f"invalid value for {option}: '{text[:24]}'")
+    """Raises InvalidParameter."""
+    try:
+        return parse_bool(text)
+    except ValueError:
+        raise InvalidParameter(f"invalid value for {option}: '{text[:24]}'") from None

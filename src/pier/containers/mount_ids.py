@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from pier.containers.subids import ID_END
 from pier.errors import InvalidParameter
 from pier.storage.ids import Extent, IdMap
 
 WORD = "idmap"
-ID_END = 2**32 - 1
 """(uid_t) -1 is no id."""
 PIECES_MAX = 340
 """Of one map: UID_GID_MAP_MAX_EXTENTS of the kernel."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pier.errors import InvalidParameter, PierError
+from pier.kernel.process import RLIM_INFINITY
 from pier.model.host_config import DeviceMapping, HostConfig, ThrottleDevice, Ulimit
 
 CPU_PERIOD_US = 100_000
-RLIM_INFINITY = 2**64 - 1
 
 RLIMITS = frozenset(
     "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from pier.kernel.cgroup_files import read_again
-from pier.kernel.cgroup_stats import CgroupStats, IOEntry, OpenCounters
+from pier.kernel.cgroup_stats import NS_PER_TICK, CgroupStats, IOEntry, OpenCounters
 from pier.kernel.cgroups import Cgroup
 from pier.model.container import (
     BlkioStatEntry,
@@ -22,7 +22,6 @@ from pier.model.container import (
 )
 from pier.model.time import rfc3339_nano
 
-NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 HOST_CPU_FIELDS = 8
 """user nice system idle iowait irq softirq steal: guest time is in user already (proc_stat(5))."""
 _UINT64_MAX = 2**64 - 1

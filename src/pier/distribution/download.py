@@ -57,6 +57,32 @@ class Backoff:
         return min(self.first_s * 2.0 ** (failures - 1), self.longest_s)
 
 
+class Retried(Protocol):
+    """Is told of pauses."""
+
+    def retrying(self, delay_s: float) -> None: ...
+
+
+@dataclass(slots=True)
+class Attempts:
+    """Those of one transfer."""
+
+    backoff: Backoff
+    watcher: Retried
+    failures: int = 0
+    """In a row: one that comes after good progress is the first again."""
+
+    async def another(self, progress_bytes: int) -> bool:
+        """An attempt has failed after so much: wait for the next one; False: there is none."""
+        self.failures = 1 if progress_bytes >= GOOD_PROGRESS else self.failures + 1
+        if self.failures > self.backoff.retries:
+            return False
+        delay_s = self.backoff.delay_s(self.failures)
+        self.watcher.retrying(delay_s)
+        await asyncio.sleep(delay_s)
+        return True
+
+
 async def download(
     open_blob: Open, descriptor: Descriptor, content: ContentStore, watcher: Watcher, *, backoff: Backoff
 ) -> None:
@@ -93,18 +119,14 @@ async def _download(
 
 async def _fill(open_blob: Open, descriptor: Descriptor, writer: Writer, watcher: Watcher, backoff: Backoff) -> None:
     """Receive until the blob is whole, going on where the last attempt ended."""
-    failures = 0
+    attempts = Attempts(backoff, watcher)
     while writer.offset < descriptor.size:
         begun = writer.offset
         try:
             await _receive(open_blob, descriptor, writer, watcher)
         except TRANSIENT:
-            failures = 1 if writer.offset - begun >= GOOD_PROGRESS else failures + 1
-            if failures > backoff.retries:
+            if not await attempts.another(writer.offset - begun):
                 raise
-            delay_s = backoff.delay_s(failures)
-            watcher.retrying(delay_s)
-            await asyncio.sleep(delay_s)
 
 
 async def _receive(open_blob: Open, descriptor: Descriptor, writer: Writer, watcher: Watcher) -> None:

@@ -11,10 +11,10 @@ from pier.distribution.authenticator import Authenticator
 from pier.distribution.credentials import Credentials, parse_challenges
 from pier.distribution.endpoints import Endpoint, endpoints_for
 from pier.distribution.errors import LoginFailed, PlainHttpAnswer, RegistryUnreachable, RequestRefused, describe_refusal
+from pier.distribution.session import MAX_ERROR_BYTES
 from pier.distribution.transport import Transport, read_bounded, shown
 from pier.oci.reference import DEFAULT_DOMAIN, LEGACY_DEFAULT_DOMAIN
 
-MAX_ERROR_BYTES: Final = 64 << 10
 _HUB: Final = frozenset({"", DEFAULT_DOMAIN, LEGACY_DEFAULT_DOMAIN, "registry-1.docker.io"})
 
 

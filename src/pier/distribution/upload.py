@@ -7,7 +7,6 @@ asked how much it has and the rest follows from there. A proxy that refuses so l
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -16,7 +15,7 @@ from typing import Final, Protocol
 import aiohttp
 from yarl import URL
 
-from pier.distribution.download import GOOD_PROGRESS, TRANSIENT, Backoff
+from pier.distribution.download import TRANSIENT, Attempts, Backoff
 from pier.distribution.endpoints import Endpoint
 from pier.distribution.errors import (
     BlobUnknown,
@@ -83,7 +82,7 @@ async def upload(
 ) -> str:
     """See that the repository has the blob: `exists`, `mounted REPOSITORY`, `uploaded`. Raises RegistryError."""
     descriptor = source.descriptor
-    failures = 0
+    attempts = Attempts(backoff, watcher)
     transfer = _Transfer(session, endpoint, source, watcher)
     while True:
         begun = transfer.offset
@@ -94,7 +93,7 @@ async def upload(
                 mounted = await transfer.begin(mount_from)
                 if mounted:
                     return f"mounted {mounted}"
-            elif failures:
+            elif attempts.failures:
                 await transfer.ask_where()
             await transfer.send()
             return "uploaded"
@@ -103,12 +102,8 @@ async def upload(
                 raise
             transfer.in_pieces, transfer.location = True, None
         except TRANSIENT:
-            failures = 1 if transfer.offset - begun >= GOOD_PROGRESS else failures + 1
-            if failures > backoff.retries:
+            if not await attempts.another(transfer.offset - begun):
                 raise
-            delay_s = backoff.delay_s(failures)
-            watcher.retrying(delay_s)
-            await asyncio.sleep(delay_s)
 
 
 async def _exists(session: Session, endpoint: Endpoint, descriptor: Descriptor) -> bool:

@@ -40,6 +40,7 @@ from pier.images.remote import Remote
 from pier.kernel import process
 from pier.kernel.cgroups import Layout, detect
 from pier.networks import NetworkConfig, NetworkService
+from pier.networks.bridge_options import DEFAULT_MTU
 from pier.networks.ipam import DEFAULT_POOLS, SubnetPool
 from pier.runtime.client import Runtime
 from pier.runtime.systemd import scopes
@@ -53,7 +54,6 @@ from pier.volumes import VolumeFiles, VolumeService
 log = logging.getLogger("pier.engine")
 
 DEFAULT_BRIDGE = "pier0"
-DEFAULT_MTU = 1500
 
 
 @dataclass(slots=True)

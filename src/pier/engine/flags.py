@@ -12,6 +12,7 @@ from pier.engine.options import INERT, Shape
 from pier.engine.runtimes import parse_runtimes
 from pier.engine.values import parse_network_opt, parse_pool, parse_ulimit
 from pier.errors import PierError
+from pier.model.booleans import parse_bool
 
 
 class BadFlag(PierError):
@@ -151,8 +152,7 @@ _COMBINED: dict[str, Callable[[list[str]], Any]] = {
 
 def _boolean(text: str) -> bool:
     """Go's spellings of a boolean."""
-    if text in ("1", "t", "T", "true", "TRUE", "True"):
-        return True
-    if text in ("0", "f", "F", "false", "FALSE", "False"):
-        return False
-    raise argparse.ArgumentTypeError(f"invalid boolean {text!r}")
+    try:
+        return parse_bool(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid boolean {text!r}") from None

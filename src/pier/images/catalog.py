@@ -68,7 +68,7 @@ class Catalog:
         image_id = self.names.get(str(reference))
         if image_id is None and reference.digest is not None:
             known = self.images.get(reference.digest)
-            if known is not None and any(_repository(name) == reference.name for name in known.names):
+            if known is not None and any(repository_of(name) == reference.name for name in known.names):
                 return known
         return self.images[image_id] if image_id is not None else None
 
@@ -158,5 +158,5 @@ def _is_hex64(text: str) -> bool:
     return len(text) == 64 and _HEX.fullmatch(text) is not None
 
 
-def _repository(name: str) -> str:
+def repository_of(name: str) -> str:
     return Reference.parse(name, default_tag=None).name

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pier.errors import Conflict
+from pier.images.catalog import repository_of
 from pier.images.image import SHORT_ID, Image, familiar, is_digest_name
 from pier.oci import Reference
 
@@ -43,11 +44,11 @@ def plan_delete(image: Image, text: str, users: Sequence[User], *, force: bool, 
     if not force and users and _is_single(image.names):
         raise ReferenceInUse(name=familiar(name), container=users[0][0][:SHORT_ID], id=image.id.short)
     untag = [name]
-    repository = _repository(name)
+    repository = repository_of(name)
     rest = [other for other in image.names if other != name]
-    if not is_digest_name(name) and not any(_repository(o) == repository for o in rest if not is_digest_name(o)):
+    if not is_digest_name(name) and not any(repository_of(o) == repository for o in rest if not is_digest_name(o)):
         # The last tag of a repository takes the digests it was pulled by with it.
-        untag += [other for other in rest if _repository(other) == repository]
+        untag += [other for other in rest if repository_of(other) == repository]
         rest = [other for other in rest if other not in untag]
     if rest:
         return Plan(tuple(untag), delete=False)
@@ -115,8 +116,4 @@ def _is_single(names: Sequence[str]) -> bool:
     tags = [name for name in names if not is_digest_name(name)]
     if len(names) <= 1:
         return True
-    return len(tags) <= 1 and len({_repository(name) for name in names}) == 1
-
-
-def _repository(name: str) -> str:
-    return Reference.parse(name, default_tag=None).name
+    return len(tags) <= 1 and len({repository_of(name) for name in names}) == 1

@@ -9,6 +9,7 @@ import asyncio
 from typing import Final
 
 from pier.distribution import Repository
+from pier.images import progress
 from pier.oci import Descriptor, Digest
 from pier.storage.content import ContentStore
 
@@ -40,8 +41,7 @@ class Download:
         self.stage, self.offset = DOWNLOADING, offset
 
     def retrying(self, delay_s: float) -> None:
-        seconds = max(1, round(delay_s))
-        self.stage = f"Retrying in {seconds} second{'' if seconds == 1 else 's'}"
+        self.stage = progress.retrying(delay_s)
 
     def verifying(self) -> None:
         self.stage = VERIFYING

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pier.images.image import Image
+from pier.model.health import HealthConfig
 from pier.model.image import (
     DriverData,
     ImageConfig,
-    ImageConfigHealth,
     ImageInspect,
     ImageMetadata,
     RootFS,
 )
 from pier.model.time import rfc3339_nano
-from pier.oci import RunConfig
-from pier.oci.image_config import HealthConfig
+from pier.oci import RunConfig, image_config
 
 
 def inspection(image: Image, *, size_bytes: int, driver: DriverData, last_tag_ns: int, parent: str) -> ImageInspect:
@@ -61,8 +60,8 @@ def run_config(config: RunConfig) -> ImageConfig:
     )
 
 
-def _health(health: HealthConfig) -> ImageConfigHealth:
-    return ImageConfigHealth(
+def _health(health: image_config.HealthConfig) -> HealthConfig:
+    return HealthConfig(
         test=health.test or None,
         interval=health.interval,
         timeout=health.timeout,

@@ -15,6 +15,12 @@ STEP_BYTES: Final = 512 << 10
 """A message is sent each time this much more has passed, as Docker does."""
 
 
+def retrying(delay_s: float) -> str:
+    """What a layer's stage is called while its next attempt is waited for."""
+    seconds = max(1, round(delay_s))
+    return f"Retrying in {seconds} second{'' if seconds == 1 else 's'}"
+
+
 def status(text: str, id: str = "") -> Message:
     """A line that stands on its own, or belongs to `id`."""
     return {"status": text, "id": id} if id else {"status": text}

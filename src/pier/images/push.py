@@ -241,8 +241,7 @@ class _Sending:
         self.stage, self.offset = PUSHING, offset
 
     def retrying(self, delay_s: float) -> None:
-        seconds = max(1, round(delay_s))
-        self.stage = f"Retrying in {seconds} second{'' if seconds == 1 else 's'}"
+        self.stage = progress.retrying(delay_s)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[_Stored]:

@@ -15,7 +15,7 @@ from pier.kernel.cgroup_layout import Layout
 
 _UNLIMITED_V1 = 1 << 62
 """v1 shows "no limit" as the largest multiple of the page size below 2**63; any value this large means that."""
-_NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class IOEntry(NamedTuple):
@@ -118,8 +118,8 @@ def read_v1_cpu(stats: CgroupStats, read: Read) -> None:
     stats.cpu_total_ns = number(read("cpuacct", "cpuacct.usage"))
     stats.cpu_percpu_ns = [int(word) for word in read("cpuacct", "cpuacct.usage_percpu").split()]
     ticks = flat(read("cpuacct", "cpuacct.stat"))
-    stats.cpu_user_ns = ticks.get("user", 0) * _NS_PER_TICK
-    stats.cpu_system_ns = ticks.get("system", 0) * _NS_PER_TICK
+    stats.cpu_user_ns = ticks.get("user", 0) * NS_PER_TICK
+    stats.cpu_system_ns = ticks.get("system", 0) * NS_PER_TICK
     throttling = flat(read("cpu", "cpu.stat"))
     stats.cpu_periods = throttling.get("nr_periods", 0)
     stats.cpu_throttled_periods = throttling.get("nr_throttled", 0)

@@ -13,7 +13,6 @@ from pier.kernel.syscalls import SYS, libc, prototype, raise_errno, syscall
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-PR_SET_KEEPCAPS = 8
 PR_SET_MM = 35
 PR_SET_MM_MAP = 14
 PR_SET_CHILD_SUBREAPER = 36

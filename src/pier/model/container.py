@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import field
 
+from .health import HealthConfig
 from .host_config import HostConfig, PortMap, Resources, RestartPolicy
 from .image import DriverData, OCIDescriptor, Storage
 from .network import NetworkingConfig, NetworkSettings, NetworkSettingsSummary
@@ -50,18 +51,6 @@ __all__ = [
 
 EmptyObject = dict[str, Any]
 """Go's `struct{}`: the values of a set written as a map."""
-
-
-class HealthConfig(Struct):
-    """How to ask a container whether it is well. Times in nanoseconds, 0: inherited from the image or the default."""
-
-    test: Annotated[list[str] | None, OMIT] = None
-    """Empty: inherit; `["NONE"]`: disable; `["CMD", …]`: exec; `["CMD-SHELL", command]`: through the shell."""
-    interval: Annotated[int, OMIT] = 0
-    timeout: Annotated[int, OMIT] = 0
-    start_period: Annotated[int, OMIT] = 0
-    start_interval: Annotated[int, OMIT] = 0
-    retries: Annotated[int, OMIT] = 0
 
 
 class HealthcheckResult(Struct):

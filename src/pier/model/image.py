@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import field
 
+from .health import HealthConfig
 from .wire import OMIT, StrSlice, Struct
 
 
@@ -53,17 +54,6 @@ class Storage(Struct):
     root_fs: Annotated[RootFSStorage | None, OMIT] = field(name="RootFS", default=None)
 
 
-class ImageConfigHealth(Struct):
-    """A health check of an image; the fields are those of `container.HealthConfig`."""
-
-    test: Annotated[list[str] | None, OMIT] = None
-    interval: Annotated[int, OMIT] = 0
-    timeout: Annotated[int, OMIT] = 0
-    start_period: Annotated[int, OMIT] = 0
-    start_interval: Annotated[int, OMIT] = 0
-    retries: Annotated[int, OMIT] = 0
-
-
 class ImageConfig(Struct):
     """`Config` of an image's inspect."""
 
@@ -72,7 +62,7 @@ class ImageConfig(Struct):
     entrypoint: StrSlice | None = None
     env: list[str] | None = None
     exposed_ports: Annotated[dict[str, dict[str, Any]] | None, OMIT] = None
-    healthcheck: Annotated[ImageConfigHealth | None, OMIT] = None
+    healthcheck: Annotated[HealthConfig | None, OMIT] = None
     labels: dict[str, str] | None = None
     on_build: list[str] | None = None
     shell: Annotated[StrSlice | None, OMIT] = None

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Literal, TypeAlias, cast
 
 from pier.errors import InvalidParameter
+from pier.model.booleans import parse_bool
 from pier.networks.announce import OPTIONS as ANNOUNCE_OPTIONS
 from pier.networks.ipam import Address, Subnet
 
@@ -33,7 +34,6 @@ KNOWN = (
 
 GatewayMode: TypeAlias = Literal["nat", "nat-unprotected", "routed", "isolated"]
 MODES = ("nat", "nat-unprotected", "routed", "isolated")
-TRUE, FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 """strconv.ParseBool's."""
 DEVICE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,10}")
@@ -173,9 +173,10 @@ def read_bool(options: Mapping[str, str], key: str, *, default: bool) -> bool:
     text = options.get(key)
     if text is None:
         return default
-    if text not in TRUE + FALSE:
-        raise BadOption(key=key, value=text, reason=f'strconv.ParseBool: parsing "{text}": invalid syntax')
-    return text in TRUE
+    try:
+        return parse_bool(text)
+    except ValueError as error:
+        raise BadOption(key=key, value=text, reason=str(error)) from None
 
 
 def read_modes(options: Mapping[str, str], *, internal: bool) -> list[GatewayMode]:

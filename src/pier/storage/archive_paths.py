@@ -6,25 +6,12 @@ from __future__ import annotations
 import base64
 import os
 import posixpath
-import stat
 
 import msgspec
 
 from pier.kernel.paths import O_PATH, SYMLINKS_MAX, closing, open_in_root
 from pier.model.time import rfc3339_nano
-
-GO_DIR, GO_SYMLINK, GO_DEVICE, GO_FIFO, GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
-GO_SETUID, GO_SETGID, GO_CHAR_DEVICE, GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
-"""Bits of Go's io/fs.FileMode, which the header carries."""
-
-_KINDS = {
-    stat.S_IFDIR: GO_DIR,
-    stat.S_IFLNK: GO_SYMLINK,
-    stat.S_IFBLK: GO_DEVICE,
-    stat.S_IFCHR: GO_DEVICE | GO_CHAR_DEVICE,
-    stat.S_IFIFO: GO_FIFO,
-    stat.S_IFSOCK: GO_SOCKET,
-}
+from pier.storage.go_mode import go_mode
 
 
 class PathStat(msgspec.Struct, rename="camel", kw_only=True):
@@ -66,15 +53,6 @@ def path_stat(path: str, info: os.stat_result, target: str = "") -> PathStat:
         mtime=rfc3339_nano(info.st_mtime_ns),
         link_target=target,
     )
-
-
-def go_mode(mode: int) -> int:
-    """st_mode as Go's FileMode."""
-    found = mode & 0o777 | _KINDS.get(stat.S_IFMT(mode), 0)
-    for bit, go_bit in ((stat.S_ISUID, GO_SETUID), (stat.S_ISGID, GO_SETGID), (stat.S_ISVTX, GO_STICKY)):
-        if mode & bit:
-            found |= go_bit
-    return found
 
 
 def link_target(root_fd: int, path: str) -> str:

@@ -17,7 +17,6 @@ PIECES_AHEAD: Final = 4
 """Pieces that may wait for the reader; the writer decides how large they are, 1 MiB at most where it is an archive."""
 
 
-F_SETPIPE_SZ: Final = 1031
 PIPE_BYTES: Final = 1 << 20
 
 
@@ -53,7 +52,7 @@ def outpour(work: Callable[[Sink], object]) -> Iterator[IO[bytes]]:
     A reader who leaves early makes the next write fail, which is no error then.
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    fcntl.fcntl(writing, F_SETPIPE_SZ, PIPE_BYTES)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def pour() -> None:
         with open(writing, "wb") as sink:

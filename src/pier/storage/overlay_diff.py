@@ -21,12 +21,11 @@ from typing import Final
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root
 from pier.storage.changes import Change, Diffed, Kind
 from pier.storage.faults import point
+from pier.storage.layer import OPAQUE_MARKER, WHITEOUT_PREFIX
 from pier.storage.mount_points import lookup, mount_points
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import DIRECTORY_FLAGS, Node, TreeTar, walk
 
-WHITEOUT_PREFIX: Final = b".wh."
-OPAQUE_MARKER: Final = b".wh..wh..opq"
 PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.")
 
 View = Callable[[], contextlib.AbstractContextManager[int]]

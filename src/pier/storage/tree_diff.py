@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pier.kernel.paths import closing
 from pier.storage.changes import Change, Diffed, Kind
 from pier.storage.faults import point
+from pier.storage.layer import WHITEOUT_PREFIX
 from pier.storage.mount_points import lookup, mount_points
-from pier.storage.overlay_diff import WHITEOUT_PREFIX
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import DEPTH_MAX, Node, TreeTar, TreeTooDeep
 from pier.storage.trees import size_on_disk

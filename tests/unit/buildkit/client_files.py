@@ -7,7 +7,7 @@ from pathlib import Path
 from pier.buildkit.filesync import METHOD
 from pier.buildkit.grpc import Call, Code, Failed, Method
 from pier.buildkit.pb.session_pb2 import DATA, FIN, REQ, STAT, Packet, Stat
-from pier.buildkit.stat import go_mode
+from pier.storage.go_mode import go_mode
 
 
 class OfferedFolder:

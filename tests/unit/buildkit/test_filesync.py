@@ -12,8 +12,9 @@ from pier.buildkit import filesync
 from pier.buildkit.contexts import Context, Contexts
 from pier.buildkit.grpc import Call
 from pier.buildkit.pb.session_pb2 import DATA, ERR, FIN, STAT, Packet, Stat
-from pier.buildkit.stat import BadEntry, entry_of, go_mode, unix_mode
+from pier.buildkit.stat import BadEntry, entry_of
 from pier.errors import PierError
+from pier.storage.go_mode import go_mode, unix_mode
 
 from .client_files import OfferedFolder
 from .conftest import connected

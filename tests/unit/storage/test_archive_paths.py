@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pier.kernel.paths import closing
-from pier.storage.archive_paths import base_name, clean, go_mode, link_target, path_stat
+from pier.storage.archive_paths import base_name, clean, link_target, path_stat
+from pier.storage.go_mode import go_mode
 
 
 @pytest.mark.parametrize(

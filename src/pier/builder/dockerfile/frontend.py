@@ -17,14 +17,13 @@ import msgspec
 from pier.builder.dockerfile.options import Options
 from pier.builder.graph import HostIP, Limits, NetMode, Ulimit
 from pier.errors import InvalidParameter
+from pier.model.booleans import parse_bool
 from pier.oci import Platform
 from pier.oci.platform import InvalidPlatform
 
 DEFAULT_FILE: Final = "Dockerfile"
 _NETWORKS: Final = {"": NetMode.UNSET, "sandbox": NetMode.UNSET, "none": NetMode.NONE, "host": NetMode.HOST}
 _RESOLVE_MODES: Final = {"": "", "default": "", "pull": "pull", "local": "local"}
-_TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
-_FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
 _ULIMIT: Final = re.compile(r"([a-z]+)=(-?[0-9]{1,19})(?::(-?[0-9]{1,19}))?")
 
 
@@ -98,7 +97,7 @@ def read_attributes(attrs: Mapping[str, str], build_platform: Platform) -> Front
         local_dockerfile="dockerfilekey" in attrs,
         context=attrs.get(context_name, ""),
         context_subdir=attrs.get("contextsubdir", ""),
-        keep_git_dir=build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "") in _TRUE,
+        keep_git_dir=_is_true(build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")),
         subrequest=attrs.get("requestid", ""),
         cache_imports=_cache_imports(attrs),
         local_sessions=_prefixed(attrs, "local-sessionid:"),
@@ -128,11 +127,21 @@ def _platforms(text: str) -> tuple[Platform, ...]:
 def _multi_platform(text: str, platforms: tuple[Platform, ...]) -> bool:
     if not text:
         return len(platforms) > 1
-    if text not in _TRUE + _FALSE:
-        raise BadAttribute(f"invalid boolean value for multi-platform: {text}")
-    if text in _FALSE and len(platforms) > 1:
+    try:
+        as_map = parse_bool(text)
+    except ValueError:
+        raise BadAttribute(f"invalid boolean value for multi-platform: {text}") from None
+    if not as_map and len(platforms) > 1:
         raise BadAttribute("conflicting config: returning multiple target platforms is not allowed")
-    return text in _TRUE
+    return as_map
+
+
+def _is_true(text: str) -> bool:
+    """What is no boolean is not true."""
+    try:
+        return parse_bool(text)
+    except ValueError:
+        return False
 
 
 def _one_of(known: Mapping[str, Any], value: str, message: str) -> Any:

@@ -12,6 +12,7 @@ import msgspec
 
 from pier.builder.dockerfile.gotext import quote
 from pier.builder.dockerfile.source import Fault, meant
+from pier.model.booleans import parse_bool
 
 Expand = Callable[[str], str]
 
@@ -74,8 +75,6 @@ _KEYS: Final = {
     "gid": "gid",
     "env": "env",
 }
-_TRUE: Final = ("1", "t", "T", "TRUE", "true", "True")
-_FALSE: Final = ("0", "f", "F", "FALSE", "false", "False")
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?(?:([kmgtp])i?)?b?", re.IGNORECASE)
 
@@ -166,9 +165,10 @@ def _size(key: str, value: str) -> int:
 
 
 def _boolean(key: str, value: str) -> bool:
-    if value not in _TRUE + _FALSE:
-        raise Fault(f"invalid value for {key}: {value}")
-    return value in _TRUE
+    try:
+        return parse_bool(value)
+    except ValueError:
+        raise Fault(f"invalid value for {key}: {value}") from None
 
 
 def _contradictions(mount: Mount) -> Iterator[str]:

@@ -6,7 +6,7 @@ not found with 127.
 
 from __future__ import annotations
 
-from pier.cli.container_config import attached_streams
+from pier.cli.container_config import EXIT_CLIENT, attached_streams
 from pier.cli.container_flags import CONTAINER_FLAGS
 from pier.cli.creation import create, prepare
 from pier.cli.errors import PROGRAM, Failure, with_program
@@ -35,7 +35,7 @@ COMMAND = Command(
     notes="With -d, and stderr a terminal, pier looks for one second whether the container ends at once,\n"
     "and if so says why (PIER_EXIT_NOTICE=always or never changes that).",
 )
-EXIT_CLIENT, EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 125, 126, 127
+EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND = 126, 127
 _NOT_FOUND = ("executable file not found", "no such file or directory", "system cannot find the file specified")
 _CANNOT_EXECUTE = ("permission denied", "operation not permitted", "is a directory", "exec format error")
 

@@ -20,7 +20,6 @@ from pier.runtime.monitor.poll import HANGUP, READ, WRITE, Poller
 CHUNK = 32 * 1024
 PIPE_SIZE = 256 * 1024
 """The program and this process take turns less often than with the kernel's 64 KiB."""
-F_SETPIPE_SZ = 1031
 CLIENT_BUFFER_MAX = 1024 * 1024
 STDIN_BUFFER_MAX = 64 * 1024
 
@@ -81,7 +80,7 @@ class Streams:
             os.set_blocking(fd, False)
             if not terminal:
                 with contextlib.suppress(OSError):  # EPERM: beyond fs.pipe-max-size
-                    fcntl.fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE)
+                    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
             self._watch_output(stream, fd)
         if stdin is not None and stdin not in self._outputs.values():
             os.set_blocking(stdin, False)

@@ -14,6 +14,7 @@ import struct
 from typing import NamedTuple
 
 from pier.kernel import nfnetlink
+from pier.kernel.links import LOOPBACK_IFINDEX
 from pier.kernel.nfnetlink import Filter, header_is, meta_is, set_transport
 from pier.kernel.nlmsg import U32
 
@@ -21,7 +22,6 @@ ADDRESS = "127.0.0.11"
 TABLE = "pier-resolver"
 PORT = 53
 LOOPBACK = "lo"
-LOOPBACK_IFINDEX = 1
 BACKLOG = 128
 ATTEMPTS = 16
 """TCP gets a free port, UDP has to get the same one."""
