@@ -18,7 +18,7 @@ CONTAINER_FLAGS: tuple[Flag, ...] = (
     Flag("cpu-count", "", "int", "Windows only; has no effect here"),
     Flag("cpu-percent", "", "int", "Windows only; has no effect here"),
     Flag("cpu-period", "", "int", "Length of a CPU accounting period in microseconds"),
-    Flag("cpu-quota", "", "int", "CPU time a period in microseconds"),
+    Flag("cpu-quota", "", "int", "CPU time a period in microseconds; -1 for no limit"),
     Flag("cpu-rt-period", "", "int", "Length of a real-time period in microseconds"),
     Flag("cpu-rt-runtime", "", "int", "Real-time CPU time a period in microseconds"),
     Flag("cpu-shares", "c", "int", "Share of CPU time when CPUs are busy (1024 is one share)"),

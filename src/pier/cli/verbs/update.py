@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pier.cli.container_config import UPDATABLE, restart_policy
+from pier.cli.container_flags import CONTAINER_FLAGS
 from pier.cli.each import each, path
 from pier.cli.errors import Failure
 from pier.cli.flags import Command, Flag
@@ -16,23 +17,14 @@ if TYPE_CHECKING:
     from pier.cli.main import Context
     from pier.cli.ports import Bindings
 
+AS_RUN = {*UPDATABLE, "pids-limit"} - {"kernel-memory"}
+"""Flags that are those of `run` and `create`."""
+
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     flags=(
-        Flag("blkio-weight", "", "uint16", "Share of block I/O, 10 to 1000", "0"),
-        Flag("cpu-period", "", "int", "Length of a CPU accounting period in microseconds"),
-        Flag("cpu-quota", "", "int", "CPU time a period in microseconds; -1 for no limit"),
-        Flag("cpu-rt-period", "", "int", "Length of a real-time period in microseconds"),
-        Flag("cpu-rt-runtime", "", "int", "Real-time CPU time a period in microseconds"),
-        Flag("cpu-shares", "c", "int", "Share of CPU time when CPUs are busy (1024 is one share)"),
-        Flag("cpus", "", "decimal", "Number of CPUs, such as 1.5"),
-        Flag("cpuset-cpus", "", "string", "CPUs to run on: 0-3 or 0,1"),
-        Flag("cpuset-mems", "", "string", "Memory nodes to use: 0-3 or 0,1"),
+        *(flag for flag in CONTAINER_FLAGS if flag.name in AS_RUN),
         Flag("kernel-memory", "", "bytes", "Kernel memory limit; without effect", hidden=True),
-        Flag("memory", "m", "bytes", "Memory limit, such as 512m"),
-        Flag("memory-reservation", "", "bytes", "Memory to come back to when the host runs short"),
-        Flag("memory-swap", "", "swap", "Limit of memory and swap together; -1 for no limit"),
-        Flag("pids-limit", "", "int", "Limit of processes; -1 for none"),
         Flag("publish-add", "", "list", "Publish one more port, also while it runs: as --publish of run"),
         Flag("publish-rm", "", "list", "Publish a port of the host no more: 8080, 127.0.0.1:8080, 8080/udp"),
         Flag("restart", "", "string", "When to start again: no, always, unless-stopped, on-failure[:N]"),
