@@ -168,12 +168,12 @@ async def prune(call: Call) -> web.StreamResponse:
 
 async def export_cache(call: Call) -> web.StreamResponse:
     """Pier's own: the build cache as an archive."""
-    return await send_bytes(call.request, call.engine.builder.export_cache(), content_type="application/x-tar")
+    return await send_bytes(call.request, call.engine.builder.caches.export_archive(), content_type="application/x-tar")
 
 
 async def import_cache(call: Call) -> web.StreamResponse:
     """Pier's own: what another machine's builder has exported."""
-    added, records = await call.engine.builder.import_cache(call.stream())
+    added, records = await call.engine.builder.caches.import_archive(call.stream())
     return call.answer(BuildCacheImported(added=added, records=records))
 
 

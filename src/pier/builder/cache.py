@@ -151,6 +151,13 @@ class Cache:
         self.known_as(record, *keys)
         return record
 
+    def stands_on(self, record: Record, parents: Iterable[str]) -> None:
+        """The step was done over these records."""
+        known = [id for id in parents if id != record.id and id not in record.parents]
+        if known:
+            record.parents += known
+            self._changed(record)
+
     def put(self, record: Record) -> None:
         """Add or change a record of another kind."""
         self._take(record)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from pier.builder import layers
+from pier.builder import cacheconfig, layers
+from pier.builder.cache import Record
 from pier.builder.ground import Ground
 from pier.builder.steps.combining import flattened
 from pier.builder.tree import SCRATCH, Tree
@@ -37,6 +38,8 @@ class ImageWish:
     rewrite_timestamps: bool = True
     squash_from: int | None = None
     """The layers from this number on become one."""
+    cached: Sequence[Record] = ()
+    """Steps that the image is to tell of, so that it is a cache: those whose layers it has then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def make_image(ground: Ground, wish: ImageWish) -> MadeImage:
     ground.snapshots.flush()  # before a name points at it
     now_ns = wish.epoch_s * NS if wish.epoch_s is not None else ground.clock_ns()
     config = completed(wish.config, tree, rfc3339_nano(now_ns), one_time=wish.epoch_s is not None)
-    stored = ground.content.put(encode(config), OCI_CONFIG)
+    stored = ground.content.put(cacheconfig.with_inline(encode(config), wish.cached, tree), OCI_CONFIG)
     manifest = Manifest(
         schema_version=2,
         media_type=OCI_MANIFEST,

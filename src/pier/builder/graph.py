@@ -430,6 +430,17 @@ def below(outputs: Sequence[Output]) -> Iterator[Vertex]:
             stack.extend((each.vertex, False) for each in reversed(vertex.inputs))
 
 
+def outputs_of(op: Op) -> int:
+    """How many trees come of an operation."""
+    match op:
+        case Exec(mounts=mounts):
+            return sum(mount.output != EMPTY for mount in mounts)
+        case File(actions=actions):
+            return sum(action.output != EMPTY for action in actions)
+        case _:
+            return 1
+
+
 def describe(op: Op) -> str:
     """An operation in a few words."""
     match op:

@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from pier.builder import layers, transfer, usage
+from pier.builder import layers, usage
 from pier.builder.cache import Cache, Record
+from pier.builder.caches import Caches
 from pier.builder.checksum import Checksums
 from pier.builder.exporting import ImageWish, MadeImage, make_image
 from pier.builder.graph import Diff, Exec, File, Merge, Output
@@ -33,15 +34,12 @@ from pier.builder.steps.files import FileSteps
 from pier.builder.steps.mounts import CacheMounts
 from pier.builder.steps.process import ProcessSteps, kill
 from pier.builder.tree import Result, Tree
-from pier.distribution import Credentials
 from pier.errors import Conflict, InvalidParameter
 from pier.model.build import BuildCache
 from pier.model.disk_usage import BuildCachePruneResponse, BuildCacheUsage
 from pier.model.filters import Filters
 from pier.oci import Descriptor, Digest, Platform, Reference, encode
-from pier.oci.manifest import OCI_INDEX, OCI_MANIFEST, Index
-from pier.storage.outflow import outflow
-from pier.storage.threads import fed
+from pier.oci.manifest import OCI_INDEX, Index
 from pier.storage.trees import remove_tree
 
 
@@ -51,14 +49,6 @@ class BuildCancelled(Conflict):
 
 class BuildInProgress(InvalidParameter):
     """a build with the id {id} is running already"""
-
-
-class _Unwatched:
-    """A download that nobody is told about."""
-
-    def received(self, offset: int) -> None: ...
-    def retrying(self, delay_s: float) -> None: ...
-    def verifying(self) -> None: ...
 
 
 class BuildService:
@@ -74,6 +64,7 @@ class BuildService:
         self.ground = ground
         self.cache = cache
         self.images = ImageSource(ground)
+        self.caches = Caches(ground, cache)
         self._builds: dict[str, asyncio.Task[Any]] = {}
         self._cancelled: set[str] = set()
         caches = CacheMounts(ground, self.cache)
@@ -223,66 +214,6 @@ class BuildService:
         async with self._trimming:
             if await self._total(await self._shared()) > self._keep_bytes:
                 await self.prune(Filters(), everything=True, keep_bytes=max(1, self._keep_bytes))
-
-    def export_cache(self) -> AsyncIterator[bytes]:
-        """The whole cache, cache mounts too, as an archive that `import_cache` takes on another machine."""
-        ground = self.ground
-        records = sorted(self.cache.records.values(), key=lambda record: record.created_ns)
-
-        async def chunks() -> AsyncIterator[bytes]:
-            async with ground.images.transfer(sweep=True):
-                async for chunk in outflow(lambda out: transfer.export(ground, records, out), name="build-cache"):
-                    yield chunk
-
-        return chunks()
-
-    def records_of(self, build: Build) -> list[Record]:
-        """Every record of the cache that a build stands on, those below included."""
-        found: dict[str, Record] = {}
-        waiting = list(build.records.values())
-        while waiting:
-            record = waiting.pop()
-            if record.id not in found:
-                found[record.id] = record
-                waiting += [self.cache.records[id] for id in record.parents if id in self.cache.records]
-        return sorted(found.values(), key=lambda record: record.created_ns)
-
-    async def push_cache(self, build: Build, name: Reference) -> int:
-        """Send what a build stands on to a registry; returns how many steps that are. Raises PierError."""
-        records = self.records_of(build)
-        root, _ = await self.ground.in_thread(transfer.pack, self.ground, records)
-        auth = await build.session.auth(name.domain)
-        await self.ground.images.pusher.push_artifact(name, root, auth=dict(auth) if auth else None)
-        return len(records)
-
-    async def pull_cache(self, build: Build, name: Reference) -> int:
-        """Take in what `push_cache` has sent; returns how many steps were new. Raises NoCache, PierError."""
-        auth = await build.session.auth(name.domain)
-        ground = self.ground
-        repository = ground.registries.repository(name, Credentials.from_auth_config(dict(auth) if auth else None))
-        top = await repository.resolve()
-        if top.media_type != OCI_MANIFEST:
-            raise transfer.NoCache(reason=f"{name.familiar} is {top.media_type}")
-        manifest = transfer.manifest_of(await repository.manifest(top))
-        for blob in (manifest.config, *manifest.layers):
-            if not await ground.in_thread(ground.content.has, blob.digest):
-                await repository.download(blob, ground.content, _Unwatched())
-        document = await ground.in_thread(transfer.admit, ground, manifest)
-        await ground.in_thread(transfer.fill_mounts, ground, document)
-        return transfer.remember(ground, self.cache, document)
-
-    async def import_cache(self, source: AsyncIterator[bytes]) -> tuple[int, int]:
-        """Take in what `export_cache` has written: (records that are new, those there were in it).
-
-        Raises NoCache, BadArchive, ContentMismatch, MalformedDocument.
-        """
-        async with self.ground.images.transfer(sweep=True):
-            async with fed(source, name="build cache archive") as feed:
-                document = await self.ground.in_thread(transfer.receive, self.ground, feed)
-            await self.ground.in_thread(transfer.fill_mounts, self.ground, document)
-            added = transfer.remember(self.ground, self.cache, document)
-            await self.cache.flush()
-        return added, len(document.records)
 
     async def disk_usage(self) -> list[BuildCache]:
         """Every record of the cache."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from pier.builder import keys
 from pier.builder.cache import Cache, Record
-from pier.builder.graph import Output, Source, Vertex, below
+from pier.builder.graph import Output, Source, Vertex, below, outputs_of
 from pier.builder.progress import Broadcast, Event, Finished, Journal, Started, Step
 from pier.builder.session import Session
 from pier.builder.tree import Folder, Result, Tree
@@ -85,6 +85,14 @@ Executor = Callable[[Work], Coroutine[Any, Any, Sequence[Tree]]]
 Checksum = Callable[[Result, tuple[keys.Selection, ...]], Coroutine[Any, Any, str]]
 
 
+class Offer(Protocol):
+    """A cache from elsewhere."""
+
+    async def take(self, key: str) -> Record | None:
+        """The record of a step, now one of this builder's cache; None: it has no such step."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Build:
     """One client's build, while it runs."""
@@ -98,6 +106,8 @@ class Build:
     """What sources have found, for as long as the build runs."""
     records: dict[str, Record] = field(default_factory=dict)
     """What of the cache it stands on, or has added."""
+    offers: list[Offer] = field(default_factory=list)
+    """Caches from elsewhere, asked in this order where the builder's own does not know a step."""
     cleanups: list[Callable[[], None]] = field(default_factory=list)
     """Called in a thread when it has ended."""
     told: set[str] = field(default_factory=set)
@@ -229,7 +239,7 @@ class Solver:
 
     async def _step(self, build: Build, vertex: Vertex, group: asyncio.TaskGroup) -> Solved:
         key = build._keys[vertex.digest]
-        if not vertex.note.ignore_cache and (record := self.cache.find(key)):
+        if not vertex.note.ignore_cache and (record := await self._known(build, vertex, key)):
             return self._cached(build, vertex, record)
         inputs = [self._task(build, each.vertex, group) for each in vertex.inputs]
         solved = [await task for task in inputs]
@@ -238,11 +248,22 @@ class Solver:
         if not isinstance(vertex.op, Source):
             content = await self._content(vertex, results)
             known.append(content)
-            if not vertex.note.ignore_cache and (record := self.cache.find(content)):
+            if not vertex.note.ignore_cache and (record := await self._known(build, vertex, content)):
                 self.cache.known_as(record, *known)
                 return self._cached(build, vertex, record)
         parents = [each.record.id for each in solved if each.record is not None]
         return await self._shared(build, vertex, key, results, lambda work: self._run(work, known, parents))
+
+    async def _known(self, build: Build, vertex: Vertex, key: str) -> Record | None:
+        """The record of a step, of the builder's own cache or of one that the build was offered.
+
+        What was imported may say anything of a step, also that it has other outputs than it has: that is none of it.
+        """
+        record = self.cache.find(key)
+        for offer in build.offers if record is None else ():
+            if (record := await offer.take(key)) is not None:
+                break
+        return record if record is not None and len(record.results) == outputs_of(vertex.op) else None
 
     async def _content(self, vertex: Vertex, results: Sequence[Result]) -> str:
         contents = []

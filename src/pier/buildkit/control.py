@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import pier
+from pier.builder.cache_options import INLINE, wants_inline
 from pier.builder.epoch import SOURCE_DATE_EPOCH
 from pier.builder.progress import Warned
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.session import Session as ClientSession
-from pier.builder.solver import Build
+from pier.buildkit import caching
 from pier.buildkit.contexts import Contexts
 from pier.buildkit.exports import Export, export
 from pier.buildkit.failing import failed
@@ -37,7 +36,6 @@ from pier.errors import InvalidParameter, PierError
 from pier.model.build import BuildCache
 from pier.model.filters import Filters
 from pier.model.time import parse_rfc3339
-from pier.oci import Reference
 from pier.oci.platform import host_platform
 
 __all__ = ["Control"]
@@ -45,8 +43,6 @@ __all__ = ["Control"]
 EXPOSED: Final = "x-docker-expose-session-"
 SERVICE: Final = "/moby.buildkit.v1.Control/"
 PACKAGE: Final = "pier"
-REGISTRY: Final = "registry"
-"""The type of a cache that stands at a registry."""
 TERM: Final = re.compile(r"([\w-]+)(?:(?:==|~=|=)(.*))?")
 
 
@@ -148,27 +144,19 @@ class Control:
                 await self.history.end(past, run.build.journal.told, run.files)
 
     async def _build(self, run: Run, view: View | None, request: control.SolveRequest) -> control.SolveResponse:
-        for text in unused_caches(request):
+        caches = caching.exports_of(request)
+        for text in [text for each in caches for text in each.warnings]:
             run.build.say(Warned(None, text))
-        for name in cache_imports(request):
-            await self._with_cache(run, name, self.service.pull_cache, "imported from")
+        inline = any(each.kind == INLINE for each in caches)
+        run.carries_cache = inline or wants_inline(request.frontend_attrs)
+        await caching.import_caches(run, view, caching.imports_of(request))
         outcome = await self._outcome(run, request)
         trees = await run.trees(outcome)
         response: dict[str, str] = {}
         for wish in exports_of(request):
             response |= await export(run, view, wish, outcome, trees)
-        for name in cache_exports(request):
-            await self._with_cache(run, name, self.service.push_cache, "exported to")
+        response |= await caching.export_caches(run, view, caches, trees)
         return control.SolveResponse(exporter_response=response)
-
-    async def _with_cache(
-        self, run: Run, name: str, deed: Callable[[Build, Reference], Awaitable[int]], words: str
-    ) -> None:
-        """Use a cache at a registry; one that cannot be used is no reason for a build to fail."""
-        try:
-            await deed(run.build, Reference.parse(name))
-        except PierError as error:
-            run.build.say(Warned(None, f"the cache is not {words} {name}: {error.message}"))
 
     async def _outcome(self, run: Run, request: control.SolveRequest) -> Outcome:
         has_definition = bool(request.definition.ops)
@@ -283,36 +271,6 @@ def exports_of(request: control.SolveRequest) -> list[Export]:
     if request.exporter_deprecated:
         return [Export(request.exporter_deprecated, dict(request.exporter_attrs_deprecated))]
     return []
-
-
-def imports_of(request: control.SolveRequest) -> list[tuple[str, dict[str, str]]]:
-    """(type, attributes) of every cache that is to be used; a list of the frontend's that cannot be read names none."""
-    found = [(each.type, dict(each.attrs)) for each in request.cache.imports]
-    found += [(REGISTRY, {"ref": name}) for name in request.cache.import_refs_deprecated]
-    if listed := request.frontend_attrs.get("cache-imports"):
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            found += [(str(each.get("Type", "")), dict(each.get("Attrs") or {})) for each in json.loads(listed)]
-    return found
-
-
-def cache_imports(request: control.SolveRequest) -> list[str]:
-    """Names of the caches at registries that the client would have asked."""
-    found = [str(attrs.get("ref", "")) for kind, attrs in imports_of(request) if kind == REGISTRY]
-    return list(dict.fromkeys(name for name in found if name))
-
-
-def cache_exports(request: control.SolveRequest) -> list[str]:
-    """Names at registries to which the cache is to go."""
-    found = [each.attrs.get("ref", "") for each in request.cache.exports if each.type == REGISTRY]
-    return [name for name in (*found, request.cache.export_ref_deprecated) if name]
-
-
-def unused_caches(request: control.SolveRequest) -> list[str]:
-    """What the client hopes for of caches elsewhere, and will not get."""
-    imports = [kind for kind, _ in imports_of(request) if kind != REGISTRY]
-    exports = [each.type for each in request.cache.exports if each.type != REGISTRY]
-    found = [f"the cache is not imported from {kind}: only this builder's own is used" for kind in imports]
-    return found + [f"the cache is not exported to {kind}" for kind in exports]
 
 
 def usage_record(entry: BuildCache) -> control.UsageRecord:

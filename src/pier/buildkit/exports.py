@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pier.builder import layers
+from pier.builder.cache import Record
 from pier.builder.dockerfile.state import empty_image
 from pier.builder.epoch import parse_epoch
 from pier.builder.exporting import ImageWish
@@ -32,7 +33,7 @@ from pier.storage.tar_header import DIRECTORY, Entry
 from pier.storage.tar_writer import Sink, TarWriter
 from pier.storage.tree_tar import TreeTar, walk
 
-__all__ = ["Export", "export"]
+__all__ = ["Export", "Telling", "export"]
 
 IMAGE_KINDS: Final = ("moby", "image")
 ARCHIVE_KINDS: Final = ("docker", "oci")
@@ -73,14 +74,14 @@ class Export:
         return [("buildkit-attachable-exporter-id", str(self.number))]
 
 
-class _Telling:
+class Telling:
     """An export as a step of the build."""
 
     def __init__(self, run: Run, name: str) -> None:
         self._run = run
         self._step = Step(Digest.of(secrets.token_bytes(16)), name, ())
 
-    def __enter__(self) -> _Telling:
+    def __enter__(self) -> Telling:
         self._run.build.say(Started(self._step, time.time_ns()))
         return self
 
@@ -124,7 +125,7 @@ async def export(
 
 
 async def _image(run: Run, wish: Export, outcome: Outcome, trees: Mapping[str, Result]) -> dict[str, str]:
-    with _Telling(run, "exporting to image") as telling:
+    with Telling(run, "exporting to image") as telling:
         names = [Reference.parse(name) for name in wish.attrs.get("name", "").split(",") if name]
         root, ids = await _made(run, wish, telling, outcome, trees, names=names)
         for name in names:
@@ -147,7 +148,7 @@ def _digests(root: Descriptor, ids: Sequence[Digest]) -> dict[str, str]:
 async def _made(
     run: Run,
     wish: Export,
-    telling: _Telling,
+    telling: Telling,
     outcome: Outcome,
     trees: Mapping[str, Result],
     *,
@@ -155,16 +156,20 @@ async def _made(
 ) -> tuple[Descriptor, list[Digest]]:
     """(manifest, or index of several platforms', ids of the images)."""
     ground = run.service.ground
+    cached: Sequence[Record] = ()
     with telling.part("exporting layers"):
         wanted = {}
         for key, part in outcome.parts.items():
             tree = await ground.in_thread(layers.as_tree, ground, trees[key])
+            if run.carries_cache:
+                cached = await run.service.caches.records_of(run.build, [tree], everything=False)
             wanted[part.platform or host_platform()] = ImageWish(
                 tree,
                 _config(part),
                 annotations=_annotations(wish.attrs),
                 epoch_s=_epoch(wish, outcome),
                 rewrite_timestamps=wish.flag("rewrite-timestamp", default=True),
+                cached=cached,
             )
         if len(wanted) == 1:
             made = await run.service.export_image(next(iter(wanted.values())), names)
@@ -172,6 +177,8 @@ async def _made(
         else:
             root, several = await run.service.export_index(wanted, names)
             ids = [each.id for each in several]
+    if run.carries_cache:
+        telling.count("preparing layers for inline cache", done=True)
     for id in ids:
         telling.count(f"writing image {id}", done=True)
     return root, ids
@@ -200,7 +207,7 @@ def _epoch(wish: Export, outcome: Outcome) -> int | None:
     return parse_epoch(outcome.metadata.get(EPOCH_KEY, b"").decode(errors="replace"))
 
 
-async def _push(run: Run, telling: _Telling, name: Reference) -> None:
+async def _push(run: Run, telling: Telling, name: Reference) -> None:
     auth = await run.session.auth(name.domain)
     with telling.part(f"pushing {name}"):
         async for message in run.service.ground.images.push(str(name), auth=dict(auth) if auth else None):
@@ -217,7 +224,7 @@ async def _push(run: Run, telling: _Telling, name: Reference) -> None:
 async def _archive(run: Run, view: View, wish: Export, outcome: Outcome, trees: Mapping[str, Result]) -> dict[str, str]:
     """`docker save`'s archive, which is an OCI layout too."""
     images = run.service.ground.images
-    with _Telling(run, f"exporting to {wish.kind} image format") as telling:
+    with Telling(run, f"exporting to {wish.kind} image format") as telling:
         names = [Reference.parse(name) for name in wish.attrs.get("name", "").split(",") if name]
         root, ids = await _made(run, wish, telling, outcome, trees)
         with telling.part("sending tarball"):
@@ -239,7 +246,7 @@ async def _tar(run: Run, view: View, wish: Export, trees: Mapping[str, Result]) 
                     tar.add(node)
             tar.out.finish()
 
-    with _Telling(run, "exporting to client tarball") as telling, telling.part("sending tarball"):
+    with Telling(run, "exporting to client tarball") as telling, telling.part("sending tarball"):
         async with contextlib.aclosing(outflow(work, name="tar of a build")) as pieces:
             await sending.send_bytes(view.session, wish.headers, pieces)
     return {}
@@ -248,7 +255,7 @@ async def _tar(run: Run, view: View, wish: Export, trees: Mapping[str, Result]) 
 async def _local(run: Run, view: View, wish: Export, trees: Mapping[str, Result]) -> dict[str, str]:
     ground = run.service.ground
     sent = 0
-    with _Telling(run, "exporting to client directory") as telling:
+    with Telling(run, "exporting to client directory") as telling:
 
         def told(size: int) -> None:
             nonlocal sent

@@ -36,6 +36,8 @@ class Run:
     parts: Parts = field(default_factory=Parts)
     files: dict[str, bytes] = field(default_factory=dict)
     """Dockerfiles it has read, by name: what places in errors and warnings mean."""
+    carries_cache: bool = False
+    """Its images tell which steps made their layers (`--cache-to type=inline`)."""
     planned: list[Vertex] = field(default_factory=list)
     """Steps that are known to come."""
     returned: asyncio.Future[Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())

@@ -24,10 +24,10 @@ class Tunnel(asyncio.Transport):
         self._news = asyncio.Event()
         self._closing = False
         self._paused = False
+        protocol.connection_made(self)  # now: whoever learns of the connection may use it before `run` is scheduled
 
     async def run(self) -> None:
         """Carry bytes until either side has had enough."""
-        self._protocol.connection_made(self)
         writing = asyncio.create_task(self._write())
         reading = asyncio.create_task(self._read())
         try:

@@ -92,12 +92,12 @@ class Pusher:
                 yield message
 
     async def push_artifact(self, name: Reference, root: Descriptor, *, auth: Mapping[str, str] | None = None) -> None:
-        """Send a manifest that no name here points at, with all its blobs, as a tag. Raises PierError."""
+        """Send a manifest that no name here points at, or an index of blobs, as a tag. Raises PierError."""
         repository = self._registries.repository(name, Credentials.from_auth_config(auth), push=True)
         raw = await in_thread(self.content.read, root.digest, limit_bytes=MAX_MANIFEST_BYTES)
-        manifest = decode_manifest(raw, media_type=root.media_type, what=f"manifest {root.digest}")
-        assert isinstance(manifest, Manifest)
-        parts = [Part(part) for part in (manifest.config, *manifest.layers)]
+        document = decode_manifest(raw, media_type=root.media_type, what=f"manifest {root.digest}")
+        blobs = [document.config, *document.layers] if isinstance(document, Manifest) else document.manifests
+        parts = [Part(blob) for blob in blobs]
         await single_error(_Push(self, repository, None, _unheard)._send_all(parts))
         await repository.put_manifest(root, raw, str(name.tag))
 
