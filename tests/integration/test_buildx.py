@@ -246,11 +246,18 @@ def test_two_targets_of_a_bake_file(buildx: Buildx, context: Callable[..., Path]
     assert {"one:latest", "two:latest"} <= set(buildx.ok("images", "--format", "{{.Repository}}:{{.Tag}}").split())
 
 
-def test_the_cache_is_shown_and_pruned(buildx: Buildx, context: Callable[..., Path]) -> None:
+def test_the_cache_is_shown_and_pruned(buildx: Buildx, daemon: Daemon, context: Callable[..., Path]) -> None:
     buildx.build(context("FROM busybox\nRUN head -c 100000 /dev/urandom > /f\n"))
     assert "Reclaimable:" in buildx.ok("buildx", "du")
+    shown = buildx.ok("buildx", "du", "--verbose", "--filter", "type=source.local")
+    assert "Description:\tlocal source for context" in shown
+    kept = buildx.ok("buildx", "prune", "-af", "--filter", "until=24h")
+    assert kept.split() == ["Total:", "0B"]
+    assert "Total:" in buildx.ok("buildx", "prune", "-af", "--filter", "type=regular")
+    assert "local source for context" in buildx.ok("buildx", "du", "--verbose")
     assert "Total:" in buildx.ok("buildx", "prune", "-af")
     assert buildx.ok("buildx", "du").split()[-1] == "0B"
+    assert list((daemon.data_root / "builder/synced").iterdir()) == []
 
 
 def test_the_builder_describes_itself(buildx: Buildx) -> None:

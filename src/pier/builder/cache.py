@@ -55,9 +55,9 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     used_ns: int = 0
     uses: int = 0
     folder: str = ""
-    """Of a cache mount: its directory below the builder's."""
+    """Of a cache mount, and of a client's files: its directory below the builder's (`builder.folders`)."""
     size_bytes: int = 0
-    """Of a cache mount, measured after its last use."""
+    """Of what has a folder, measured after its last use."""
 
 
 @dataclass(slots=True)

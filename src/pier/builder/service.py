@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from pier.builder import layers, usage
+from pier.builder import folders, layers, usage
 from pier.builder.cache import Cache, Record
 from pier.builder.caches import Caches
 from pier.builder.checksum import Checksums
@@ -40,7 +40,8 @@ from pier.model.disk_usage import BuildCachePruneResponse, BuildCacheUsage
 from pier.model.filters import Filters
 from pier.oci import Descriptor, Digest, Platform, Reference, encode
 from pier.oci.manifest import OCI_INDEX, Index
-from pier.storage.trees import remove_tree
+
+EVERYTHING: Final = Filters()
 
 
 class BuildCancelled(Conflict):
@@ -91,7 +92,7 @@ class BuildService:
         os.makedirs(self.ground.data_dir, mode=0o700, exist_ok=True)
         os.makedirs(self.ground.exec_dir, mode=0o700, exist_ok=True)
         repaired = await self._end_leftovers()
-        await self.ground.in_thread(self._clear)
+        await self.ground.in_thread(self._clear, {record.folder for record in self.cache.records.values()})
         return repaired
 
     async def _end_leftovers(self) -> list[str]:
@@ -107,11 +108,12 @@ class BuildService:
             await self.ground.in_thread(shutil.rmtree, folder, ignore_errors=True)
         return ended
 
-    def _clear(self) -> None:
+    def _clear(self, kept: Collection[str]) -> None:
         for name in self.ground.snapshots.claims():
             if name.startswith(layers.PREFIX):
                 self.ground.snapshots.remove(name)
         context.sweep(self.ground)
+        folders.sweep(self.ground.data_dir, kept)
 
     async def close(self) -> None:
         """End builds and write what is to be remembered."""
@@ -215,10 +217,11 @@ class BuildService:
             if await self._total(await self._shared()) > self._keep_bytes:
                 await self.prune(Filters(), everything=True, keep_bytes=max(1, self._keep_bytes))
 
-    async def disk_usage(self) -> list[BuildCache]:
-        """Every record of the cache."""
-        shared = await self._shared()
-        return await self.ground.in_thread(usage.entries, self.cache, shared)
+    async def disk_usage(self, filters: Filters = EVERYTHING) -> list[BuildCache]:
+        """The records of the cache. Raises UnknownFilter, InvalidFilterValue, BadDuration."""
+        filters.validate(usage.FILTERS)
+        shared, now = await self._shared(), self.ground.clock_ns()
+        return await self.ground.in_thread(usage.entries, self.cache, shared, filters, now_ns=now)
 
     async def usage(self) -> BuildCacheUsage:
         """The same with its sums; layers that several records or images have count once."""
@@ -250,7 +253,9 @@ class BuildService:
         for record in gone:
             self.cache.drop(record.id)
         await self.cache.flush()
-        await self.ground.in_thread(self._remove_mounts, [record.folder for record in gone if record.folder])
+        for record in gone:
+            if record.folder:
+                await self.ground.in_thread(folders.remove, self.ground.data_dir, record.folder)
         await self.ground.images.collect()
         freed = before - await self._total(shared)
         return BuildCachePruneResponse(caches_deleted=[record.id for record in gone] or None, space_reclaimed=freed)
@@ -261,13 +266,3 @@ class BuildService:
     async def _total(self, shared: frozenset[Digest]) -> int:
         records = list(self.cache.records.values())
         return await self.ground.in_thread(usage.total_bytes, self.cache, records, shared)
-
-    def _remove_mounts(self, folders: Sequence[str]) -> None:
-        for folder in folders:
-            parent, _, name = os.path.join(self.ground.data_dir, folder).rpartition("/")
-            with contextlib.suppress(FileNotFoundError):
-                fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    remove_tree(fd, os.fsencode(name))
-                finally:
-                    os.close(fd)

@@ -16,6 +16,7 @@ from pier.builder import cache_form, cacheconfig
 from pier.builder.cache import CACHE_MOUNT, Cache, Record, new_id
 from pier.builder.cache_form import Form
 from pier.builder.cacheconfig import CONFIG, CacheConfig, NoCache
+from pier.builder.folders import MOUNTS
 from pier.builder.ground import Ground
 from pier.oci import Descriptor, Digest, Index, Manifest, encode
 from pier.oci.document import decode
@@ -113,7 +114,7 @@ def receive(ground: Ground, archive: Reader) -> Descriptor:
 def mounts_of(config: CacheConfig) -> list[tuple[str, str, Digest]]:
     """(key, folder below the builder's, archive) of a document's cache mounts."""
     return [
-        (record.digest, f"mounts/{Digest.of(record.digest.encode()).hex[:32]}", record.pier.mount)
+        (record.digest, f"{MOUNTS}/{Digest.of(record.digest.encode()).hex[:32]}", record.pier.mount)
         for record in config.records
         if record.pier is not None and record.pier.mount is not None
     ]

@@ -1,26 +1,29 @@
 """Clients' files on this side, kept from build to build so that only what has changed is sent again.
 
-    <folder>/<name>/tree     the files
-    <folder>/<name>/index    what is in there: path -> (file, sha256 of its content), msgpack
+    <folder>/tree     the files
+    <folder>/index    what is in there: path -> (file, sha256 of its content), msgpack
 
 The index is taken away before the tree is touched and written when the tree is whole again, so a tree without one is
 half of something and begun anew. A tree is one build's at a time: a second build with the same files gets a copy of its
-own, which goes when it is done.
+own, which goes when it is done. Those that are kept are records of the build cache, shown and pruned with the others.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from pier.builder import folders
+from pier.builder.cache import LOCAL, Cache, Record, new_id
+from pier.builder.folders import SYNCED
 from pier.buildkit.stat import Entry, tree_key
 from pier.storage.durable import write_file
 
@@ -39,7 +42,10 @@ class Context:
     """One client's files, while a build has them."""
 
     folder: str
-    lasting: bool
+    record: Record | None = None
+    """None: it goes when the build is done with it."""
+    release: Callable[[], None] = lambda: None
+    """The record is not this build's any more."""
     index: Index = field(default_factory=dict)
 
     @property
@@ -50,6 +56,11 @@ class Context:
     def key(self) -> str:
         """Of the content."""
         return tree_key((path, entry, content) for path, (entry, content) in self.index.items())
+
+    def open(self) -> None:
+        """Blocking."""
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        self.index = _read(os.path.join(self.folder, "index"))
 
     def begin(self) -> None:
         """The tree will change now. Blocking."""
@@ -63,67 +74,70 @@ class Context:
     def finish(self, index: Index) -> None:
         """The tree is what `index` says. Blocking."""
         self.index = index
-        if self.lasting:
+        if self.record is not None:
             write_file(os.path.join(self.folder, "index"), msgspec.msgpack.encode(index), durable=False)
 
 
 class Contexts:
-    """All of a daemon. One thread at a time."""
+    """All of a daemon. Touched on the event loop's thread.
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._in_use: set[str] = set()
+    Their records have no keys: no step is found by them, and caches that travel leave them out.
+    """
 
-    def take(self, origin: str) -> Context:
-        """Files for a build whose client calls them `origin` (host, folder and name of its own). Blocking."""
-        name = hashlib.sha256(origin.encode()).hexdigest()[:32]
-        lasting = bool(origin) and name not in self._in_use
-        if not lasting:
-            name = f"once-{secrets.token_hex(8)}"
-        self._in_use.add(name)
-        context = Context(os.path.join(self._folder, name), lasting)
-        os.makedirs(context.folder, mode=0o700, exist_ok=True)
-        context.index = _read(os.path.join(context.folder, "index")) if lasting else {}
+    def __init__(self, data_dir: str, cache: Cache) -> None:
+        """`data_dir`: the builder's (`Ground.data_dir`)."""
+        self._data_dir, self._cache = data_dir, cache
+
+    async def take(self, origin: str, name: str = "context") -> Context:
+        """Files for a build whose client calls them `origin` (host, folder and name of its own); `name` is the last
+        of these. Raises OSError."""
+        record = self._record(origin, name) if origin else None
+        place = record.folder if record is not None else f"{SYNCED}/once-{secrets.token_hex(8)}"
+        context = Context(os.path.join(self._data_dir, place), record)
+        if record is not None:
+            context.release = self._cache.use(record.id)
+        try:
+            await asyncio.to_thread(context.open)
+        except BaseException:
+            context.release()
+            raise
         return context
 
-    def give_back(self, context: Context) -> None:
-        """A build is done with it. Blocking."""
-        name = os.path.basename(context.folder)
-        if context.lasting:
-            os.utime(context.folder)
-        else:
-            shutil.rmtree(context.folder, ignore_errors=True)
-        self._in_use.discard(name)
-        self._sweep()
+    def _record(self, origin: str, name: str) -> Record | None:
+        """That of the files, which may be new; None: another build has them."""
+        prefix = f"{SYNCED}/{hashlib.sha256(origin.encode()).hexdigest()[:32]}-"
+        for record in self._cache.records.values():
+            if record.folder.startswith(prefix):
+                return None if record.id in self._cache.in_use else record
+        now = self._cache.clock_ns()
+        record = Record(id=new_id(), type=LOCAL, description=f"local source for {name}", created_ns=now, used_ns=now)
+        record.folder = f"{prefix}{secrets.token_hex(4)}"  # of its own: a pruned one's may still be on its way out
+        self._cache.put(record)
+        return record
 
-    def prune(self, *, unused_for_s: float = 0.0) -> int:
-        """Remove what no build has now; returns the bytes that were freed. Blocking."""
-        before = time.time() - unused_for_s
-        return sum(self._remove(name) for name, used in self._idle() if used <= before)
+    async def give_back(self, context: Context) -> None:
+        """A build is done with it."""
+        record = context.record
+        if record is None:
+            await asyncio.to_thread(shutil.rmtree, context.folder, ignore_errors=True)
+            return
+        record.used_ns, record.uses = self._cache.clock_ns(), record.uses + 1
+        record.size_bytes = sum(entry.size_bytes for entry, _ in context.index.values())
+        context.release()
+        self._cache.put(record)
+        await self._sweep()
 
-    def usage(self) -> Mapping[str, tuple[int, float]]:
-        """Name -> (bytes, seconds since the epoch of its last use). Blocking."""
-        return {name: (_size(os.path.join(self._folder, name)), used) for name, used in self._idle()}
-
-    def _sweep(self) -> None:
-        idle = self._idle()
-        for name, _ in idle[: max(0, len(idle) - IDLE_MAX)]:
-            self._remove(name)
-
-    def _idle(self) -> list[tuple[str, float]]:
-        """Those that no build has, the one used longest ago first."""
-        try:
-            with os.scandir(self._folder) as entries:
-                found = [(each.name, each.stat().st_mtime) for each in entries if each.name not in self._in_use]
-        except FileNotFoundError:
-            return []
-        return sorted(found, key=lambda pair: pair[1])
-
-    def _remove(self, name: str) -> int:
-        path = os.path.join(self._folder, name)
-        size = _size(path)
-        shutil.rmtree(path, ignore_errors=True)
-        return size
+    async def _sweep(self) -> None:
+        """Bring down the number of those that no build has."""
+        idle = [
+            record
+            for record in self._cache.records.values()
+            if record.folder.startswith(f"{SYNCED}/") and record.id not in self._cache.in_use
+        ]
+        idle.sort(key=lambda record: record.used_ns)
+        for record in idle[: max(0, len(idle) - IDLE_MAX)]:
+            self._cache.drop(record.id)
+            await asyncio.to_thread(folders.remove, self._data_dir, record.folder)
 
 
 def _read(path: str) -> Index:
@@ -132,8 +146,3 @@ def _read(path: str) -> Index:
             return _decoder.decode(file.read())
     except (FileNotFoundError, msgspec.DecodeError):
         return {}
-
-
-def _size(path: str) -> int:
-    index = _read(os.path.join(path, "index"))
-    return sum(entry.size_bytes for entry, _ in index.values())

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import pier
+from pier.builder.cache import CACHE_MOUNT, LOCAL
 from pier.builder.cache_options import INLINE, wants_inline
 from pier.builder.epoch import SOURCE_DATE_EPOCH
 from pier.builder.progress import Warned
@@ -216,15 +218,14 @@ class Control:
     # --- the cache
 
     async def disk_usage(self, request: control.DiskUsageRequest, call: Call) -> control.DiskUsageResponse:
-        found = await self.service.disk_usage()
+        found = await self.service.disk_usage(filters_of(request.filter, unused_for_ns=request.age_limit))
         return control.DiskUsageResponse(record=[usage_record(each) for each in found])
 
     async def prune(self, request: control.PruneRequest, call: Call) -> None:
-        filters = filters_of(request)
+        filters = filters_of(request.filter, unused_for_ns=request.keep_duration)
         before = {each.id: each for each in await self.service.disk_usage()}
         keep = request.reserved_space or request.max_used_space
         gone = await self.service.prune(filters, everything=request.all, keep_bytes=keep)
-        await asyncio.to_thread(self.contexts.prune, unused_for_s=request.keep_duration / 1e9)
         for id in gone.caches_deleted or ():
             if id in before:
                 await call.send(usage_record(before[id]))
@@ -282,6 +283,7 @@ def usage_record(entry: BuildCache) -> control.UsageRecord:
         usage_count=entry.usage_count,
         description=entry.description,
         record_type=entry.type,
+        mutable=entry.type in (LOCAL, CACHE_MOUNT),
         shared=entry.shared,
         parents=entry.parents or (),
     )
@@ -290,10 +292,12 @@ def usage_record(entry: BuildCache) -> control.UsageRecord:
     return record
 
 
-def filters_of(request: control.PruneRequest) -> Filters:
-    """`type==regular,private`, `until=24h`, `description~=x` as the Engine API's filters. Raises BadTerm."""
+def filters_of(terms: Iterable[str], *, unused_for_ns: int = 0) -> Filters:
+    """`type==regular,private`, `description~=x`, and the age, as the Engine API's filters. Raises BadTerm."""
     found: dict[str, tuple[str, ...]] = {}
-    for term in filter(None, ",".join(request.filter).split(",")):
+    if unused_for_ns:
+        found["unused-for"] = (f"{unused_for_ns}ns",)
+    for term in filter(None, ",".join(terms).split(",")):
         matched = TERM.fullmatch(term)
         if matched is None:
             raise BadTerm(term=term)

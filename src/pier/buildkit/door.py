@@ -24,7 +24,7 @@ class Door:
     def __init__(self, service: BuildService, folder: str, worker_id: str) -> None:
         """`folder`: the builder's, where clients' files are kept from build to build, and builds of the past."""
         self.sessions = Sessions()
-        self.contexts = Contexts(os.path.join(folder, "synced"))
+        self.contexts = Contexts(folder, service.cache)
         runs = Runs()
         history = History(os.path.join(folder, "history"))
         control = Control(service, self.sessions, self.contexts, runs, history, worker_id)

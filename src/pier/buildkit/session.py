@@ -121,7 +121,7 @@ class View:
             task.cancel()
         await asyncio.gather(*self._folders.values(), return_exceptions=True)
         for context in self._held:
-            await asyncio.to_thread(self.contexts.give_back, context)
+            await self.contexts.give_back(context)
         self._held.clear()
 
     # --- files
@@ -138,7 +138,7 @@ class View:
             raise NoSuchContext(name=name)
         shared = self.session.shared_key
         origin = f"{shared}\0{name}\0{attrs.get('local.sharedkeyhint', '')}" if shared else ""
-        context = await asyncio.to_thread(self.contexts.take, origin)
+        context = await self.contexts.take(origin, name)
         self._held.append(context)
         headers = filesync.metadata_of(name, attrs)
         received = await filesync.receive(self.session.client, headers, context, told)

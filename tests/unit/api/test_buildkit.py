@@ -7,17 +7,20 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pier.api import buildkit
 from pier.api.app import make_app
 from pier.api.server import Server
+from pier.builder.cache import Cache
 from pier.buildkit.door import Door
 from pier.buildkit.grpc import Call, Client, Code, Failed, unary
 from pier.buildkit.grpc import Server as GrpcServer
 from pier.buildkit.http2 import Connection
 from pier.buildkit.pb.control_pb2 import BytesMessage, InfoRequest, InfoResponse
+from pier.state.memory import MemoryStore
 
 from .conftest import FakeEngine
 
@@ -27,7 +30,8 @@ SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 @contextlib.asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Door, str]]:
     """(door, path of the API's socket)."""
-    door = Door(None, str(tmp_path / "contexts"), "worker")  # type: ignore[arg-type]
+    service = SimpleNamespace(cache=Cache(MemoryStore(), None, None))  # type: ignore[arg-type]
+    door = Door(service, str(tmp_path / "builder"), "worker")  # type: ignore[arg-type]
     path = str(tmp_path / "s")
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)

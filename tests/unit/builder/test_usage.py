@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pier.builder import folders
 from pier.builder.cache import Cache, Record
 from pier.builder.graph import CacheMount, MakeFile, Mount, MountType
 from pier.builder.usage import chosen, to_drop
@@ -118,6 +119,17 @@ async def test_pruned_layers_and_cache_mounts_are_gone_from_the_disk(lab: Lab) -
     assert not list((Path(lab.ground.data_dir) / "mounts").iterdir())
     assert len(lab.ground.snapshots.layers()) == 1
     assert lab.problems() == []
+
+
+def test_folders_that_no_record_has_are_swept(tmp_path: Path) -> None:
+    for name in ("mounts/kept", "mounts/left", "synced/kept", "synced/once-1", "other/left"):
+        (tmp_path / name / "tree").mkdir(parents=True)
+    folders.sweep(str(tmp_path), {"", "mounts/kept", "synced/kept"})
+    assert sorted(str(each.relative_to(tmp_path)) for each in tmp_path.glob("*/*")) == [
+        "mounts/kept",
+        "other/left",
+        "synced/kept",
+    ]
 
 
 @pytest.mark.root

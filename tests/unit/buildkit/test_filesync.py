@@ -1,19 +1,23 @@
 """A client's files come over, and later only what has changed of them; hostile clients get nothing outside the tree."""
 
+import itertools
 import os
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pier.builder.cache import Cache
 from pier.buildkit import filesync
 from pier.buildkit.contexts import Context, Contexts
 from pier.buildkit.grpc import Call
 from pier.buildkit.pb.session_pb2 import DATA, ERR, FIN, STAT, Packet, Stat
 from pier.buildkit.stat import BadEntry, entry_of
 from pier.errors import PierError
+from pier.state.memory import MemoryStore
 from pier.storage.go_mode import go_mode, unix_mode
 
 from .client_files import OfferedFolder
@@ -36,18 +40,25 @@ def origin(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def contexts(tmp_path: Path) -> Contexts:
-    return Contexts(str(tmp_path / "contexts"))
+async def cache() -> AsyncIterator[Cache]:
+    made = Cache(MemoryStore(), None, None, clock_ns=itertools.count(1).__next__)  # type: ignore[arg-type]
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def contexts(tmp_path: Path, cache: Cache) -> Contexts:
+    return Contexts(str(tmp_path / "contexts"), cache)
 
 
 async def fetch(offered: OfferedFolder, contexts: Contexts, origin: str = "x") -> Context:
     """The offered folder as a context that has been given back."""
-    context = contexts.take(origin)
+    context = await contexts.take(origin)
     try:
         async with connected(offered.methods) as client:
             await filesync.receive(client, filesync.metadata_of("context", {}), context, lambda _: None)
     finally:
-        contexts.give_back(context)
+        await contexts.give_back(context)
     return context
 
 
@@ -131,24 +142,44 @@ async def test_a_transfer_that_was_cut_off_is_made_whole_by_the_next(origin: Pat
 
 
 async def test_two_builds_at_once_have_a_tree_each(origin: Path, contexts: Contexts) -> None:
-    one, other = contexts.take("x"), contexts.take("x")
+    one, other = await contexts.take("x"), await contexts.take("x")
     assert one.folder != other.folder
-    contexts.give_back(other)
-    contexts.give_back(one)
+    await contexts.give_back(other)
+    await contexts.give_back(one)
     assert os.path.isdir(one.folder)
     assert not os.path.exists(other.folder)
 
 
-async def test_idle_trees_are_few_and_can_be_pruned(
-    origin: Path, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+async def test_idle_trees_are_few(
+    origin: Path, contexts: Contexts, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pier.buildkit.contexts.IDLE_MAX", 2)
-    for name in "abc":
-        context = await fetch(OfferedFolder(origin), contexts, name)
-        os.utime(context.folder, (ord(name), ord(name)))
-    assert len(contexts.usage()) == 2
-    assert contexts.prune() == 2 * sum(each.size for each in OfferedFolder(origin).stats())
-    assert contexts.usage() == {}
+    first, *others = [await fetch(OfferedFolder(origin), contexts, name) for name in "abc"]
+    assert not os.path.exists(first.folder)
+    assert all(os.path.isdir(each.folder) for each in others)
+    assert [record.id for record in cache.records.values()] == [each.record.id for each in others if each.record]
+
+
+async def test_trees_are_records_of_the_cache(origin: Path, contexts: Contexts, cache: Cache) -> None:
+    context = await contexts.take("x", "dockerfile")
+    [record] = cache.records.values()
+    assert (record.type, record.description, record.uses) == ("source.local", "local source for dockerfile", 0)
+    assert record.id in cache.in_use, "no prune takes it now"
+    await contexts.give_back(context)
+    assert not cache.in_use
+    again = await fetch(OfferedFolder(origin), contexts)
+    assert (again.folder, list(cache.records.values())) == (context.folder, [record])
+    assert (record.uses, record.size_bytes) == (2, sum(each.size for each in OfferedFolder(origin).stats()))
+
+
+async def test_a_tree_whose_record_was_pruned_is_begun_anew(origin: Path, contexts: Contexts, cache: Cache) -> None:
+    first = await fetch(OfferedFolder(origin), contexts)
+    assert first.record is not None
+    cache.drop(first.record.id)
+    offered = OfferedFolder(origin)
+    second = await fetch(offered, contexts)
+    assert second.folder != first.folder
+    assert seen(Path(second.tree)) == seen(origin)
 
 
 REGULAR = go_mode(stat.S_IFREG | 0o644)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pier.builder.cache import Cache
 from pier.builder.session import NoSuchContext
 from pier.buildkit import session as sessions_module
 from pier.buildkit.contexts import Contexts
@@ -35,6 +36,7 @@ from pier.buildkit.session import (
     SessionTaken,
     View,
 )
+from pier.state.memory import MemoryStore
 
 from .client_files import OfferedFolder
 
@@ -96,8 +98,10 @@ async def opened(sessions: Sessions, methods: dict[str, Method], id: str = "s1")
 
 
 @pytest.fixture
-def contexts(tmp_path: Path) -> Contexts:
-    return Contexts(str(tmp_path / "contexts"))
+async def contexts(tmp_path: Path) -> AsyncIterator[Contexts]:
+    cache = Cache(MemoryStore(), None, None)  # type: ignore[arg-type]
+    yield Contexts(str(tmp_path / "builder"), cache)
+    await cache.close()
 
 
 async def test_a_session_is_found_also_when_it_comes_late() -> None:

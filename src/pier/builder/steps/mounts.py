@@ -21,6 +21,7 @@ import msgspec
 
 from pier.builder import layers
 from pier.builder.cache import CACHE_MOUNT, Cache, Record, new_id
+from pier.builder.folders import MOUNTS
 from pier.builder.graph import CacheSharing, Exec, Mount, MountType
 from pier.builder.ground import Ground
 from pier.builder.session import NoSshAgent, NoSuchSecret
@@ -109,7 +110,7 @@ class CacheMounts:
             type=CACHE_MOUNT,
             description=f"cached mount {mount.dest} from exec with id {mount.cache.id!r}",
             created_ns=self.ground.clock_ns(),
-            folder=f"mounts/{folder}",
+            folder=f"{MOUNTS}/{folder}",
         )
         self.cache.put(record)
         return record
