@@ -19,7 +19,7 @@ from pier.builder.graph import Exec, Vertex
 from pier.builder.progress import Event, Finished, Printed, Started, Warned
 from pier.builder.solver import StepFailed
 from pier.builder.steps.files import NothingThere
-from pier.builder.steps.process import ProcessFailed
+from pier.builder.steps.process import ProcessFailed, ProcessNotStarted
 from pier.errors import PierError
 from pier.oci import Digest
 
@@ -174,7 +174,9 @@ def failure(error: PierError) -> Message:
     """The last line of a build that failed, in the classic builder's words."""
     cause = error.cause if isinstance(error, StepFailed) else error
     detail: dict[str, Any] = {"message": error.wire}
-    if isinstance(cause, ProcessFailed):
+    if isinstance(cause, ProcessNotStarted):
+        detail = {"message": cause.start.wire}
+    elif isinstance(cause, ProcessFailed):
         command = " ".join(cause.args_of_process)
         code = cause.exit_code_of_process
         detail = {"code": code, "message": f"The command '{command}' returned a non-zero code: {code}"}

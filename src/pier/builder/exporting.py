@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from pier.builder import cacheconfig, layers
 from pier.builder.cache import Record
+from pier.builder.compressing import Compression, compressed
 from pier.builder.ground import Ground
 from pier.builder.steps.combining import flattened
 from pier.builder.tree import SCRATCH, Tree
-from pier.images.commit import oci_form
+from pier.images.commit import docker_form, oci_form
 from pier.model.time import rfc3339_nano
 from pier.oci import Descriptor, Digest, ImageConfig, Manifest, encode
 from pier.oci.image_config import History, RootFS
-from pier.oci.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from pier.oci.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    DOCKER_MANIFEST_LIST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Index,
+)
 from pier.storage.stream import Reader
 from pier.storage.tar import TarReader
 from pier.storage.tar_header import NS, REGULAR
@@ -31,7 +41,7 @@ class ImageWish:
     tree: Tree
     config: ImageConfig
     """Of the frontend: everything but `rootfs`, and the times of its history's steps."""
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     """Of the manifest."""
     epoch_s: int | None = None
     """SOURCE_DATE_EPOCH: when the image was made, and the latest time its new layers have. None: now, as they are."""
@@ -40,6 +50,10 @@ class ImageWish:
     """The layers from this number on become one."""
     cached: Sequence[Record] = ()
     """Steps that the image is to tell of, so that it is a cache: those whose layers it has then."""
+    oci_types: bool = True
+    """OCI's media types, not Docker's."""
+    compression: Compression = field(default_factory=Compression)
+    """Of the layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +76,30 @@ def make_image(ground: Ground, wish: ImageWish) -> MadeImage:
     ground.snapshots.flush()  # before a name points at it
     now_ns = wish.epoch_s * NS if wish.epoch_s is not None else ground.clock_ns()
     config = completed(wish.config, tree, rfc3339_nano(now_ns), one_time=wish.epoch_s is not None)
-    stored = ground.content.put(cacheconfig.with_inline(encode(config), wish.cached, tree), OCI_CONFIG)
+    document = cacheconfig.with_inline(encode(config), wish.cached, tree)
+    stored = ground.content.put(document, OCI_CONFIG if wish.oci_types else DOCKER_CONFIG)
+    parts = [
+        compressed(ground, oci_form(blob), diff_id, wish.compression)
+        for blob, diff_id in zip(blobs, tree.diff_ids, strict=True)
+    ]
+    kind = OCI_MANIFEST if wish.oci_types else DOCKER_MANIFEST
     manifest = Manifest(
         schema_version=2,
-        media_type=OCI_MANIFEST,
+        media_type=kind,
         config=stored,
-        layers=[oci_form(blob) for blob in blobs],
-        annotations=wish.annotations,
+        layers=parts if wish.oci_types else [docker_form(part) for part in parts],
+        annotations=dict(wish.annotations),
     )
-    return MadeImage(stored.digest, ground.content.put(encode(manifest), OCI_MANIFEST), config)
+    return MadeImage(stored.digest, ground.content.put(encode(manifest), kind), config)
+
+
+def make_index(
+    ground: Ground, manifests: Sequence[Descriptor], *, annotations: Mapping[str, str], oci_types: bool = True
+) -> Descriptor:
+    """Put the index of several platforms' manifests into the store. Blocks; call it inside `content.keep()`."""
+    kind = OCI_INDEX if oci_types else DOCKER_MANIFEST_LIST
+    index = Index(schema_version=2, media_type=kind, manifests=list(manifests), annotations=dict(annotations))
+    return ground.content.put(encode(index), kind)
 
 
 def archives(ground: Ground, tree: Tree) -> Iterator[Descriptor]:

@@ -14,7 +14,7 @@ from typing import Final, ParamSpec, TypeVar
 from pier.containers.world import ContainersConfig, Filters, Networks, Runtime
 from pier.distribution import Registries
 from pier.images import ImageService
-from pier.oci import Digest
+from pier.oci import Descriptor, Digest
 from pier.storage import ContentStore, Snapshotter
 
 THREADS: Final = 8
@@ -41,6 +41,8 @@ class Ground:
     """Fetches from the web, through the daemon's proxies."""
     fresh: dict[Digest, list[bytes]] = field(default_factory=dict)
     """diff_id -> archive, of small layers that were made a moment ago (`layers`)."""
+    compressed: dict[tuple[Digest, str, int | None], Descriptor] = field(default_factory=dict)
+    """(diff_id, kind, level) -> what that has come to (`compressing`)."""
     clock_ns: Callable[[], int] = time.time_ns
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="build"))
 

@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, Final
-
-import msgspec
 
 from pier.builder import folders, layers, usage
 from pier.builder.cache import Cache, Record
@@ -38,8 +36,7 @@ from pier.errors import Conflict, InvalidParameter
 from pier.model.build import BuildCache
 from pier.model.disk_usage import BuildCachePruneResponse, BuildCacheUsage
 from pier.model.filters import Filters
-from pier.oci import Descriptor, Digest, Platform, Reference, encode
-from pier.oci.manifest import OCI_INDEX, Index
+from pier.oci import Descriptor, Digest, Reference
 
 EVERYTHING: Final = Filters()
 
@@ -175,37 +172,20 @@ class BuildService:
 
     async def export_image(self, wish: ImageWish, names: Sequence[Reference]) -> MadeImage:
         """Make an image in the store, under names or under none. Called within a build. Raises PierError, OSError."""
-        images = self.ground.images
         made = await self.ground.in_thread(make_image, self.ground, wish)
-        await asyncio.to_thread(self.ground.content.add, made.manifest)
-        image = await images.get(made.id)
-        images.tell("create", image.id, image.id, image)
-        if names:
-            await images.name(made.id, made.manifest, [str(name) for name in names])
-        for name in names:
-            images.tell("tag", image.id, name.familiar, image)
+        await self.keep_image(made.manifest, made.id, names)
         return made
 
-    async def export_index(
-        self, wishes: Mapping[Platform, ImageWish], names: Sequence[Reference]
-    ) -> tuple[Descriptor, list[MadeImage]]:
-        """One image for several platforms; returns its index, and each platform's own. Raises as `export_image`."""
-        images, content = self.ground.images, self.ground.content
-        made = [await self.ground.in_thread(make_image, self.ground, wish) for wish in wishes.values()]
-        manifests = [
-            msgspec.structs.replace(each.manifest, platform=platform)
-            for each, platform in zip(made, wishes, strict=True)
-        ]
-        index = Index(schema_version=2, media_type=OCI_INDEX, manifests=manifests)
-        root = await asyncio.to_thread(content.put, encode(index), OCI_INDEX)
-        await asyncio.to_thread(content.add, root)
-        image = await images.get(made[0].id)
+    async def keep_image(self, root: Descriptor, id: Digest, names: Sequence[Reference]) -> None:
+        """Keep a manifest or an index, whose image for one platform is `id`, under names or under none."""
+        images = self.ground.images
+        await asyncio.to_thread(self.ground.content.add, root)
+        image = await images.get(id)
         images.tell("create", image.id, image.id, image)
         if names:
             await images.name(image.id, root, [str(name) for name in names])
         for name in names:
             images.tell("tag", image.id, name.familiar, image)
-        return root, made
 
     # --- the cache
 

@@ -69,7 +69,7 @@ class Bridge:
         return gateway.PongResponse(
             frontend_api_caps=capabilities.enabled(capabilities.FRONTEND),
             llb_caps=capabilities.enabled(capabilities.LLB),
-            workers=[worker(self.worker_id)],
+            workers=[await worker(self.worker_id, self.service.ground.snapshots.name)],
         )
 
     # --- solving

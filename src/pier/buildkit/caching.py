@@ -17,11 +17,11 @@ from pier.builder.cache_options import (
     read_imports,
 )
 from pier.builder.cacheconfig import NoCache
+from pier.builder.exports import Telling
 from pier.builder.layers import as_tree
 from pier.builder.progress import Warned
 from pier.builder.tree import Result, Tree
 from pier.buildkit.client_store import ClientStore
-from pier.buildkit.exports import Telling
 from pier.buildkit.pb import control_pb2 as control
 from pier.buildkit.runs import Run
 from pier.buildkit.session import View
@@ -65,7 +65,7 @@ async def import_caches(run: Run, view: View | None, wishes: Sequence[CacheImpor
             words = f"the cache is not imported from {wish.kind}: only this builder's own is used"
             run.build.say(Warned(None, words))
             continue
-        with contextlib.suppress(CannotImport), Telling(run, f"importing cache manifest from {wish.name}"):
+        with contextlib.suppress(CannotImport), Telling(run.build, f"importing cache manifest from {wish.name}"):
             try:
                 await _import(run, view, wish)
             except PierError as error:
@@ -107,7 +107,7 @@ async def export_caches(
         if wish.kind not in WORDS:
             continue
         try:
-            with Telling(run, WORDS[wish.kind]) as telling:
+            with Telling(run.build, WORDS[wish.kind]) as telling:
                 response |= await _export(run, view, wish, trees, telling)
         except PierError as error:
             if not wish.ignore_error:

@@ -47,13 +47,19 @@ class ClientStore:
     session: Session
     folder: str
     ground: Ground
+    id: str = ""
+    """What the client calls the store; empty: as it calls that of a cache."""
+
+    @property
+    def _id(self) -> str:
+        return self.id or f"local:{self.folder}"
 
     async def info(self, digest: Digest) -> Descriptor:
         """A blob as the store knows it: it has no media type."""
         path = self._path("Info")
         try:
             answer = await self.session.client.unary(
-                path, InfoRequest(digest=digest), InfoResponse, [(STORE_HEADER, f"local:{self.folder}")]
+                path, InfoRequest(digest=digest), InfoResponse, [(STORE_HEADER, self._id)]
             )
         except Failed as error:
             raise self._failed(error) from None
@@ -128,7 +134,7 @@ class ClientStore:
 
     def _call(self, method: str) -> ClientCall:
         try:
-            return self.session.client.call(self._path(method), [(STORE_HEADER, f"local:{self.folder}")])
+            return self.session.client.call(self._path(method), [(STORE_HEADER, self._id)])
         except Failed as error:
             raise self._failed(error) from None
 

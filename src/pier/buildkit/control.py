@@ -13,14 +13,16 @@ from typing import Final
 import pier
 from pier.builder.cache import CACHE_MOUNT, LOCAL
 from pier.builder.cache_options import INLINE, wants_inline
+from pier.builder.emulation import runnable
 from pier.builder.epoch import SOURCE_DATE_EPOCH
+from pier.builder.exports import read
 from pier.builder.progress import Warned
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.session import Session as ClientSession
 from pier.buildkit import caching
 from pier.buildkit.contexts import Contexts
-from pier.buildkit.exports import Export, export
+from pier.buildkit.exports import export, results_of
 from pier.buildkit.failing import failed
 from pier.buildkit.frontends import run_frontend
 from pier.buildkit.grpc import Call, Code, Failed, Method, stream, unary
@@ -38,13 +40,13 @@ from pier.errors import InvalidParameter, PierError
 from pier.model.build import BuildCache
 from pier.model.filters import Filters
 from pier.model.time import parse_rfc3339
-from pier.oci.platform import host_platform
 
 __all__ = ["Control"]
 
 EXPOSED: Final = "x-docker-expose-session-"
 SERVICE: Final = "/moby.buildkit.v1.Control/"
 PACKAGE: Final = "pier"
+LABELS: Final = "org.mobyproject.buildkit.worker."
 TERM: Final = re.compile(r"([\w-]+)(?:(?:==|~=|=)(.*))?")
 
 
@@ -93,7 +95,8 @@ class Control:
         return control.InfoResponse(buildkit_version=version())
 
     async def list_workers(self, _: control.ListWorkersRequest, call: Call) -> control.ListWorkersResponse:
-        return control.ListWorkersResponse(record=[worker(self.worker_id)])
+        record = await worker(self.worker_id, self.service.ground.snapshots.name)
+        return control.ListWorkersResponse(record=[record])
 
     # --- builds
 
@@ -124,7 +127,7 @@ class Control:
             ref=request.ref,
             frontend=request.frontend,
             attrs=dict(request.frontend_attrs),
-            exports=[(each.kind, dict(each.attrs)) for each in exports_of(request)],
+            exports=exports_of(request),
             created_ns=time.time_ns(),
         )
         if not request.internal:
@@ -146,6 +149,7 @@ class Control:
                 await self.history.end(past, run.build.journal.told, run.files)
 
     async def _build(self, run: Run, view: View | None, request: control.SolveRequest) -> control.SolveResponse:
+        wishes = [read(kind, attrs, number) for number, (kind, attrs) in enumerate(exports_of(request))]
         caches = caching.exports_of(request)
         for text in [text for each in caches for text in each.warnings]:
             run.build.say(Warned(None, text))
@@ -154,9 +158,10 @@ class Control:
         await caching.import_caches(run, view, caching.imports_of(request))
         outcome = await self._outcome(run, request)
         trees = await run.trees(outcome)
+        results = results_of(outcome, trees, carry_cache=run.carries_cache)
         response: dict[str, str] = {}
-        for wish in exports_of(request):
-            response |= await export(run, view, wish, outcome, trees)
+        for wish in wishes:
+            response |= await export(run, view, wish, results)
         response |= await caching.export_caches(run, view, caches, trees)
         return control.SolveResponse(exporter_response=response)
 
@@ -254,23 +259,29 @@ def version() -> control.BuildkitVersion:
     return control.BuildkitVersion(package=PACKAGE, version=f"v{pier.__version__}")
 
 
-def worker(id: str) -> control.WorkerRecord:
+async def worker(id: str, snapshotter: str) -> control.WorkerRecord:
     """This machine, as a place where steps are run."""
-    here = host_platform()
+    platforms = await asyncio.to_thread(runnable)
     return control.WorkerRecord(
         id=id,
-        labels={"org.mobyproject.buildkit.worker.executor": PACKAGE},
-        platforms=[ops.Platform(os=here.os, architecture=here.architecture, variant=here.variant)],
+        labels={
+            f"{LABELS}executor": PACKAGE,
+            # By this one buildx knows a store that takes several platforms in one image, and pushes from it.
+            f"{LABELS}snapshotter": snapshotter,
+        },
+        platforms=[
+            ops.Platform(os=each.os, architecture=each.architecture, variant=each.variant) for each in platforms
+        ],
         buildkit_version=version(),
     )
 
 
-def exports_of(request: control.SolveRequest) -> list[Export]:
-    """What the client wants of the result; nothing: it stays in the cache."""
+def exports_of(request: control.SolveRequest) -> list[tuple[str, dict[str, str]]]:
+    """(type, attributes) of all that the client wants of the result; nothing: it stays in the cache."""
     if request.exporters:
-        return [Export(each.type, dict(each.attrs), number) for number, each in enumerate(request.exporters)]
+        return [(each.type, dict(each.attrs)) for each in request.exporters]
     if request.exporter_deprecated:
-        return [Export(request.exporter_deprecated, dict(request.exporter_attrs_deprecated))]
+        return [(request.exporter_deprecated, dict(request.exporter_attrs_deprecated))]
     return []
 
 

@@ -9,29 +9,26 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Final
 
+from pier.builder.exports import NothingToReceiveIt
 from pier.buildkit.grpc import ClientCall, Failed
 from pier.buildkit.http2 import Headers
 from pier.buildkit.pb.session_pb2 import DATA, ERR, FIN, REQ, STAT, Bytes, Packet, Stat
 from pier.buildkit.session import Session
-from pier.errors import InvalidParameter, PierError, first_of
+from pier.errors import PierError, first_of
 from pier.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, closing, openat2
 from pier.storage.go_mode import go_mode
 from pier.storage.tree_tar import Node, walk
 
-__all__ = ["METHOD", "send_bytes", "send_trees"]
+__all__ = ["METHOD", "send_bytes", "send_tree"]
 
 METHOD: Final = "/moby.filesync.v1.FileSend/DiffCopy"
 CHUNK_BYTES: Final = 256 << 10
 LISTED_AT_ONCE: Final = 256
 VERDICT_S: Final = 5.0
-
-
-class NothingToReceiveIt(InvalidParameter):
-    """the client of this build takes no files"""
 
 
 class CannotSend(PierError):
@@ -62,18 +59,26 @@ async def send_bytes(session: Session, headers: Headers, pieces: AsyncIterator[b
     return sent
 
 
-async def send_trees(session: Session, headers: Headers, roots: Mapping[str, int], told: Callable[[int], None]) -> None:
-    """Send all files below some roots, each put into a folder (`linux_amd64/`, or none).
+async def send_tree(
+    session: Session,
+    headers: Headers,
+    folder: str,
+    root_fd: int,
+    told: Callable[[int], None],
+    *,
+    time_ns: int | None = None,
+) -> None:
+    """Send all files below a descriptor, put into a folder (`linux_amd64`, or none).
 
-    `told` is called with the bytes that have gone since the last call. Raises NothingToReceiveIt, CannotSend,
-    TreeTooDeep, OSError.
+    `told` is called with the bytes that have gone since the last call; `time_ns`: of every file. Raises
+    NothingToReceiveIt, CannotSend, TreeTooDeep, OSError.
     """
     call = _begin(session, headers)
     try:
         async with asyncio.TaskGroup() as group:
-            files: list[tuple[int, bytes]] = []
-            listing = group.create_task(_list(call, roots, files))
-            await _serve(call, files, told)
+            files: list[bytes] = []
+            listing = group.create_task(_list(call, _stats(folder, root_fd, files, time_ns)))
+            await _serve(call, root_fd, files, told)
             await listing
     except BaseExceptionGroup as errors:
         first = first_of(errors)
@@ -82,24 +87,27 @@ async def send_trees(session: Session, headers: Headers, roots: Mapping[str, int
         call.close()
 
 
-async def _list(call: ClientCall, roots: Mapping[str, int], files: list[tuple[int, bytes]]) -> None:
-    """Tell of every file; `files` gets (root, path below it), by number."""
-    stats = _stats(roots, files)
+async def _list(call: ClientCall, stats: Iterator[Stat]) -> None:
+    """Tell of every file."""
     while some := await asyncio.to_thread(list, islice(stats, LISTED_AT_ONCE)):
         for each in some:
             await call.send(Packet(type=STAT, stat=each))
     await call.send(Packet(type=STAT))
 
 
-def _stats(roots: Mapping[str, int], files: list[tuple[int, bytes]]) -> Iterator[Stat]:
-    for folder, root_fd in roots.items():
-        if folder:
-            files.append((root_fd, b"."))
-            yield Stat(path=folder.rstrip("/"), mode=go_mode(stat.S_IFDIR | 0o755), mod_time=time.time_ns())
-        links: dict[tuple[int, int], str] = {}
-        for node in walk(root_fd):
-            files.append((root_fd, node.path))
-            yield _stat(folder, node, links)
+def _stats(folder: str, root_fd: int, files: list[bytes], time_ns: int | None) -> Iterator[Stat]:
+    """`files` gets the paths below the descriptor, by number."""
+    if folder:
+        files.append(b".")
+        made_ns = time.time_ns() if time_ns is None else time_ns
+        yield Stat(path=folder, mode=go_mode(stat.S_IFDIR | 0o755), mod_time=made_ns)
+    links: dict[tuple[int, int], str] = {}
+    for node in walk(root_fd):
+        files.append(node.path)
+        found = _stat(f"{folder}/" if folder else "", node, links)
+        if time_ns is not None:
+            found.mod_time = time_ns
+        yield found
 
 
 def _stat(folder: str, node: Node, links: dict[tuple[int, int], str]) -> Stat:
@@ -124,13 +132,13 @@ def _stat(folder: str, node: Node, links: dict[tuple[int, int], str]) -> Stat:
     )
 
 
-async def _serve(call: ClientCall, files: list[tuple[int, bytes]], told: Callable[[int], None]) -> None:
+async def _serve(call: ClientCall, root_fd: int, files: list[bytes], told: Callable[[int], None]) -> None:
     """Answer what the client asks for, until it has all."""
     while (packet := await call.receive(Packet)) is not None:
         if packet.type == REQ:
             if packet.id >= len(files):
                 raise CannotSend(reason=f"it has asked for a file that there is not ({packet.id})")
-            await _send_file(call, packet.id, *files[packet.id], told)
+            await _send_file(call, packet.id, root_fd, files[packet.id], told)
         elif packet.type == ERR:
             raise CannotSend(reason=await _verdict(call) or packet.data.decode(errors="replace"))
         elif packet.type == FIN:

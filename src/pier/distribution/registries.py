@@ -32,10 +32,16 @@ class Registries:
         self._transport.reconfigure(config)
 
     def repository(
-        self, reference: Reference, credentials: Credentials = ANONYMOUS, *, push: bool = False
+        self,
+        reference: Reference,
+        credentials: Credentials = ANONYMOUS,
+        *,
+        push: bool = False,
+        insecure: bool = False,
     ) -> Repository:
-        """A handle for one pull or push; needs no closing."""
-        return Repository(self._transport, reference, credentials, backoff=self._backoff, push=push)
+        """A handle for one pull or push; needs no closing. `insecure`: as if the registry were listed as that."""
+        transport = self._transport.trusting(reference.domain) if insecure else self._transport
+        return Repository(transport, reference, credentials, backoff=self._backoff, push=push)
 
     async def log_in(self, server: str, credentials: Credentials) -> Login:
         """Try credentials at a registry. Raises RegistryError."""

@@ -6,10 +6,12 @@ host, the header does not come back. Cookies are not kept.
 
 from __future__ import annotations
 
+import copy
 import os
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -57,6 +59,12 @@ class Transport:
         self.config = config
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._contexts = Contexts()
+
+    def trusting(self, host: str) -> Transport:
+        """The same, over the same connections, for which `host[:port]` is among the insecure registries."""
+        other = copy.copy(self)
+        other.config = replace(self.config, insecure=(*self.config.insecure, host))
+        return other
 
     async def close(self) -> None:
         for session in self._sessions.values():

@@ -24,7 +24,7 @@ from pier.images.image import Image, familiar
 from pier.images.import_ import import_root
 from pier.images.load import Loaded, load
 from pier.images.progress import Counted, Message
-from pier.images.save import SavePlan, choose_images, choose_root, plan_save, write_archive
+from pier.images.save import SavePlan, choose_images, plan_layout, plan_save, write_archive
 from pier.oci import Descriptor, Digest, InvalidReference, Platform, Reference, RunConfig, host_platform
 from pier.storage import ContentStore, Snapshotter
 from pier.storage.outflow import outflow
@@ -207,10 +207,17 @@ class Archives:
         catalog = await self._keeper.current()
         return self._saving(await asyncio.to_thread(self._plan, catalog, refs, wanted))
 
-    async def save_as(self, root: Descriptor, names: Sequence[Reference]) -> AsyncIterator[bytes]:
+    async def save_layout(
+        self, root: Descriptor, names: Sequence[Reference], *, docker_table: bool = False
+    ) -> AsyncIterator[bytes]:
         """The archive of one manifest or index, under names that it need not have here. Raises ContentNotFound."""
-        store = self._keeper.content
-        return self._saving(await asyncio.to_thread(lambda: plan_save(store, [choose_root(store, root, names)])))
+        plan = await asyncio.to_thread(plan_layout, self._keeper.content, root, names, docker_table=docker_table)
+        return self._saving(plan)
+
+    async def layout_blobs(self, root: Descriptor) -> list[Descriptor]:
+        """Every blob of one manifest or index, what others need first. Raises ContentNotFound."""
+        plan = await asyncio.to_thread(plan_layout, self._keeper.content, root, ())
+        return list(reversed(plan.blobs.values()))
 
     def _plan(self, catalog: Catalog, refs: Sequence[str], wanted: Platform | None) -> SavePlan:
         store = self._keeper.content

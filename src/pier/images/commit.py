@@ -37,6 +37,7 @@ OCI_FORMS: Final[Mapping[str, str]] = {
     DOCKER_FOREIGN_LAYER: f"{_NONDISTRIBUTABLE}+gzip",
 }
 """Docker's media types of layers -> OCI's for the same bytes: a manifest does not mix the two."""
+DOCKER_FORMS: Final[Mapping[str, str]] = {oci: docker for docker, oci in OCI_FORMS.items()}
 
 
 class BaseImageGone(NotFound):
@@ -122,3 +123,8 @@ def _complete(base: ImageConfig) -> list[History]:
 def oci_form(layer: Descriptor) -> Descriptor:
     """A layer's descriptor for a manifest of OCI's."""
     return msgspec.structs.replace(layer, media_type=OCI_FORMS.get(layer.media_type, layer.media_type))
+
+
+def docker_form(layer: Descriptor) -> Descriptor:
+    """A layer's descriptor for a manifest of Docker's; a type that Docker has none for stays."""
+    return msgspec.structs.replace(layer, media_type=DOCKER_FORMS.get(layer.media_type, layer.media_type))

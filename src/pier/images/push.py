@@ -101,6 +101,30 @@ class Pusher:
         await single_error(_Push(self, repository, None, _unheard)._send_all(parts))
         await repository.put_manifest(root, raw, str(name.tag))
 
+    async def push_root(
+        self,
+        name: Reference,
+        root: Descriptor,
+        *,
+        by_digest: bool = False,
+        insecure: bool = False,
+        auth: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Message]:
+        """Send a manifest or an index, to which no name here need point, as a tag or, `by_digest`, as itself alone.
+
+        `insecure`: the registry may be spoken to in the clear. Told as `push` does; call it while a lease keeps the
+        blobs. Raises PierError.
+        """
+        credentials = Credentials.from_auth_config(auth)
+        repository = self._registries.repository(name, credentials, push=True, insecure=insecure)
+
+        def run(say: Say) -> Coroutine[None, None, None]:
+            return _Push(self, repository, None, say).send_root(root, str(root.digest if by_digest else name.tag))
+
+        async with aclosing(telling(run, name=f"push {name}")) as messages:
+            async for message in messages:
+                yield message
+
 
 async def _unheard(_: Message) -> None:
     pass
@@ -150,6 +174,14 @@ class _Push:
         if note is not None:
             await self._say({"progressDetail": {}, "aux": note})
         self._shared.events.publish("image", "push", name.familiar, {"name": name.familiar_name})
+
+    async def send_root(self, root: Descriptor, target: str) -> None:
+        """A manifest or an index with all that is below it."""
+        plan = await in_thread(make_plan, self._shared.content, root, self._reference.familiar)
+        await self._send_all(plan.parts)
+        for child, data in plan.children:
+            await self._repository.put_manifest(child, data, child.digest)
+        await self._repository.put_manifest(plan.top, plan.top_bytes, target)
 
     async def _plan(self, name: Reference, descriptor: Descriptor) -> tuple[Plan, Message | None]:
         """What to send; and what to tell where that is one platform instead of the index it belongs to."""

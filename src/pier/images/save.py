@@ -12,7 +12,7 @@ pass. All of it blocks; call it inside `ContentStore.keep()`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,11 +105,6 @@ def _for_platform(
     return Chosen(best.manifest, names, best)
 
 
-def choose_root(store: ContentStore, root: Descriptor, names: Iterable[Reference]) -> Chosen:
-    """A manifest or index under names that it need not have here. Raises ContentNotFound, MalformedDocument."""
-    return _for_platform(store, root, tuple(map(str, names)), str(root.digest), None)
-
-
 def plan_save(store: ContentStore, chosen: Iterable[Chosen]) -> SavePlan:
     """Everything below the chosen roots; of an index whatever of it is here. Raises ContentNotFound."""
     plan = SavePlan()
@@ -140,6 +135,28 @@ def plan_save(store: ContentStore, chosen: Iterable[Chosen]) -> SavePlan:
     }
     if repositories:
         plan.documents["repositories"] = msgspec.json.encode(repositories)
+    return plan
+
+
+def plan_layout(
+    store: ContentStore, root: Descriptor, names: Sequence[Reference], *, docker_table: bool = False
+) -> SavePlan:
+    """An OCI image layout of one root under names that it need not have here; its annotations stand in the index.
+
+    `docker_table`: with `manifest.json`, for an image of one platform. Raises ContentNotFound, MalformedDocument.
+    """
+    plan = SavePlan()
+    _gather(store, plan, root)
+    named = [root.annotations | {FULL_NAME: str(name), REF_NAME: name.tag or ""} for name in names] or [
+        root.annotations
+    ]
+    entries = [msgspec.structs.replace(root, annotations=annotations) for annotations in named]
+    index = Index(schema_version=2, media_type=OCI_INDEX, manifests=entries)
+    plan.documents = {"oci-layout": LAYOUT, "index.json": encode(index)}
+    if docker_table:
+        row = _saved_image(read_entry(store, root).image, _manifest(store, root))
+        row["RepoTags"] = [name.familiar for name in names] or None
+        plan.documents["manifest.json"] = msgspec.json.encode([row])
     return plan
 
 

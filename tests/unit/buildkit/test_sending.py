@@ -107,7 +107,7 @@ async def test_a_tree(tree: Path) -> None:
     sent: list[int] = []
     async with client(take) as session:
         with closing(os.open(tree, os.O_RDONLY | os.O_DIRECTORY)) as root:
-            await sending.send_trees(session, [], {"": root}, sent.append)
+            await sending.send_tree(session, [], "", root, sent.append)
     assert list(listed) == ["a", "dir", "dir/big", "dir/same", "link"]
     assert listed["dir/same"][1] == "a"
     assert listed["link"][1] == "a"
@@ -138,4 +138,4 @@ async def test_clients_that_break_it_off(tree: Path, packet: Packet | None, reas
             closing(os.open(tree, os.O_RDONLY | os.O_DIRECTORY)) as root,
             pytest.raises(sending.CannotSend, match=reason),
         ):
-            await sending.send_trees(session, [], {"": root}, lambda _: None)
+            await sending.send_tree(session, [], "", root, lambda _: None)

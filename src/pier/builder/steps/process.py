@@ -30,13 +30,19 @@ from pier.errors import InvalidParameter, PierError
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig, Ulimit
 from pier.networks.endpoint import Ask, Publishing, Sandbox
-from pier.runtime.client import Monitor, MonitorError, MonitorLost
+from pier.runtime.client import Monitor, MonitorError, MonitorLost, StartFailed
 from pier.runtime.request import ExitRecord, StartRequest
 from pier.storage.snapshots import Root
 
 HOSTNAME: Final = "buildkitsandbox"
 """BuildKit's; build scripts have come to know it."""
 _NETWORKS: Final = {NetMode.HOST: "host", NetMode.NONE: "none"}
+FORMAT_WORDS: Final = "exec format error"
+FORMAT_EXIT: Final = 255
+NOT_STARTED_EXIT: Final = 1
+RUN_WORDS: Final = "runc run failed: unable to start container process: error during container init"
+"""BuildKit's, of a program that its runtime cannot start."""
+STDERR: Final = 2
 READ_BYTES: Final = 1 << 16
 HEADER_BYTES: Final = 8
 CLEAR_TRIES: Final = 100
@@ -48,13 +54,26 @@ SETTLE_S: Final = 30.0
 class ProcessFailed(InvalidParameter):
     """process {command} did not complete successfully: {how}"""
 
-    def __init__(self, args: Sequence[str], exit_code: int, *, oom_killed: bool = False) -> None:
+    def __init__(self, args: Sequence[str], exit_code: int, *, oom_killed: bool = False, why: str = "") -> None:
         self.exit_code_of_process = exit_code
         self.args_of_process = tuple(args)
         how = f"exit code: {exit_code}"
         if oom_killed:
             how = f"cannot allocate memory: {how}"
-        super().__init__(command=quote(" ".join(args)), how=how)
+        super().__init__(command=quote(" ".join(args)), how=f"{how}: {why}" if why else how)
+
+
+class ProcessNotStarted(ProcessFailed):
+    """process {command} did not complete successfully: {how}"""
+
+    def __init__(self, args: Sequence[str], start: StartFailed) -> None:
+        """`start`: why the runtime has not started it."""
+        self.start = start
+        self.reason = str(start.fields.get("reason", start.message))
+        wrong_format = FORMAT_WORDS in self.reason
+        super().__init__(args, FORMAT_EXIT if wrong_format else NOT_STARTED_EXIT, why=self.reason)
+        self.printed = f"{self.reason}\n" if wrong_format else f"{RUN_WORDS}: {self.reason}\n"
+        """What BuildKit's runtime prints then."""
 
 
 class NotEntitled(PierError):
@@ -89,7 +108,7 @@ class _Run:
         self._root_mount = next(mount for mount in self._op.mounts if mount.dest == "/")
 
     async def run(self) -> list[Tree]:
-        """Run the process; a tree for each output. Raises ProcessFailed, NotEntitled, StartFailed, PierError, OSError.
+        """Run the process; a tree for each output. Raises ProcessFailed, NotEntitled, PierError, OSError.
 
         Whatever ends it, nothing of it is left but the trees.
         """
@@ -102,7 +121,7 @@ class _Run:
             furnished = await furnish(ground, self._caches, self._work, stack)
             dests = [item["destination"] for item in furnished.oci]
             stubs = await ground.in_thread(self._missing, base, dests) if dests else []
-            ended = await self._contained(root, furnished.oci, stack)
+            ended = await self._ended(root, furnished.oci, stack)
             if ended.exit_code not in (self._op.meta.valid_exit_codes or (0,)):
                 raise ProcessFailed(self._op.meta.args, ended.exit_code, oom_killed=ended.oom_killed)
             if stubs:
@@ -111,6 +130,15 @@ class _Run:
             if self._root_mount.output != EMPTY:
                 drafts[self._root_mount.output] = name, base
             return [await ground.in_thread(layers.seal, ground, *drafts[index]) for index in range(len(drafts))]
+
+    async def _ended(self, root: Root, extra: list[dict[str, Any]], stack: contextlib.AsyncExitStack) -> ExitRecord:
+        """The process run to its end. Raises ProcessNotStarted."""
+        try:
+            return await self._contained(root, extra, stack)
+        except StartFailed as error:
+            failure = ProcessNotStarted(self._op.meta.args, error)
+            self._work.broadcast.printed(STDERR, failure.printed.encode())
+            raise failure from None
 
     def _check_entitlements(self) -> None:
         asked = []
