@@ -303,33 +303,80 @@ def test_what_was_built_is_remembered(buildx: Buildx, context: Callable[..., Pat
 
 
 MULTI = """\
+FROM --platform=$BUILDPLATFORM busybox AS made
+ARG TARGETARCH BUILDPLATFORM
+RUN echo $TARGETARCH on $BUILDPLATFORM > /made
 FROM scratch
 ARG TARGETARCH
-COPY a /a-$TARGETARCH
+COPY --from=made /made /a-$TARGETARCH
 """
+BOTH = ("--platform", "linux/amd64,linux/arm64")
 
 
-def test_an_image_of_two_platforms_by_a_client_that_speaks_nothing_but_grpc(
+def test_an_image_of_two_platforms_in_every_output_at_once(
+    buildx: Buildx, context: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With the default builder and its default of a provenance, which nobody here makes."""
+    del buildx.environment["BUILDX_NO_DEFAULT_ATTESTATIONS"]
+    folder, facts = context(MULTI), tmp_path / "facts"
+    archive, layout, files = tmp_path / "oci.tar", tmp_path / "layout", tmp_path / "files"
+    wanted = [
+        "type=image",
+        f"type=oci,dest={archive},compression=zstd",
+        f"type=oci,tar=false,dest={layout}",
+        str(files),
+    ]
+    outputs = [word for each in wanted for word in ("--output", each)]
+    notes = ("--annotation", "index:a=b", "--annotation", "manifest[linux/arm64]:c=d")
+    shown = buildx.build(folder, *BOTH, "-t", "multi:1", *outputs, *notes, "--metadata-file", str(facts))
+    assert "exporting manifest list sha256:" in shown
+    saved = subprocess.check_output(["docker", "save", "multi:1"], env=buildx.environment, timeout=60)
+    with tarfile.open(fileobj=io.BytesIO(saved)) as opened:
+        [entry] = json.loads(opened.extractfile("index.json").read())["manifests"]  # type: ignore[union-attr]
+    assert entry["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    with tarfile.open(archive) as opened:
+        read = {entry.name: opened.extractfile(entry).read() for entry in opened if entry.isfile()}  # type: ignore[union-attr]
+    [entry] = json.loads(read["index.json"])["manifests"]
+    index = json.loads(read[entry["digest"].replace("sha256:", "blobs/sha256/")])
+    assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert index["annotations"] == {"a": "b"}
+    platforms = [each["platform"]["architecture"] for each in index["manifests"]]
+    assert platforms == ["amd64", "arm64"]
+    manifest = json.loads(read[index["manifests"][1]["digest"].replace("sha256:", "blobs/sha256/")])
+    assert manifest["annotations"] == {"c": "d"}
+    assert manifest["layers"][0]["mediaType"] == "application/vnd.oci.image.layer.v1.tar+zstd"
+    assert json.loads((layout / "index.json").read_text())["manifests"][0]["mediaType"] == index["mediaType"]
+    assert (files / "linux_arm64/a-arm64").read_text().startswith("arm64 on linux/")
+    said = json.loads(facts.read_text())
+    assert said["image.name"] == "docker.io/library/multi:1"
+    assert said["containerimage.descriptor"]["digest"] == said["containerimage.digest"]
+    assert said["buildx.build.ref"].startswith("default/")
+    assert "containerimage.config.digest" not in said
+
+
+def test_programs_of_another_platform_are_told_apart(buildx: Buildx, context: Callable[..., Path]) -> None:
+    folder = context("FROM scratch\nCOPY sh /bin/sh\nRUN true\n")
+    foreign = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\x02\x01" + bytes(200)  # LoongArch, emulated nowhere
+    (folder / "sh").write_bytes(foreign)
+    (folder / "sh").chmod(0o755)
+    done = buildx("buildx", "build", "--progress=plain", "--platform", "linux/loong64", str(folder))
+    assert done.returncode == 1
+    assert "exec /bin/sh: exec format error: the program is for linux/loong64" in done.stderr
+    assert 'process "/bin/sh -c true" did not complete successfully: exit code: 255' in done.stderr
+
+
+def test_two_platforms_for_a_client_that_speaks_nothing_but_grpc(
     buildx: Buildx, context: Callable[..., Path], daemon: Daemon, tmp_path: Path
 ) -> None:
-    folder = context(MULTI, a="A")
+    folder = context(MULTI)
     buildx.ok("buildx", "create", "--name", "piertest", "--driver", "remote", f"unix://{daemon.socket}")
     try:
-        both = ("--builder", "piertest", "--platform", "linux/amd64,linux/arm64", "--provenance=false")
-        buildx.build(folder, *both, "--output", "type=image,name=multi:1")
-        with tarfile.open(
-            fileobj=io.BytesIO(
-                subprocess.check_output(["docker", "save", "multi:1"], env=buildx.environment, timeout=60)
-            )
-        ) as archive:
-            index = json.loads(archive.extractfile("index.json").read())  # type: ignore[union-attr]
-        assert index["manifests"][0]["mediaType"] == "application/vnd.oci.image.index.v1+json"
-        buildx.build(folder, *both, "--output", f"type=oci,name=multi:2,dest={tmp_path / 'oci.tar'}")
+        both = ("--builder", "piertest", *BOTH, "--output", f"type=oci,name=multi:2,dest={tmp_path / 'oci.tar'}")
+        buildx.build(folder, *both)
         with tarfile.open(tmp_path / "oci.tar") as archive:
             assert {"oci-layout", "index.json"} <= set(archive.getnames())
-        buildx.build(folder, *both, "--output", str(tmp_path / "out"))
-        assert (tmp_path / "out/linux_amd64/a-amd64").read_text() == "A"
-        assert (tmp_path / "out/linux_arm64/a-arm64").read_text() == "A"
+        done = buildx("buildx", "build", "--builder", "piertest", *BOTH, "-o", "type=docker", str(folder))
+        assert "docker exporter does not currently support exporting manifest lists" in done.stderr
     finally:
         buildx.ok("buildx", "rm", "piertest")
 

@@ -104,7 +104,8 @@ class Parts:
                 refs = {"": ""}
         platforms = _platforms(metadata.pop(PLATFORMS_KEY, b""))
         parts = {}
-        for name, id in refs.items():
+        for name in (*(name for name in platforms if name in refs), *(name for name in refs if name not in platforms)):
+            id = refs[name]  # the message keeps no order, the list of platforms does: that of the index
             output = self.get(id).output if id else None
             config = metadata.pop(f"{CONFIG_KEY}/{name}" if name else CONFIG_KEY, b"")
             image = decode_image_config(config, what=f"configuration of {name or 'the result'}") if config else None

@@ -12,7 +12,16 @@ import struct
 
 ELF_MAGIC = b"\x7fELF"
 PT_INTERP = 3
-ELF_MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
+ELF_MACHINES = {
+    3: "386",
+    40: "arm",
+    62: "amd64",
+    183: "arm64",
+    243: "riscv64",
+    21: "ppc64le",
+    22: "s390x",
+    258: "loong64",
+}
 HEAD_BYTES = 4096
 MAX_SCRIPTS = 5
 """Scripts run by scripts, as the kernel counts them."""
