@@ -33,5 +33,5 @@ def test_what_is_not_known_or_cannot_be_read() -> None:
     result = gateway.Result(ref=gateway.Ref(id="gone"))
     with pytest.raises(NoSuchResult):
         Parts().read(result)
-    with pytest.raises(InvalidParameter, match="refs.platforms"):
+    with pytest.raises(InvalidParameter, match="metadata refs"):
         Parts().read(gateway.Result(metadata={PLATFORMS_KEY: b"[]"}))
