@@ -34,6 +34,10 @@ class NoSuchNetwork(NotFound):
     """network {name} not found"""
 
 
+class NoSuchVolume(NotFound):
+    """get {name}: no such volume"""
+
+
 class InvalidReference(InvalidParameter):
     """invalid reference format"""
 
@@ -108,6 +112,9 @@ def _parameter(route: Route, raw: str) -> str:
     elif route.path.startswith("/networks/"):
         if not is_network_name(text):
             raise NoSuchNetwork(name=printable(text))
+    elif route.path.startswith("/volumes/"):
+        if not _NAME.fullmatch(text):
+            raise NoSuchVolume(name=printable(text))
     elif not _NAME.fullmatch(text):
         raise NoSuchObject(kind=_kind(route.path), name=printable(text))
     return text

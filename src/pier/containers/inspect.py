@@ -82,6 +82,7 @@ def network_settings(world: World, record: Record) -> NetworkSettings:
     sandbox = world.networks.sandbox(record.id)
     found = NetworkSettings(networks=networking.shown(world, record))
     if sandbox is None:
+        found.mac_address = record.networks["bridge"].mac_address if "bridge" in record.networks else ""
         return found
     pid = record.state.pid
     found.ports = dict(sandbox.ports)

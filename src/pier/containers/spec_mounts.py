@@ -19,7 +19,8 @@ from pier.model.host_config import HostConfig, Mount
 from pier.storage.ids import IdMap
 
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
-MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "consistent", "cached", "delegated", mount_ids.WORD})
+CONSISTENCIES = frozenset({"consistent", "cached", "delegated"})
+MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", mount_ids.WORD}) | CONSISTENCIES
 SHARED_LABEL = "z"
 """The mode of a volume for which none is given, as Docker shows it."""
 DETACHED = "detached"
@@ -191,8 +192,7 @@ def check_mode(mode: str, words: list[str]) -> MountIds | None:
     """
     maps = [word.partition("=")[2] for word in words if word.startswith(f"{mount_ids.WORD}=")]
     words = [mount_ids.WORD if word.startswith(f"{mount_ids.WORD}=") else word for word in words]
-    propagation = [word for word in words if word in PROPAGATIONS]
-    contradicts = {"ro", "rw"} <= set(words) or {"z", "Z"} <= set(words) or len(propagation) > 1
+    contradicts = any(len(kind & set(words)) > 1 for kind in ({"ro", "rw"}, {"z", "Z"}, PROPAGATIONS, CONSISTENCIES))
     if contradicts or len(set(words)) != len(words) or not set(words) <= MODES | PROPAGATIONS:
         raise InvalidBindMode(mode=mode)
     return mount_ids.parse(maps[0] if maps else "true") if mount_ids.WORD in words else None

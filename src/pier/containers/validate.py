@@ -223,6 +223,8 @@ def check_modes(config: ContainerConfig, host: HostConfig) -> None:
     userns.parse_mode(host.userns_mode)
     if host.uts_mode == "host" and (config.hostname or config.domainname):
         raise InvalidParameter("conflicting options: hostname and the UTS mode")
+    if host.network_mode in ("container", "container:"):
+        raise InvalidParameter("invalid network mode: invalid container format container:<name|id>")
     if host.network_mode.startswith("container:"):
         check_joined_network(config, host)
     if host.isolation not in ("", "default"):

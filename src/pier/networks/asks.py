@@ -103,7 +103,10 @@ def _name_faults(asked: EndpointSettings) -> list[str]:
         faults.append(f"invalid interface name: {options[IFNAME][:64]!r}")
     for setting in filter(None, options.get(SYSCTLS, "").split(",")):
         if not _SYSCTL.fullmatch(setting):
-            faults.append(f"invalid value for '{SYSCTLS}': {setting[:64]!r} is not net.X.Y.IFNAME.Z=VALUE")
+            faults.append(
+                f"unrecognised network interface sysctl '{setting[:64]}'; represent 'net.X.Y.ethN.Z=V' as "
+                "'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            )
     return faults
 
 

@@ -76,7 +76,7 @@ def draft(
     _check_sizes(asked)
     driver = asked.driver or ("null" if asked.config_only else DEFAULT_DRIVER)
     _check_scope(asked, driver)
-    ipam = asked.ipam or IPAM()
+    ipam = msgspec.structs.replace(asked.ipam, config=asked.ipam.config or None) if asked.ipam else IPAM()
     record = NetworkRecord(
         id=make_id(),
         name=asked.name,

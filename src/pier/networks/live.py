@@ -39,7 +39,7 @@ def attach(netns_fd: int, interface: Interface) -> None:
 def _attach(host: NetlinkSocket, netns_fd: int, interface: Interface) -> None:
     with NetlinkSocket() as inside:
         if any(link.name == interface.name for link in inside.links()):
-            raise FileExistsError(errno.EEXIST, f"add interface {interface.name}: the container has one of that name")
+            raise FileExistsError(errno.EEXIST, "the container has one of that name")
         create_device(host, netns_fd, interface)
         try:
             settle_device(inside, interface)

@@ -41,7 +41,7 @@ def plug(netns_fd: int, endpoint: Endpoint, before: Sandbox, after: Sandbox) -> 
                 live.detach(netns_fd, interface)
             raise
     except (OSError, ValueError) as error:
-        raise InterfaceFailed(deed="add", interface=interface.name, reason=str(error)) from error
+        raise InterfaceFailed(deed="add", interface=interface.name, reason=reason_of(error)) from error
 
 
 def unplug(netns_fd: int, endpoint: Endpoint, before: Sandbox, after: Sandbox) -> None:
@@ -53,7 +53,12 @@ def unplug(netns_fd: int, endpoint: Endpoint, before: Sandbox, after: Sandbox) -
         live.detach(netns_fd, interface)
         live.move_default_routes(netns_fd, before.interfaces, after.interfaces)
     except (OSError, ValueError) as error:
-        raise InterfaceFailed(deed="remove", interface=interface.name, reason=str(error)) from error
+        raise InterfaceFailed(deed="remove", interface=interface.name, reason=reason_of(error)) from error
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """The kernel's words, without its number."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 # --- after a daemon was killed

@@ -6,6 +6,7 @@ import pytest
 
 from pier.api.networks import ROUTES
 from pier.api.router import Router
+from pier.api.volumes import ROUTES as VOLUMES
 from pier.errors import NotFound
 
 ROUTER = Router(ROUTES)
@@ -34,6 +35,11 @@ def test_a_networks_name_is_what_stands_in_the_path(method: str, path: str, oper
 def test_what_no_network_is_called_is_not_found(path: str) -> None:
     with pytest.raises(NotFound, match=r"network .* not found"):
         ROUTER.match("GET", path)
+
+
+def test_what_no_volume_is_called_is_not_found() -> None:
+    with pytest.raises(NotFound, match="get a b: no such volume"):
+        Router(VOLUMES).match("DELETE", "/volumes/a%20b")
 
 
 def test_making_one_is_no_name() -> None:

@@ -45,6 +45,7 @@ def test_parse_bind(text: str, expected: tuple[str, str, tuple[str, ...], str]) 
         ("/a:/b:foo", "invalid mode: foo"),
         ("/a:/b:ro,rw", "invalid mode: ro,rw"),
         ("/a:/b:shared,slave", "invalid mode: shared,slave"),
+        ("/a:/b:cached,delegated", "invalid mode: cached,delegated"),
         ("/a:/b:ro:x", "invalid volume specification: '/a:/b:ro:x'"),
         (":/b", "invalid volume specification: ':/b'"),
         ("/a:/proc", '"/proc" cannot be mounted because it is inside /proc'),

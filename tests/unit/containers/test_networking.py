@@ -240,6 +240,8 @@ async def test_a_record_of_an_older_daemon(live: Any) -> None:
     await live.again()
     found = await networks(live)
     assert (list(found), found["bridge"].mac_address) == (["bridge"], "02:00:00:00:00:01")
+    settings = (await live.service.inspect("web", size=False)).network_settings
+    assert settings.mac_address == "02:00:00:00:00:01"
 
 
 async def test_a_rename_is_told_to_the_networks(live: Any) -> None:

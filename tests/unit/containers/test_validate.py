@@ -89,6 +89,8 @@ def test_refused_in_dockers_words(host: dict[str, Any], message: str | None) -> 
             {"network_mode": "container:x"},
             "conflicting options: hostname and the network mode",
         ),
+        ({}, {"network_mode": "container"}, "invalid network mode: invalid container format container:<name|id>"),
+        ({}, {"network_mode": "container:"}, "invalid network mode: invalid container format container:<name|id>"),
         ({"hostname": "foo"}, {"uts_mode": "host"}, "conflicting options: hostname and the UTS mode"),
         ({"exposed_ports": {"0/tcp": {}}}, {}, 'invalid port specification: "0/tcp"'),
     ],

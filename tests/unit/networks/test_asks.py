@@ -47,8 +47,8 @@ def settings(ipv4: str = "", ipv6: str = "", link_local: list[str] | None = None
         (ASKED, settings(aliases=["a\n10.0.0.9 evil"]), "invalid alias"),
         (ASKED, settings(aliases=[f"n{number}" for number in range(257)]), "more than 256 aliases"),
         (ASKED, settings(driver_opts={"com.docker.network.endpoint.ifname": "../x"}), "invalid interface name"),
-        (ASKED, settings(driver_opts={SYSCTLS: "net.ipv4.ip_forward=1"}), "is not net.X.Y.IFNAME.Z=VALUE"),
-        (ASKED, settings(driver_opts={SYSCTLS: "kernel.panic=1"}), "is not net.X.Y.IFNAME.Z=VALUE"),
+        (ASKED, settings(driver_opts={SYSCTLS: "net.ipv4.ip_forward=1"}), "unrecognised network interface sysctl 'net"),
+        (ASKED, settings(driver_opts={SYSCTLS: "kernel.panic=1"}), "represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z"),
     ],
 )
 def test_what_is_refused(record: NetworkRecord, asked: EndpointSettings, words: str) -> None:

@@ -92,6 +92,10 @@ def test_a_subnet_of_a_family_that_is_off_is_not_used() -> None:
     assert [one.subnet for one in made(enable_ipv4=False, enable_ipv6=True).subnets] == ["fd00:30::/64"]
 
 
+def test_a_config_only_network_without_subnets_shows_none() -> None:
+    assert made(config_only=True, config=[]).ipam.config is None
+
+
 def test_settings_come_from_a_config_only_network() -> None:
     record = made(config_from=ConfigReference("conf"))
     assert (record.config_from, record.labels, record.driver) == ("conf", {"a": "b"}, "bridge")
