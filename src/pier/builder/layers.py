@@ -6,11 +6,13 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from pier.builder.ground import Ground
 from pier.builder.tree import Folder, LayerRef, Result, Tree
-from pier.kernel.mounts import mount_overlay
+from pier.kernel.mounts import VOLATILE, mount_overlay
+from pier.kernel.paths import closing
 from pier.oci import Descriptor, Digest, chain_ids
 from pier.oci.digest import hasher
 from pier.oci.manifest import OCI_LAYER
@@ -20,6 +22,7 @@ from pier.storage.ids import IdMap
 from pier.storage.snapshots import Root
 from pier.storage.tar_writer import TarWriter
 from pier.storage.tree_tar import write_tree
+from pier.storage.trees import remove_tree
 
 PREFIX: Final = "build-"
 """How the writable trees of steps are called among those of containers."""
@@ -55,10 +58,12 @@ class Hashing:
 def begin(ground: Ground, base: Tree, id_map: IdMap | None = None) -> tuple[str, Root]:
     """A writable tree over `base`: its name, and what the runtime mounts; with `id_map` for a user namespace.
 
-    Raises LayerNotFound, OSError.
+    It does not wait for the disk: a layer is flushed when an image has it (`Snapshotter.flush`). Raises LayerNotFound,
+    OSError.
     """
     name = PREFIX + secrets.token_hex(12)
-    return name, ground.snapshots.prepare(name, base.chain, id_map=id_map)
+    root = ground.snapshots.prepare(name, base.chain, id_map=id_map)
+    return name, replace(root, volatile=True) if isinstance(root, OverlayRoot) else root
 
 
 def drop(ground: Ground, name: str) -> None:
@@ -66,11 +71,18 @@ def drop(ground: Ground, name: str) -> None:
     ground.snapshots.remove(name)
 
 
+def mounted(root: OverlayRoot) -> int:
+    """A detached mount of a writable tree, which may have been mounted before and is no more. Raises OSError."""
+    with closing(os.open(root.work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as work:
+        remove_tree(work, VOLATILE.encode())
+    return mount_overlay(root.lower, root.upper, root.work, volatile=root.volatile)
+
+
 @contextlib.contextmanager
 def opened(root: Root) -> Iterator[int]:
     """A descriptor of a writable tree, mounted nowhere, while the block runs."""
     if isinstance(root, OverlayRoot):
-        mount_fd = mount_overlay(root.lower, root.upper, root.work)
+        mount_fd = mounted(root)
         try:
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount_fd)
         finally:

@@ -168,7 +168,7 @@ def _furnish(root: OverlayRoot | BindRoot, operations: list[rootfs.Operation], u
     elif isinstance(root, BindRoot):
         mount_fd = mounts.open_tree(mounts.AT_FDCWD, root.path, clone=True)
     else:
-        mount_fd = mounts.mount_overlay(root.lower, root.upper, root.work)
+        mount_fd = mounts.mount_overlay(root.lower, root.upper, root.work, volatile=root.volatile)
     with closing(mount_fd), contextlib.ExitStack() as stack:
         operations = [rootfs.with_host_root(operation) for operation in operations]
         place = stack.enter_context(closing(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))

@@ -137,17 +137,31 @@ def _raise_context(context: int, what: str) -> None:
     raise OSError(number, f"{what}: {detail}")
 
 
+VOLATILE = "work/incompat"
+"""Below the work directory of an overlay that was mounted volatile: the kernel's mark that files may be missing."""
 OPTIONS_MAX = os.sysconf("SC_PAGE_SIZE") - 1
 """What mount(2) reads of its options, in bytes; it drops the rest without a word."""
 
 
-def mount_overlay(lower: list[str], upper: str, work: str, extra: list[tuple[str, str | None]] | None = None) -> int:
+def mount_overlay(
+    lower: list[str],
+    upper: str,
+    work: str,
+    extra: list[tuple[str, str | None]] | None = None,
+    *,
+    volatile: bool = False,
+) -> int:
     """A detached overlay mount; `lower` topmost first. Any number of layers where the kernel can (Linux 6.7).
+
+    A `volatile` one never waits for the disk, where the kernel can (Linux 5.10): not for fsync(2), and not for all of
+    the file system when it is unmounted. It leaves `VOLATILE` in `work`, which the next mount of `upper` refuses.
 
     Before that fsconfig takes strings of 255 bytes at most and mount(2) one page of options: the layers are then named
     by descriptor (`/proc/self/fd/N`), which leaves room for about 200, on a mount made with mount(2) and cloned.
     """
     upper_options: list[tuple[str, str | None]] = [("upperdir", upper), ("workdir", work), *(extra or [])]
+    if volatile and kernel_version() >= (5, 10):
+        upper_options.append(("volatile", None))
     # An old kernel is not asked: it would complain in its log of every container.
     if kernel_version() >= (6, 7):
         try:

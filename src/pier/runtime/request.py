@@ -28,6 +28,8 @@ class OverlayRoot:
     """Absolute paths of the read-only layers, topmost first."""
     upper: str
     work: str
+    volatile: bool = False
+    """What is written need not outlive a loss of power, so nothing waits for the disk (`mounts.mount_overlay`)."""
 
 
 @dataclass(frozen=True, slots=True)

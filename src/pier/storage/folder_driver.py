@@ -42,7 +42,7 @@ from pier.storage.leases import Leases
 from pier.storage.quota_size import parse_size
 from pier.storage.stream import ReadAhead, Reader
 from pier.storage.tar_writer import Sink
-from pier.storage.trees import remove_tree
+from pier.storage.trees import remove_tree, spread
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ class FolderDriver:
             os.chmod(folder, 0o700)
         for folder in FOLDERS:
             os.makedirs(self._path(folder), mode=0o700, exist_ok=True)
+        for folder in ("containers", "partial"):  # where trees are made
+            spread(self._path(folder))
         self._deleter = ThreadPoolExecutor(1, thread_name_prefix="delete-trees")
         self._unflushed = self._find_unflushed()
         for folder in ("partial", "trash"):

@@ -31,7 +31,7 @@ from pier.builder.graph import (
 from pier.builder.progress import Finished, Warned
 from pier.builder.solver import StepFailed
 from pier.builder.sources import context
-from pier.builder.steps import modes
+from pier.builder.steps import copying, modes
 
 from ..storage.archives import archive, directory, hard_link, member, symlink
 from .conftest import Lab, base, file, local, sh
@@ -276,6 +276,57 @@ async def test_hard_links_within_what_is_copied(lab: Lab) -> None:
     [result] = await lab.solve(file(Copy("/d", "/to/d", **DOCKERFILE), source=local()), locals={"context": files})
     with layers.shown(lab.ground, result) as fd:
         assert os.stat("to/d/a", dir_fd=fd).st_ino == os.stat("to/d/b", dir_fd=fd).st_ino
+
+
+@pytest.mark.parametrize("left", [0, 2, 64], ids=["by the overlay", "both ways", "in the upper directory"])
+async def test_however_new_directories_are_filled_the_layer_is_the_same(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    monkeypatch.setattr(copying, "LEFT_MAX", left)
+    files = lab.context({f"d{number}/{name}": name.encode() for number in range(4) for name in ("a", "b/c", "b/e")})
+    os.link(f"{files.path}/d0/a", f"{files.path}/d3/linked")
+    os.symlink("../d0", f"{files.path}/d1/link")
+    os.chmod(f"{files.path}/d2", 0o1770)
+    os.chown(f"{files.path}/d2/a", 7, 8)
+    os.setxattr(f"{files.path}/d2/b", "user.kept", b"1")
+    step = file(Copy("/", "/etc", **DOCKERFILE, timestamp_ns=10**18), base(), local())
+    [result] = await lab.solve(step, locals={"context": files})
+    expected = {
+        *(f"etc/d{number}{name}" for number in range(4) for name in ("", "/a", "/b", "/b/c", "/b/e")),
+        "etc/d1/link",
+        "etc/d3/linked",
+    }
+    with layers.shown(lab.ground, result) as fd:
+        assert expected <= set(lab.read(result))
+        assert os.stat("etc/d0/a", dir_fd=fd).st_ino == os.stat("etc/d3/linked", dir_fd=fd).st_ino
+        infos = {path: os.stat(path, dir_fd=fd, follow_symlinks=False) for path in expected}
+        assert {info.st_mtime_ns for info in infos.values()} == {10**18}
+        assert stat.S_IMODE(infos["etc/d2"].st_mode) == 0o1770
+        assert (infos["etc/d2/a"].st_uid, infos["etc/d2/a"].st_gid) == (7, 8)
+        assert os.listxattr(f"/proc/self/fd/{fd}/etc/d2/b") == ["user.kept"]
+    assert lab.problems() == []
+
+
+async def test_a_directory_in_the_place_of_one_that_was_removed_has_nothing_of_it(lab: Lab) -> None:
+    old = sh("mkdir -p /d/sub && echo old > /d/sub/old")
+    actions = (FileAction(Remove("/d"), input=0), FileAction(Copy("/dir", "/d", **DOCKERFILE), 2, 1, output=0))
+    step = Vertex(File(actions), (old, local())).output()
+    tree = await lab.tree(step, locals={"context": lab.context(CONTEXT)})
+    assert [path for path in sorted(tree) if path.startswith("d/")] == ["d/sub", "d/sub/y", "d/x"]
+
+
+async def test_a_new_directory_behind_a_link_is_made_where_that_leads(lab: Lab) -> None:
+    step = file(Copy("/dir", "/var/run/new", **DOCKERFILE), base(), local())
+    tree = await lab.tree(step, locals={"context": lab.context(CONTEXT)})
+    assert (tree["run/new/x"], tree["run/new/sub/y"], tree["var/run"]) == (b"X", b"Y", "/run")
+
+
+async def test_attack_10_a_whiteout_among_the_files_of_a_client_is_refused(lab: Lab) -> None:
+    files = lab.context(CONTEXT)
+    os.mknod(f"{files.path}/dir/sub/hides", stat.S_IFCHR | 0o600, 0)
+    with pytest.raises(StepFailed, match="operation not permitted"):
+        await lab.solve(file(Copy("/dir", "/new", **DOCKERFILE), base(), local()), locals={"context": files})
+    assert lab.problems() == []
 
 
 # --- merge, diff, cache

@@ -32,6 +32,7 @@ from pier.builder.graph import (
 )
 from pier.builder.progress import Started
 from pier.builder.solver import StepFailed
+from pier.kernel.mounts import kernel_version
 
 from .conftest import Lab, base, file, local, sh
 
@@ -50,6 +51,13 @@ async def test_what_a_process_changes_is_one_layer(lab: Lab) -> None:
 async def test_a_process_that_changes_nothing_leaves_no_layer_and_no_mount_point(lab: Lab) -> None:
     [result] = await lab.solve(sh("true"))
     assert len(result.layers) == 1
+
+
+@pytest.mark.skipif(kernel_version() < (5, 10), reason="overlays are volatile from Linux 5.10 on")
+async def test_a_steps_root_waits_for_no_disk(lab: Lab) -> None:
+    await lab.solve(sh("cat /proc/self/mountinfo"))
+    [root] = [line for line in (await lab.printed()).splitlines() if line.split()[4] == "/"]
+    assert "volatile" in root.split()[-1].split(",")
 
 
 async def test_output_is_told_as_it_comes(lab: Lab) -> None:

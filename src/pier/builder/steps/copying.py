@@ -18,7 +18,7 @@ from typing import Final
 from pier.builder.steps import modes
 from pier.builder.wildcard import clean
 from pier.errors import InvalidParameter
-from pier.kernel.paths import SYMLINKS_MAX, closing, open_in_root
+from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, SYMLINKS_MAX, closing, open_in_root
 from pier.storage.copy_tree import clone, copy_data
 from pier.storage.tree_tar import DEPTH_MAX, HOST_XATTRS, OVERLAY_XATTRS, TreeTooDeep
 from pier.storage.trees import remove_tree
@@ -26,6 +26,9 @@ from pier.storage.trees import remove_tree
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+LITERALLY: Final = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+LEFT_MAX: Final = 64
+"""Directories that one copy leaves to be filled; each has a descriptor."""
 SMALL: Final = 1 << 18
 """Files up to here are read and written whole: one call each."""
 
@@ -57,6 +60,20 @@ class Attributes:
         return self.mode if self.mode >= 0 else stat.S_IMODE(mode)
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A directory that was made and is to be filled."""
+
+    source: int
+    """A descriptor, its own."""
+    root: str
+    """Where what is copied stands, from the root: `Copier._place`."""
+    path: str
+    """Of the directory, below `root`; empty: that itself."""
+    info: os.stat_result | None
+    """What the directory is to be like; None: it is as it is."""
+
+
 @dataclass(slots=True)
 class Copier:
     """Copies into one tree."""
@@ -67,7 +84,10 @@ class Copier:
     """Files take the place of directories, and the other way round."""
     wanted: Wanted | None = None
     """None: everything."""
+    leaves: bool = False
+    """Directories that the tree has not had are made and left empty, as far as they can be: `fill` fills them."""
     files: int = 0
+    _left: list[_Left] = field(default_factory=list)
     _links: dict[tuple[int, int], str] = field(default_factory=dict)
     _place: str = ""
     """Where what is copied now stands, from the root."""
@@ -108,7 +128,8 @@ class Copier:
             closing(os.open(f"/proc/self/fd/{fd}", DIRECTORY)) as source,
             closing(self._make_dirs(dest)) as target,
         ):
-            self._contents(source, target, "")
+            if there or not self._leave(source, "", None):
+                self._contents(source, target, "")
 
     def _as(self, fd: int, place: str, info: os.stat_result) -> None:
         """A file, or a directory as such, under the name that `place` ends with."""
@@ -142,6 +163,47 @@ class Copier:
         with closing(fd):
             return os.fstat(fd).st_mode
 
+    # --- directories that are filled elsewhere
+
+    @property
+    def left(self) -> bool:
+        """Whether there is something for `fill` to do."""
+        return bool(self._left)
+
+    def fill(self, root_fd: int) -> None:
+        """Fill what was left. Below `root_fd` these directories stand where they stand in the tree, with none of their
+        kind under them: the upper directory of an overlay, which is not mounted now.
+
+        A file in an overlay takes twice the time. Raises what `copy` raises.
+        """
+        self.root_fd, self.leaves = root_fd, False
+        for left in self._left:
+            self._place = left.root
+            place = f"{left.root}/{left.path}"
+            with closing(open_in_root(root_fd, place, DIRECTORY, resolve=LITERALLY)) as target:
+                self._contents(left.source, target, f"{left.path}/" if left.path else "")
+                if left.info is not None:
+                    self._attribute(left.source, target, left.info)
+
+    def close(self) -> None:
+        """Let go of what was left."""
+        for left in self._left:
+            os.close(left.source)
+        self._left.clear()
+
+    def _leave(self, source: int, path: str, info: os.stat_result | None) -> bool:
+        """Leave a directory, which has just been made, for `fill`; False: it cannot be left."""
+        if not self.leaves or len(self._left) == LEFT_MAX:
+            return False
+        try:
+            os.close(open_in_root(self.root_fd, f"{self._place}/{path}", DIRECTORY, resolve=LITERALLY))
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # a link on the way: it is another path in the upper directory
+                raise
+            return False
+        self._left.append(_Left(os.dup(source), self._place, path, info))
+        return True
+
     # --- trees
 
     def _contents(self, source: int, target: int, at: str) -> None:
@@ -167,6 +229,8 @@ class Copier:
             self._parts_of(source, above, name, info, path)
             return
         made = self._make_directory(above, name, path)
+        if made and self._leave(source, path, info):
+            return
         with closing(os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=above)) as target:
             self._contents(source, target, f"{path}/" if path else "")
             if made:
@@ -291,6 +355,8 @@ class Copier:
     def _special(self, above: int, name: str, info: os.stat_result, link: str) -> None:
         kind = stat.S_IFMT(info.st_mode)
         wanted = self.attributes
+        if kind == stat.S_IFCHR and not info.st_rdev:  # overlayfs' whiteout: an overlay makes none for anybody
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
         if kind == stat.S_IFLNK:
             os.symlink(link, name, dir_fd=above)
         else:

@@ -33,6 +33,7 @@ from pier.builder.steps.copying import DIRECTORY, NEW, Attributes, Copier, make_
 from pier.builder.tree import SCRATCH, Result, Tree
 from pier.errors import NotFound, PierError
 from pier.kernel.paths import closing, open_in_root
+from pier.runtime.request import OverlayRoot
 from pier.storage.snapshots import Root
 from pier.storage.trees import remove_tree
 
@@ -142,15 +143,17 @@ class _Run:
     def _act(self, draft: _Draft, action: FileAction) -> None:
         deed = action.deed
         with contextlib.ExitStack() as stack:
+            if isinstance(deed, Copy):
+                owner = owners.resolve(deed.owner, self._owner_trees(deed, stack), self.warnings.append)
+                source = stack.enter_context(layers.shown(self._ground, self._result(action.secondary_input)))
+                copy_onto(draft.root, source, deed, owner)
+                return
             root = stack.enter_context(layers.opened(draft.root))
             if isinstance(deed, Remove):
                 remove(root, deed)
                 return
             owner = owners.resolve(deed.owner, self._owner_trees(deed, stack), self.warnings.append)
             match deed:
-                case Copy():
-                    source = stack.enter_context(layers.shown(self._ground, self._result(action.secondary_input)))
-                    copy(root, source, deed, owner)
                 case MakeFile():
                     make_file(root, deed, owner)
                 case MakeDir():
@@ -173,8 +176,24 @@ def _needs(action: FileAction) -> set[int]:
     return found
 
 
-def copy(root: int, source: int, deed: Copy, owner: tuple[int, int] | None) -> None:
-    """Copy from one tree into another. Raises NothingThere, what `Copier.copy` and unpacking raise."""
+def copy_onto(root: Root, source: int, deed: Copy, owner: tuple[int, int] | None) -> None:
+    """Copy from one tree into a writable one: whole new directories of an overlay's straight into its upper directory.
+
+    Raises what `copy` raises.
+    """
+    is_overlay = isinstance(root, OverlayRoot)
+    with contextlib.ExitStack() as stack:
+        with layers.opened(root) as root_fd:
+            copier = copy(root_fd, source, deed, owner, leaves=is_overlay)
+            stack.callback(copier.close)
+        if copier.left:
+            assert isinstance(root, OverlayRoot)
+            copier.fill(stack.enter_context(closing(os.open(root.upper, DIRECTORY))))
+
+
+def copy(root: int, source: int, deed: Copy, owner: tuple[int, int] | None, *, leaves: bool = False) -> Copier:
+    """Copy from one tree into another; `leaves`: see `Copier`. Raises NothingThere, what `Copier.copy` and unpacking
+    raise."""
     attributes = Attributes(owner, deed.mode, deed.mode_str, deed.timestamp_ns)
     dest = wildcard.clean(deed.dest)
     if not deed.create_dest_path:
@@ -183,19 +202,25 @@ def copy(root: int, source: int, deed: Copy, owner: tuple[int, int] | None) -> N
     if not found and not deed.allow_empty_wildcard:
         raise NothingThere(path=deed.src)
     wanted = chooser(deed.include_patterns, deed.exclude_patterns)
-    copier = Copier(root, attributes, deed.always_replace_existing_dest_paths, wanted)
-    for path in found:
-        if deed.attempt_unpack and unpacking.unpack_into(source, path, root, dest, attributes):
-            continue
-        try:
-            copier.copy(source, path, dest, contents=deed.dir_copy_contents, follow=deed.follow_symlink)
-        except FileNotFoundError as error:
-            if _is_there(source, path):
-                raise
-            raise NothingThere(path=path) from error
-    for path in deed.required_paths:
-        if not wildcard.matches(source, Selection(path, wildcards=deed.allow_wildcard)):
-            raise NothingThere(path=path)
+    leaves = leaves and len(found) == 1  # what comes next may have to go where it was left
+    copier = Copier(root, attributes, deed.always_replace_existing_dest_paths, wanted, leaves)
+    try:
+        for path in found:
+            if deed.attempt_unpack and unpacking.unpack_into(source, path, root, dest, attributes):
+                continue
+            try:
+                copier.copy(source, path, dest, contents=deed.dir_copy_contents, follow=deed.follow_symlink)
+            except FileNotFoundError as error:
+                if _is_there(source, path):
+                    raise
+                raise NothingThere(path=path) from error
+        for path in deed.required_paths:
+            if not wildcard.matches(source, Selection(path, wildcards=deed.allow_wildcard)):
+                raise NothingThere(path=path)
+    except BaseException:
+        copier.close()
+        raise
+    return copier
 
 
 def _is_there(root: int, path: str) -> bool:

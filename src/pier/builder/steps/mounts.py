@@ -31,7 +31,6 @@ from pier.containers.detached import path_of
 from pier.containers.spec_mounts import DETACHED, clean_target
 from pier.errors import InvalidParameter
 from pier.kernel import mounts, namespaces
-from pier.kernel.mounts import mount_overlay
 from pier.kernel.paths import SYMLINKS_MAX, closing, open_in_root
 from pier.runtime.request import OverlayRoot
 from pier.storage.copy_tree import copy_tree
@@ -261,7 +260,7 @@ def part_of_directory(path: str, selector: str) -> int:
 
 def part_of_overlay(root: OverlayRoot, selector: str) -> int:
     """The same of a writable overlay. Called by `aside`."""
-    with closing(mount_overlay(root.lower, root.upper, root.work)) as whole:
+    with closing(layers.mounted(root)) as whole:
         if not selector.strip("/"):
             return os.dup(whole)
         with closing(os.open(root.work, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as at:

@@ -177,7 +177,7 @@ def _mount_root(request: StartRequest, place: str) -> int:
     leave_host_mounts(request.spec["linux"])
     make_mount_private(place)
     if isinstance(root, OverlayRoot):
-        fd = mounts.mount_overlay(root.lower, root.upper, root.work)
+        fd = mounts.mount_overlay(root.lower, root.upper, root.work, volatile=root.volatile)
     elif isinstance(root, BindRoot):
         fd = mounts.open_tree(mounts.AT_FDCWD, root.path, clone=True, recursive=True)
     else:

@@ -352,7 +352,7 @@ def _mount_root(request: StartRequest) -> int:
     elif isinstance(root, DetachedRoot):
         fd = root.fd
     else:
-        fd = mounts.mount_overlay(root.lower, root.upper, root.work)
+        fd = mounts.mount_overlay(root.lower, root.upper, root.work, volatile=root.volatile)
     # pivot_root wants a mount point. What is mounted over `/` hides nothing from a process whose root is below it.
     with closing(os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as place_fd:
         mounts.move_mount(fd, place_fd, place)

@@ -154,7 +154,7 @@ def mount_shifted(root: OverlayRoot | BindRoot, user_fd: int) -> int:
             idmap.show_with_ids_of(user_fd, layer, path)
             mounts.move_mount(layer, place, path)
     try:
-        return mounts.mount_overlay(root.lower, root.upper, root.work)
+        return mounts.mount_overlay(root.lower, root.upper, root.work, volatile=root.volatile)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
