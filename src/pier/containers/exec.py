@@ -64,6 +64,11 @@ class Exec:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
+    def is_new(self) -> bool:
+        """Whether it has not been started."""
+        return not self.running and self.exit_code is None
+
+    @property
     def command(self) -> str:
         """As events tell it."""
         return " ".join(self.config.cmd or ())
@@ -99,7 +104,18 @@ class Execs:
         self._execs[exec_.id] = exec_
         container.execs.add(exec_.id)
         self._publish(exec_, f"exec_create: {exec_.command}")
+        if not probe:  # which is started at once
+            self._world.tasks.start(self._prepare(exec_), f"prepare {exec_.id[:12]}")
         return exec_.id
+
+    async def _prepare(self, exec_: Exec) -> None:
+        """Have the monitor begin, once the client has its answer: it will ask for the start next."""
+        try:
+            request = await self._request(exec_, None)
+        except (PierError, OSError):  # the start will say it
+            return
+        if exec_.container.monitor is not None and exec_.is_new:
+            exec_.container.monitor.prepare(request)
 
     def get(self, id: str) -> Exec:
         """Raises NoSuchExec."""
@@ -269,7 +285,7 @@ class Execs:
         oldest = time.monotonic() - KEPT_S
         for id, exec_ in list(self._execs.items()):
             over = exec_.exit_code is not None and exec_.ended_s < oldest
-            never = exec_.exit_code is None and not exec_.running and exec_.container.monitor is None
+            never = exec_.is_new and exec_.container.monitor is None
             if over or never:
                 exec_.container.execs.discard(id)
                 del self._execs[id]

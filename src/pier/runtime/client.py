@@ -281,6 +281,12 @@ class Monitor:
         """
         await self._order("resolver", fds=fds)
 
+    def prepare(self, request: ExecRequest) -> None:
+        """Have the monitor begin with an exec that will be asked for in a moment; no error if it cannot."""
+        if not self._lost:
+            with contextlib.suppress(OSError):
+                wire.send(self._sock, {"op": "prepare", "request": request.to_dict()})
+
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         """Run one more process; returns its pid on the host once the program itself runs.
 

@@ -56,6 +56,7 @@ class FakeMonitor:
         self.execs_found: list[FoundExec] = []
         self.execs: dict[str, asyncio.Future[ExitRecord]] = {}
         self.exec_requests: list[ExecRequest] = []
+        self.prepared: list[ExecRequest] = []
         self.exec_ends: dict[str, int] = {}
         self.exec_answer: tuple[int, bytes] | None = None
         """(exit code, frames) of every exec to come; None: it goes on until the test ends it."""
@@ -98,6 +99,9 @@ class FakeMonitor:
 
     async def resize(self, *, height: int, width: int, exec_id: str | None = None) -> None:
         self.size = (height, width, exec_id)
+
+    def prepare(self, request: ExecRequest) -> None:
+        self.prepared.append(request)
 
     async def exec(self, request: ExecRequest, end: AttachEnd | None) -> int:
         self.exec_requests.append(request)

@@ -93,10 +93,15 @@ async def test_exec(house: Any) -> None:
         "web", ExecConfig(cmd=["id", "-u"], user="5:6", env=["A=1"], attach_stdout=True, tty=True)
     )
     assert (await house.service.inspect("web", size=False)).exec_ids == [id]
+    while not monitor.prepared:
+        await asyncio.sleep(0)
     attached = await house.service.exec_start(id, detach=False, tty=True, console_size=(24, 80))
     assert attached is not None
     assert attached.tty
     attached.sock.close()
+    (prepared,) = monitor.prepared
+    assert prepared.exec_id == id
+    assert prepared.process["args"] == ["id", "-u"]
     request = monitor.exec_requests[0]
     assert (request.user, request.process["args"], request.process["cwd"]) == ("5:6", ["id", "-u"], "/")
     assert request.process["env"][-2:] == ["TERM=xterm", "A=1"]

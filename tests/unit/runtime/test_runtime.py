@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import ANY
@@ -59,6 +60,19 @@ def children(pid: int) -> list[int]:
 
 def command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def is_ready(pid: int) -> bool:
+    """Whether a process has no more privileges than the program it will be."""
+    return "CapEff:\t00000000a80425fb" in Path(f"/proc/{pid}/status").read_text()
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"not after 10 s: {what}")
 
 
 async def readable(fd: int) -> None:
@@ -245,6 +259,30 @@ async def test_exec_joins_everything_and_reports_its_end(lab: Lab) -> None:
     assert record.exit_code == 5
     assert text.startswith("lab\n/bin/busybox\n")
     assert all(line.endswith(":/") for line in text.splitlines()[2:])
+
+
+async def test_an_exec_is_made_ahead(lab: Lab) -> None:
+    """What is to be run is found when the exec is prepared: its folder may be gone when it is started."""
+    container = await lab.start(lab.request(["sh", "-c", "mkdir /here; echo up; sleep 100"]))
+    await container.read_until(b"up")
+    init, request = container.running.pid, exec_request(["readlink", "/proc/self/cwd"], cwd="/here")
+    container.running.prepare(request)
+    await until(lambda: any(is_ready(pid) for pid in set(children(parent(init))) - {init}), "an exec waits")
+    os.rmdir(f"/proc/{init}/root/here")
+    record, text = await run_exec(lab, container, request)
+    assert (record.exit_code, text) == (0, "/here (deleted)\n")
+    assert children(parent(init)) == [init]
+
+
+async def test_a_container_ends_before_the_exec_that_was_made_ahead(lab: Lab) -> None:
+    container = await lab.start(lab.request(["sleep", "100"]))
+    init = container.running.pid
+    container.running.prepare(exec_request(["true"]))
+    await until(lambda: len(children(parent(init))) == 2, "an exec waits")
+    waiting = next(pid for pid in children(parent(init)) if pid != init)
+    await container.running.signal(signal.SIGKILL)
+    assert (await asyncio.wait_for(container.running.wait(), 10)).exit_code == 137
+    await until(lambda: not os.path.exists(f"/proc/{waiting}"), "what waited is gone")
 
 
 async def test_a_background_process_does_not_hold_its_exec(lab: Lab) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 from pier.runtime import wire
 from pier.runtime.monitor.child import Child
-from pier.runtime.monitor.maker import Maker
+from pier.runtime.monitor.maker import MakeExec, Maker
 from pier.runtime.monitor.poll import READ, Poller
+from pier.runtime.monitor.prepared import Prepared
 from pier.runtime.monitor.starting import START_TIMEOUT_S, Starting, close_fds, make_stdio
 from pier.runtime.monitor.streams import Streams
 from pier.runtime.process.init import Report
@@ -68,6 +69,7 @@ class Execs:
         self._broadcast = broadcast
         self._execs: dict[str, Exec] = {}
         self._under_way = 0
+        self._prepared = Prepared(poller, self._abandon)
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Every one that is remembered, for a daemon that connects."""
@@ -91,21 +93,15 @@ class Execs:
 
     # start
 
+    def prepare(self, request: ExecRequest, init_pid: int) -> None:
+        """An exec that will be started in a moment, as its client has said: have its process wait. Raises OSError."""
+        if self._maker.runtime is None and self._prepared.wants(request):
+            self._prepared.add(request, self._fork(self._maker.exec_ahead, request, init_pid))
+
     def start(self, request: ExecRequest, init_pid: int, client: Client) -> None:
-        """Fork into the container; the answer follows when the new process is the program or has failed."""
-        terminal = bool(request.process.get("terminal"))
-        inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
-        mine, theirs = wire.pair()
-        try:
-            pid = self._maker.exec(request, Report(theirs), inner, init_pid)
-        except OSError:
-            close_fds((*inner, *outer))
-            raise
-        theirs.close()
-        close_fds(inner)
-        starting = Starting(pid, mine, outer, terminal=terminal, goes_on=self._maker.runtime is None)
+        """Make a process in the container; the answer follows when it is the program or has failed. Raises OSError."""
+        starting = self._prepared.take(request) or self._fork(self._maker.exec, request, init_pid)
         self._under_way += 1
-        mine.setblocking(False)
 
         def settle() -> None:
             self._settle_start(starting, request, client)
@@ -124,8 +120,23 @@ class Execs:
             starting.give_up()
             settle()
 
-        self._poller.watch(mine.fileno(), READ, progress)
+        self._poller.watch(starting.report.fileno(), READ, progress)
         self._poller.after(starting, START_TIMEOUT_S, give_up)
+
+    def _fork(self, make: MakeExec, request: ExecRequest, init_pid: int) -> Starting:
+        terminal = bool(request.process.get("terminal"))
+        inner, outer = make_stdio(terminal=terminal, open_stdin=request.open_stdin)
+        mine, theirs = wire.pair()
+        try:
+            pid = make(request, Report(theirs), inner, init_pid)
+        except OSError:
+            close_fds((*inner, *outer))
+            raise
+        theirs.close()
+        close_fds(inner)
+        starting = Starting(pid, mine, outer, terminal=terminal, goes_on=self._maker.runtime is None)
+        mine.setblocking(False)
+        return starting
 
     def _settle_start(self, starting: Starting, request: ExecRequest, client: Client) -> None:
         self._poller.forget(starting.report.fileno())
@@ -135,14 +146,15 @@ class Execs:
         else:
             text, code = starting.error
             answer = {"error": text, "exit_code": code}
-            starting.abandon()
-            self._bury(starting.pid)
+            self._abandon(starting)
             if client.sock is not None:
                 client.sock.close()
         self._tell(client.control, {"id": client.number, **answer})
 
-    def _bury(self, pid: int) -> None:
+    def _abandon(self, starting: Starting) -> None:
         """Take the status of a killed process when it comes: in the kernel's hands it may hang for long."""
+        starting.abandon()
+        pid = starting.pid
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:

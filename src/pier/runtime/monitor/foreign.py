@@ -9,6 +9,7 @@ own. Callers are the only processes of Pier's that execute another program.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -57,6 +58,10 @@ class ForeignMaker:
             report.pass_on(execute(self._runtime, request, report, stdio, init_pid))
 
         return _fork_caller(report, [*stdio], work)
+
+    def exec_ahead(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
+        """There is no runtime that can be stopped halfway."""
+        raise OSError(errno.EOPNOTSUPP, "another runtime makes its processes in one go")
 
     def errand(self, report: Report, verb: str, *rest: str, resources: dict[str, Any] | None = None) -> int:
         """Fork a caller of one verb; returns its pid. End of file says that it is done.

@@ -14,13 +14,16 @@ from pier.kernel import namespaces
 from pier.kernel.cgroups import Cgroup
 from pier.kernel.paths import closing
 from pier.runtime.monitor.oci_call import OciRuntime
-from pier.runtime.process.init import Report, Stdio
+from pier.runtime.process.init import Report, Stage, Stdio
 from pier.runtime.process.init import run as run_init
+from pier.runtime.process.join import WaitingStage
 from pier.runtime.process.join import run as run_exec
 from pier.runtime.request import ExecRequest
 
 RunFirst = Callable[[int, Report, Stdio, Cgroup], NoReturn]
 """Becomes a container's first process (`init.run`)."""
+MakeExec = Callable[[ExecRequest, Report, Stdio, int], int]
+"""Makes one more process, given the pid of the container's first one; returns its pid."""
 
 
 class Maker(Protocol):
@@ -32,6 +35,7 @@ class Maker(Protocol):
 
     def first(self, request_fd: int, report: Report, stdio: Stdio) -> tuple[int, bool]: ...
     def exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int: ...
+    def exec_ahead(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int: ...
     def errand(self, report: Report, verb: str, *rest: str, resources: dict[str, Any] | None = None) -> int: ...
     def settled(self, known: set[int]) -> None: ...
     def clear(self) -> None: ...
@@ -67,11 +71,18 @@ class OwnMaker:
 
     def exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
         """Fork one more process."""
+        return self._fork_exec(request, report, stdio, init_pid, Stage())
+
+    def exec_ahead(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
+        """The same; it waits until it is told to go on (`Starting.let_go_on`) before it is born in the container."""
+        return self._fork_exec(request, report, stdio, init_pid, WaitingStage(report))
+
+    def _fork_exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int, stage: Stage) -> int:
         init = os.pidfd_open(init_pid)
         with closing(init):
             pid = self._fork(init_pid)
             if pid == 0:
-                run_exec(request, report, stdio, self._cgroup, init)
+                run_exec(request, report, stdio, self._cgroup, init, stage=stage)
         return pid
 
     def _fork(self, init_pid: int | None = None) -> int:

@@ -397,11 +397,18 @@ class Monitor:
         assert self._init is not None
         self._execs.start(ExecRequest(**message["request"]), self._init.pid, Client(sock, message, fds))
 
+    def _op_prepare(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """There is no reply: where nothing can be prepared, the start says why."""
+        assert self._init is not None
+        with contextlib.suppress(OSError):
+            self._execs.prepare(ExecRequest(**message["request"]), self._init.pid)
+
     OPERATIONS = {  # noqa: RUF012
         "attach": _op_attach,
         "resize": _op_resize,
         "signal": _op_signal,
         "exec": _op_exec,
+        "prepare": _op_prepare,
         "pause": _op_pause,
         "resume": _op_resume,
         "update": _op_update,

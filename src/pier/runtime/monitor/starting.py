@@ -67,6 +67,14 @@ class Starting:
         self._warnings: list[str] = []
         report.settimeout(START_TIMEOUT_S)
 
+    def let_go_on(self) -> bool:
+        """Tell a process that was made ahead to become the program; whether it is there to hear it."""
+        try:
+            self.report.send(b"\0")
+        except OSError:
+            return False
+        return True
+
     def receive(self) -> None:
         """Take one message of the process, or the end of file that says it is the program now."""
         try:

@@ -56,6 +56,11 @@ class Report:
         """Another child of the monitor's goes on in this one's place."""
         wire.send(self._sock, {"pid": pid})
 
+    def wait_for_word(self) -> None:
+        """Wait for `Starting.let_go_on`; ends with a monitor that is gone."""
+        if not os.read(self._sock.fileno(), 1):
+            os._exit(1)
+
     def take_over(self, pid: int) -> None:
         """This process, `pid`, is the rebirth of the one that the monitor knows, which is to be killed."""
         wire.send(self._sock, {"pid": pid, "reborn": True})
@@ -132,6 +137,9 @@ class Stage:
 
     def rooted(self) -> None:
         """The namespaces are there, and the root, with nothing in it yet."""
+
+    def joined(self) -> None:
+        """An exec has all of the container but its pid namespace, and the program's identity."""
 
     def furnished(self) -> None:
         """Everything is mounted; the host's root is still there."""
@@ -447,7 +455,7 @@ def start_program(
     become_user(ready, make_cwd=make_cwd)
     if with_reaper:
         run_reaper(report.fileno(), die_with_parent=stage.die_with_parent)
-    finish(ready, report, requested, stage)
+    finish(ready, program.find(ready), report, requested, stage)
 
 
 def become_user(ready: program.Program, *, make_cwd: bool = False) -> None:
@@ -459,11 +467,11 @@ def become_user(ready: program.Program, *, make_cwd: bool = False) -> None:
     program.become(ready)
 
 
-def finish(ready: program.Program, report: Report, requested: set[str], stage: Stage) -> NoReturn:
-    """The last steps: limits, and execve. Never returns; raises what `Report.fail` reports."""
+def finish(ready: program.Program, path: str, report: Report, requested: set[str], stage: Stage) -> NoReturn:
+    """The last steps: limits, and execve of the file `path`. Never returns; raises what `Report.fail` reports."""
     program.set_limits(ready.process.get("rlimits", []), requested, report.warn)
     report.settle()
-    program.execute(ready, stage.ready, die_with_parent=stage.die_with_parent, keep_fds=stage.keep_fds)
+    program.execute(ready, path, stage.ready, die_with_parent=stage.die_with_parent, keep_fds=stage.keep_fds)
 
 
 def set_oom_score(value: int | None, requested: set[str], report: Report) -> None:

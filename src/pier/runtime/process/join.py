@@ -25,6 +25,7 @@ from pier.kernel.namespaces import (
 )
 from pier.kernel.paths import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, closing, open_in_root, require_fs
 from pier.runtime.process import idmap, program, remap
+from pier.runtime.process.failure import ProgramError
 from pier.runtime.process.init import (
     Report,
     Stage,
@@ -43,7 +44,19 @@ from pier.runtime.request import ExecRequest
 JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWPID
 
 
-def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: CgroupTree, init_pidfd: int) -> NoReturn:
+class WaitingStage(Stage):
+    """Of an exec that was made ahead (`monitor.prepared`)."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def joined(self) -> None:
+        self._report.wait_for_word()
+
+
+def run(
+    request: ExecRequest, report: Report, stdio: Stdio, cgroup: CgroupTree, init_pidfd: int, *, stage: Stage
+) -> NoReturn:
     """Be the new process. Never returns; every failure is reported."""
     try:
         process.close_all_but([report.fileno(), init_pidfd, *stdio])
@@ -54,7 +67,7 @@ def run(request: ExecRequest, report: Report, stdio: Stdio, cgroup: CgroupTree, 
             idmap.own_pipes(stdio, *request.remapped_root)
             with contextlib.suppress(OSError):  # what cannot be raised is judged when it is set
                 idmap.raise_hard_limits(os.getpid(), request.process.get("rlimits", []))
-        enter(request, report, stdio, cgroup=cgroup, init_pidfd=init_pidfd, stage=Stage(), joined=joined)
+        enter(request, report, stdio, cgroup=cgroup, init_pidfd=init_pidfd, stage=stage, joined=joined)
     except BaseException as error:
         report.fail(error)
 
@@ -89,14 +102,25 @@ def enter(
             stdio = _open_terminal(request, root_fd, report)
     use_stdio(stdio)
     become_user(ready)
-    # The sibling is born in the pid namespace that was joined.
+    path = _find_ahead(ready)
+    stage.joined()
+    # The sibling is born in the pid namespace that was joined. What it touches is copied: it does the least it can.
     remap.go_on_in_sibling(namespaces.fork_sibling, report.pass_on)
     if request.process.get("terminal"):
         process.make_controlling_terminal(0)
     else:
         os.setsid()
-    ready = ready._replace(labels=program.open_labels(request.process))
-    finish(ready, report, set(), stage)
+    if program.has_labels(request.process):
+        ready = ready._replace(labels=program.open_labels(request.process))
+    finish(ready, path or program.find(ready), report, set(), stage)
+
+
+def _find_ahead(ready: program.Program) -> str | None:
+    """The program's file, None for what is not there: below /proc/self nothing is, seen from outside."""
+    try:
+        return program.find(ready)
+    except ProgramError:
+        return None
 
 
 def _open_terminal(request: ExecRequest, root_fd: int, report: Report) -> Stdio:

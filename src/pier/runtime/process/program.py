@@ -111,6 +111,11 @@ def check_mount_label(linux: dict[str, Any]) -> None:
         raise FieldError(errno.ENOTSUP, text, "linux.mountLabel")
 
 
+def has_labels(process: dict[str, Any]) -> bool:
+    """Whether `open_labels` may have something to open."""
+    return bool(process.get("apparmorProfile") or process.get("selinuxLabel"))
+
+
 def open_labels(process: dict[str, Any]) -> Labels:
     """Open what this process's AppArmor profile and SELinux label are written to. Raises OSError."""
     labels: Labels = []
@@ -240,16 +245,22 @@ def set_limits(rlimits: list[dict[str, Any]], requested: set[str], warn: Callabl
             warn(text)
 
 
-def execute(
-    program: Program, before_execve: Callable[[], None], *, die_with_parent: int, keep_fds: int = 0
-) -> NoReturn:
-    """Find the program and replace this process by it. Raises ProgramError.
+def find(program: Program) -> str:
+    """The file that is to be executed; for its user, in its working directory. Raises ProgramError."""
+    return failure.find(
+        program.process["args"][0], os.fsdecode(program.env.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin"))
+    )
 
-    `before_execve` is called once it is found; `die_with_parent` is the signal that comes when the parent is gone, 0
-    for none; `keep_fds` descriptors from 3 on are inherited.
+
+def execute(
+    program: Program, path: str, before_execve: Callable[[], None], *, die_with_parent: int, keep_fds: int = 0
+) -> NoReturn:
+    """Replace this process by the program, which is the file `path`. Raises ProgramError.
+
+    `die_with_parent` is the signal that comes when the parent is gone, 0 for none; `keep_fds` descriptors from 3 on are
+    inherited.
     """
     args = program.process["args"]
-    path = failure.find(args[0], os.fsdecode(program.env.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin")))
     prctl(PR_SET_PDEATHSIG, die_with_parent)
     before_execve()
     for fd in range(3, 3 + keep_fds):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from pier.runtime.monitor import execs
+from pier.runtime.monitor import execs, prepared
 from pier.runtime.monitor.execs import KEPT_MAX, Client, Execs
 from pier.runtime.monitor.maker import OwnMaker
 from pier.runtime.monitor.poll import Poller
@@ -25,11 +25,25 @@ class ForkMaker(OwnMaker):
         self._bench = bench
 
     def exec(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
+        return self._fork(self._bench.become)
+
+    def exec_ahead(self, request: ExecRequest, report: Report, stdio: Stdio, init_pid: int) -> int:
+        def become() -> NoReturn:
+            report.wait_for_word()
+            self._bench.become()
+
+        return self._fork(become)
+
+    def _fork(self, become: Callable[[], NoReturn]) -> int:
         pid = os.fork()
         if pid == 0:
-            self._bench.become()
+            become()
         self._bench.pids.append(pid)
         return pid
+
+
+def request_of(exec_id: str, **process: Any) -> ExecRequest:
+    return ExecRequest(exec_id, {"terminal": False, **process}, note=f"note of {exec_id}")
 
 
 class Bench:
@@ -52,17 +66,24 @@ class Bench:
         self.told.append(message)
         return self.heard
 
-    def start(self, exec_id: str) -> None:
-        request = ExecRequest(exec_id, {"terminal": False}, note=f"note of {exec_id}")
-        self.execs.start(request, -1, Client(self.control, {"id": 1}, []))
+    def start(self, exec_id: str, **process: Any) -> None:
+        self.execs.start(request_of(exec_id, **process), -1, Client(self.control, {"id": 1}, []))
+
+    def prepare(self, exec_id: str) -> int:
+        """The process that waits."""
+        self.execs.prepare(request_of(exec_id), -1)
+        return self.pids[-1]
 
     def run_until(self, condition: Callable[[], object]) -> None:
         while not condition():
             self.poller.run_once(10)
 
-    def run_to_the_end(self, exec_id: str) -> None:
-        self.start(exec_id)
+    def run_to_the_end(self, exec_id: str, **process: Any) -> None:
+        self.start(exec_id, **process)
         self.run_until(lambda: any(message.get("exec_ended") == exec_id for message in self.told))
+
+    def run_until_buried(self, pid: int) -> None:
+        self.run_until(lambda: not os.path.exists(f"/proc/{pid}"))
 
     def close(self) -> None:
         for pid in self.pids:
@@ -121,3 +142,43 @@ def test_those_never_told_are_kept_and_of_the_others_some(bench: Bench) -> None:
     bench.run_to_the_end("last")
     assert "untold" not in bench.execs.describe()
     assert not bench.execs.any_running
+
+
+def test_what_was_made_ahead_goes_on_at_the_start(bench: Bench) -> None:
+    waiting = bench.prepare("a")
+    bench.run_to_the_end("a")
+    assert bench.pids == [waiting]
+    assert bench.told[0] == {"id": 1, "pid": waiting, "warnings": []}
+    assert bench.execs.describe()["a"]["ended"]["exit_code"] == 3
+
+
+def test_what_was_made_ahead_of_another_request_ends(bench: Bench) -> None:
+    waiting = bench.prepare("a")
+    bench.run_to_the_end("a", consoleSize={"height": 2, "width": 3})
+    assert len(bench.pids) == 2
+    bench.run_until_buried(waiting)
+
+
+def test_what_waits_and_is_killed_costs_the_start_nothing(bench: Bench) -> None:
+    waiting = bench.prepare("a")
+    os.kill(waiting, signal.SIGKILL)
+    bench.run_until_buried(waiting)
+    bench.run_to_the_end("a")
+    assert bench.execs.describe()["a"]["ended"]["exit_code"] == 3
+
+
+def test_what_is_never_started_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "WAIT_S", 0.01)
+    bench.run_until_buried(bench.prepare("a"))
+    assert bench.told == []
+    assert not bench.execs.any_running
+
+
+def test_only_so_many_wait(bench: Bench) -> None:
+    for number in range(prepared.WAITING_MAX + 2):
+        bench.prepare(str(number))
+    bench.prepare("0")
+    assert len(bench.pids) == prepared.WAITING_MAX
+    bench.run_to_the_end("0")
+    bench.prepare("more")
+    assert len(bench.pids) == prepared.WAITING_MAX + 1
