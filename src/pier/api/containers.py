@@ -54,7 +54,7 @@ async def list_(call: Call) -> web.StreamResponse:
     found = await call.engine.containers.list(
         all=query.flag("all"), limit=query.integer("limit"), size=query.flag("size"), filters=query.filters()
     )
-    return call.answer(found)
+    return call.answer_list(found)
 
 
 async def create(call: Call) -> web.StreamResponse:

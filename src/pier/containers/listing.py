@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -41,34 +42,29 @@ ACCEPTED = (
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
-_AGES: tuple[tuple[float, str], ...] = (
-    (1, "Less than a second"),
-    (2, "1 second"),
-    (60, "{seconds} seconds"),
-    (120, "About a minute"),
-    (3600, "{minutes} minutes"),
-    (1.5 * HOUR, "About an hour"),
-    (47.5 * HOUR, "{hours} hours"),
-    (14 * DAY - HOUR / 2, "{days} days"),
-    (60 * DAY - HOUR / 2, "{weeks} weeks"),
-    (2 * 365 * DAY - HOUR / 2, "{months} months"),
+_AGES: tuple[tuple[float, str, int], ...] = (
+    (1, "Less than a second", 1),
+    (2, "1 second", 1),
+    (60, "{} seconds", 1),
+    (120, "About a minute", 60),
+    (3600, "{} minutes", 60),
+    (1.5 * HOUR, "About an hour", HOUR),
+    (47.5 * HOUR, "{} hours", HOUR),
+    (14 * DAY - HOUR / 2, "{} days", DAY),
+    (60 * DAY - HOUR / 2, "{} weeks", 7 * DAY),
+    (2 * 365 * DAY - HOUR / 2, "{} months", 30 * DAY),
+    (math.inf, "{} years", 365 * DAY),
 )
-"""(seconds below which the words are right, the words); hours are rounded to the nearest, all else down."""
+"""(seconds below which the words are right, the words, seconds in their unit)."""
 
 
 def human_duration(seconds: float) -> str:
-    """An age as Docker writes it: `Less than a second`, `About a minute`, `3 weeks`."""
-    hours = int(seconds / HOUR + 0.5)
-    words = next((words for below, words in _AGES if seconds < below), "{years} years")
-    return words.format(
-        seconds=int(seconds),
-        minutes=int(seconds) // 60,
-        hours=hours,
-        days=hours // 24,
-        weeks=hours // 24 // 7,
-        months=hours // 24 // 30,
-        years=hours // 24 // 365,
-    )
+    """An age as Docker writes it: `Less than a second`, `About a minute`, `3 weeks`. Rounded down, but from an hour on
+    to the nearest hour first."""
+    for below, words, unit in _AGES:
+        if seconds < below:
+            return words.format(int(seconds if unit < HOUR else seconds + HOUR / 2) // unit)
+    raise AssertionError("an age is a number")
 
 
 _HEALTH_WORDS = {"starting": "health: starting"}
@@ -103,7 +99,8 @@ def port_summaries(ports: PortMap) -> list[PortSummary]:
     """The ports as the list shows them: one entry a binding, or one for what is only exposed."""
     found = []
     for port in sorted(ports):
-        number, protocol = validate.parse_port(port)
+        digits, _, protocol = port.partition("/")
+        number = int(digits)
         bindings = ports[port]
         if not bindings:
             found.append(PortSummary(private_port=number, type=protocol))
@@ -149,7 +146,7 @@ def summary(world: World, container: Container, now_ns: int) -> ContainerSummary
         command=command_text(record.path, record.args),
         created=record.created_ns // NS,
         ports=port_summaries(sandbox.ports) if sandbox else [],
-        labels=dict(record.config.labels or {}),
+        labels=record.config.labels or {},
         state=record.state.status,
         status=status_text(record.state, now_ns),
         host_config=HostConfigSummary(
@@ -161,9 +158,12 @@ def summary(world: World, container: Container, now_ns: int) -> ContainerSummary
     )
 
 
+_UNCHECKED = HealthSummary(status="none")
+
+
 def _health_summary(state: State) -> HealthSummary:
     if state.health is None:
-        return HealthSummary(status="none")
+        return _UNCHECKED
     return HealthSummary(status=state.health.status, failing_streak=state.health.failing_streak)
 
 

@@ -155,6 +155,11 @@ def to_builtins(value: Any) -> Any:
     return raw
 
 
+def omit_empty(raw: Any, type_: type[Struct]) -> Any:
+    """A struct's builtin form, or what its JSON says, without the fields that are left out; edited in place."""
+    return _omit(raw, shape_of(type_))
+
+
 def encode(value: Any) -> bytes:
     """JSON bytes, without Go's trailing newline."""
     return msgspec.json.encode(to_builtins(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 
@@ -123,7 +124,7 @@ class Endpoint:
         return msgspec.json.decode(data, type=cls)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sandbox:
     """All that one container has of networks while it runs; empty where it joins another container's."""
 
@@ -136,7 +137,10 @@ class Sandbox:
 
     def named(self, network: str) -> Endpoint | None:
         """The endpoint on the network of this name."""
-        return next((one for one in self.endpoints if one.network == network), None)
+        for one in self.endpoints:
+            if one.network == network:
+                return one
+        return None
 
     @property
     def finds_names(self) -> bool:
@@ -166,9 +170,9 @@ class Sandbox:
         found = [address for one in self.gateways if one is not None for address in one.host]
         return list(dict.fromkeys(found)) or next((one.host for one in self.endpoints if one.host), [])
 
-    @property
+    @cached_property
     def ports(self) -> PortMap:
-        """`NetworkSettings.Ports` as inspect shows it; empty without a network of one's own."""
+        """`NetworkSettings.Ports` as inspect shows it, not to be changed; empty without a network of one's own."""
         exposed = self.endpoints[0].exposed if self.endpoints else []
         return port_map(self.forwards, exposed)
 
