@@ -6,6 +6,7 @@ what to change for a client of another version; the source is the API's version 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -359,9 +360,10 @@ def adapt_request(operation: str, version: Version, body: Any) -> None:
         item.change(body)
 
 
-def _applying(operation: str, version: Version, *, request: bool) -> list[Difference]:
-    return [
+@functools.lru_cache(maxsize=256)
+def _applying(operation: str, version: Version, *, request: bool) -> tuple[Difference, ...]:
+    return tuple(
         item
         for item in DIFFERENCES
         if item.operation == operation and item.request == request and item.applies(version)
-    ]
+    )

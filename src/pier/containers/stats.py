@@ -6,6 +6,8 @@ import os
 import time
 from dataclasses import dataclass
 
+import msgspec
+
 from pier.kernel.cgroup_files import read_again
 from pier.kernel.cgroup_stats import NS_PER_TICK, CgroupStats, IOEntry, OpenCounters
 from pier.kernel.cgroups import Cgroup
@@ -31,7 +33,7 @@ _UINT64_MAX = 2**64 - 1
 class Host:
     """The machine's figures at the time of a reading."""
 
-    read_ns: int
+    time: str
     cpu_ns: int
     cpus: int
     memory: int
@@ -39,7 +41,10 @@ class Host:
     @classmethod
     def now(cls) -> Host:
         return cls(
-            time.time_ns(), host_cpu_ns(_file("/proc/stat")), os.cpu_count() or 1, total_memory(_file("/proc/meminfo"))
+            rfc3339_nano(time.time_ns()),
+            host_cpu_ns(_file("/proc/stat")),
+            os.cpu_count() or 1,
+            total_memory(_file("/proc/meminfo")),
         )
 
 
@@ -52,22 +57,20 @@ class Reader:
         self._counters = OpenCounters(cgroup.layout, cgroup.path)
         self._devices: int | None = None
         self._devices_opened = False
+        self._latest: tuple[CgroupStats, str, ContainerStatsResponse] | None = None
+        """What was read and what became of it."""
 
     def read(self, name: str, host: Host) -> ContainerStatsResponse:
         """A reading without its predecessor; zeros once the run has ended. Raises OSError (EMFILE)."""
         if not self._devices_opened:
             self._devices_opened = True
             self._devices = _open_devices(self.pid)
-        return response(
-            self._counters.collect(),
-            name=f"/{name}",
-            id=self._id,
-            read_ns=host.read_ns,
-            host_cpu_ns=host.cpu_ns,
-            online_cpus=host.cpus,
-            memory_total=host.memory,
-            networks=parse_net_dev(read_again(self._devices)) if self._devices is not None else {},
-        )
+        counters = self._counters.collect()
+        devices = read_again(self._devices) if self._devices is not None else ""
+        if self._latest is None or self._latest[0] is not counters or self._latest[1] != devices:
+            found = response(counters, id=self._id, host=host, networks=parse_net_dev(devices))
+            self._latest = counters, devices, found
+        return at(host, self._latest[2], name=f"/{name}")
 
     def close(self) -> None:
         self._counters.close()
@@ -103,22 +106,12 @@ def _file(path: str) -> str:
 
 
 def response(
-    counters: CgroupStats,
-    *,
-    name: str,
-    id: str,
-    read_ns: int,
-    host_cpu_ns: int,
-    online_cpus: int,
-    memory_total: int,
-    networks: dict[str, NetworkStats],
+    counters: CgroupStats, *, id: str, host: Host, networks: dict[str, NetworkStats]
 ) -> ContainerStatsResponse:
     """Docker's JSON from the counters; its shape differs between cgroup v1 and v2 as Docker's does. Pure."""
     v1 = counters.version == 1
     return ContainerStatsResponse(
-        name=name,
         id=id,
-        read=rfc3339_nano(read_ns),
         pids_stats=PidsStats(current=counters.pids_current, limit=counters.pids_limit or (0 if v1 else _UINT64_MAX)),
         blkio_stats=blkio(counters),
         cpu_stats=CPUStats(
@@ -128,8 +121,6 @@ def response(
                 usage_in_kernelmode=counters.cpu_system_ns,
                 usage_in_usermode=counters.cpu_user_ns,
             ),
-            system_cpu_usage=host_cpu_ns,
-            online_cpus=online_cpus,
             throttling_data=ThrottlingData(
                 periods=counters.cpu_periods,
                 throttled_periods=counters.cpu_throttled_periods,
@@ -141,10 +132,16 @@ def response(
             max_usage=counters.memory_max_usage if v1 else 0,
             stats=counters.memory_stat,
             failcnt=counters.memory_failcnt,
-            limit=min(counters.memory_limit or memory_total, memory_total),
+            limit=min(counters.memory_limit or host.memory, host.memory),
         ),
         networks=networks or None,
     )
+
+
+def at(host: Host, found: ContainerStatsResponse, *, name: str) -> ContainerStatsResponse:
+    """A reading of its own, made at that time, of counters that say what they said before. Pure; shares its parts."""
+    cpu = msgspec.structs.replace(found.cpu_stats, system_cpu_usage=host.cpu_ns, online_cpus=host.cpus)
+    return msgspec.structs.replace(found, name=name, read=host.time, cpu_stats=cpu)
 
 
 def blkio(counters: CgroupStats) -> BlkioStats:

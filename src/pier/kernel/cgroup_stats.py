@@ -80,23 +80,61 @@ def collect(layout: Layout, read: Read) -> CgroupStats:
     return stats
 
 
+CLOCKS = {1: "cpuacct.usage_percpu", 2: "cpu.stat"}
+"""By version: what stands still while none of a cgroup's processes runs."""
+ASLEEP = {
+    1: frozenset(
+        {"cpuacct.usage_percpu", "cpuacct.stat", "cpu.stat", "memory.max_usage_in_bytes", "memory.failcnt"}
+        | {"pids.current", "blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"}
+    ),
+    2: frozenset({"cpu.stat", "memory.peak", "memory.events", "pids.current"}),
+}
+"""What stands still with it. Limits are others' to change and memory others' to reclaim; what was written goes out
+later, which on v1 is not counted as the cgroup's."""
+
+
 class OpenCounters:
-    """The counters of one cgroup, for who reads them again and again: its files stay open (some fourteen on v1)."""
+    """The counters of one cgroup, for who reads them again and again.
+
+    Its files stay open (some thirteen on v1). What cannot have changed is not read again, and what has not changed not
+    taken apart again.
+    """
 
     def __init__(self, layout: Layout, path: str) -> None:
         self._layout, self._path = layout, path
-        self._fds: dict[str, int | None] = {}
+        version = layout.version("cpu")
+        self._clock, self._asleep = CLOCKS[version], ASLEEP[version]
+        self._fds: dict[str, int] = {}
+        self._missing: set[str] = set()
+        self._texts: dict[str, str] = {}
+        """What is behind `_fds`."""
+        self._latest: CgroupStats | None = None
 
     def collect(self) -> CgroupStats:
-        """As `Cgroup.stats`. Raises OSError (EMFILE)."""
-        return collect(self._layout, self._read)
+        """As `Cgroup.stats`; the same object as the last time where nothing has changed. Raises OSError (EMFILE)."""
+        as_before = self._asleep if self._has_slept() else frozenset()
+        texts = {file: self._texts[file] if file in as_before else read_again(fd) for file, fd in self._fds.items()}
+        if self._latest is None or texts != self._texts:
+            self._texts = texts
+            self._latest = collect(self._layout, self._text)
+        return self._latest
 
-    def _read(self, controller: str, file: str) -> str:
-        try:
-            fd = self._fds[file]
-        except KeyError:
-            fd = self._fds[file] = self._open(controller, file)
-        return "" if fd is None else read_again(fd)
+    def _has_slept(self) -> bool:
+        """Whether no process of the cgroup has run since the last time."""
+        if self._clock not in self._fds:
+            return False
+        text = read_again(self._fds[self._clock])
+        return text != "" and text == self._texts[self._clock]
+
+    def _text(self, controller: str, file: str) -> str:
+        """Of a file of this round, opened and read where it is the first one."""
+        if file not in self._fds and file not in self._missing:
+            fd = self._open(controller, file)
+            if fd is None:
+                self._missing.add(file)
+            else:
+                self._fds[file], self._texts[file] = fd, read_again(fd)
+        return self._texts.get(file, "")
 
     def _open(self, controller: str, file: str) -> int | None:
         mount = mount_of(self._layout, controller)
@@ -109,14 +147,13 @@ class OpenCounters:
 
     def close(self) -> None:
         for fd in self._fds.values():
-            if fd is not None:
-                os.close(fd)
+            os.close(fd)
         self._fds.clear()
 
 
 def read_v1_cpu(stats: CgroupStats, read: Read) -> None:
-    stats.cpu_total_ns = number(read("cpuacct", "cpuacct.usage"))
     stats.cpu_percpu_ns = [int(word) for word in read("cpuacct", "cpuacct.usage_percpu").split()]
+    stats.cpu_total_ns = sum(stats.cpu_percpu_ns)  # which is what cpuacct.usage says
     ticks = flat(read("cpuacct", "cpuacct.stat"))
     stats.cpu_user_ns = ticks.get("user", 0) * NS_PER_TICK
     stats.cpu_system_ns = ticks.get("system", 0) * NS_PER_TICK

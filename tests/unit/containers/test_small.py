@@ -177,21 +177,14 @@ def test_port_summaries() -> None:
 
 
 def answer(counters: CgroupStats) -> stats.ContainerStatsResponse:
-    return stats.response(
-        counters,
-        name="/n",
-        id="i",
-        read_ns=NS,
-        host_cpu_ns=5,
-        online_cpus=2,
-        memory_total=1000,
-        networks={},
-    )
+    host = stats.Host("1970-01-01T00:00:01Z", cpu_ns=5, cpus=2, memory=1000)
+    return stats.at(host, stats.response(counters, id="i", host=host, networks={}), name="/n")
 
 
 def test_stats_of_v1_and_v2() -> None:
     one = answer(CgroupStats(1, cpu_percpu_ns=[1, 2], memory_max_usage=7, io_service_bytes=[IOEntry(8, 0, "Read", 4)]))
     assert one.cpu_stats.cpu_usage.percpu_usage == [1, 2]
+    assert (one.name, one.read, one.cpu_stats.system_cpu_usage) == ("/n", "1970-01-01T00:00:01Z", 5)
     assert one.memory_stats.max_usage == 7
     assert one.memory_stats.limit == 1000
     assert one.blkio_stats.io_queue_recursive == []
