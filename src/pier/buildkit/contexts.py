@@ -11,6 +11,7 @@ own, which goes when it is done. Those that are kept are records of the build ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -60,14 +61,13 @@ class Context:
     def open(self) -> None:
         """Blocking."""
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        self.index = _read(os.path.join(self.folder, "index"))
+        self.index = _read(os.path.join(self.folder, "index")) if os.path.isdir(self.tree) else {}
 
     def begin(self) -> None:
         """The tree will change now. Blocking."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self.folder, "index"))
-        except FileNotFoundError:
-            self.index = {}
+        if not self.index:
             shutil.rmtree(self.tree, ignore_errors=True)
         os.makedirs(self.tree, mode=0o755, exist_ok=True)
 

@@ -90,25 +90,33 @@ class _Receiver:
         self._deeds: list[Callable[[], None]] = []
         self._deeds_bytes = 0
         self.received = 0
-        self._changed = False
+        self._begun = False
         self._writing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        await asyncio.to_thread(self._context.begin)
-        self._before = self._context.index
+        if not self._before:
+            await self._begin()
         with closing(os.open(self._context.tree, os.O_PATH | os.O_DIRECTORY)) as root:
             writer = _Writer(root)
             try:
                 await self._exchange(writer)
                 gone = [path for path in self._before if path not in self._after]
-                if gone or self._changed:
+                if gone or self._begun:
+                    await self._begin()
                     await asyncio.to_thread(writer.finish, gone, self._after)
             finally:
                 with contextlib.suppress(Exception):  # the first error is the one that counts
                     await self._flushed()
                 writer.close()
         await self._say_goodbye()
-        await asyncio.to_thread(self._context.finish, self._after)
+        if self._begun:
+            await asyncio.to_thread(self._context.finish, self._after)
+
+    async def _begin(self) -> None:
+        """Something is different: what the index says holds no longer."""
+        if not self._begun:
+            self._begun = True
+            await asyncio.to_thread(self._context.begin)
 
     async def _exchange(self, writer: _Writer) -> None:
         number, listed = 0, False
@@ -147,7 +155,8 @@ class _Receiver:
         if stat.S_ISREG(entry.mode) and entry.link and entry.link not in self._after:
             raise BadEntry(path=path, reason="a hard link to a file that was not sent before it")
         known = self._before.get(path)
-        if known is not None and known[0] == entry and not entry.link:
+        is_hard_link = bool(entry.link) and stat.S_ISREG(entry.mode)
+        if known is not None and known[0] == entry and not (is_hard_link and self._is_new(entry.link)):
             self._after[path] = known
             return
         self._after[path] = entry, ""
@@ -159,6 +168,10 @@ class _Receiver:
             self._deeds.append(lambda: writer.make_link(path, entry))
         else:
             self._deeds.append(lambda: writer.make(path, entry))
+
+    def _is_new(self, path: str) -> bool:
+        """Whether a file that was sent is not the one we have: links to it are made anew too."""
+        return self._after[path] is not self._before.get(path)
 
     def _content(self, writer: _Writer, packet: Packet) -> None:
         if packet.id not in self._waiting:
@@ -178,7 +191,7 @@ class _Receiver:
         await self._flushed()
         deeds, self._deeds, self._deeds_bytes = self._deeds, [], 0
         if deeds:
-            self._changed = True
+            await self._begin()
             self._writing = asyncio.create_task(asyncio.to_thread(_do_all, deeds))
 
     async def _flushed(self) -> None:

@@ -12,6 +12,7 @@ import binascii
 import enum
 import logging
 import re
+import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -30,7 +31,8 @@ log = logging.getLogger("pier.buildkit")
 
 M = TypeVar("M", bound=Message)
 MAX_MESSAGE_BYTES = 16 << 20
-HEAD_BYTES = 5
+HEAD = struct.Struct(">BI")
+HEAD_BYTES = HEAD.size
 CONTENT_TYPE = ("content-type", "application/grpc")
 
 
@@ -105,32 +107,32 @@ class _Reader:
 
     async def read(self, type_: type[M]) -> M | None:
         """The next message, None at the end. Raises Failed, StreamClosed, ConnectionLost."""
-        head = await self._exactly(HEAD_BYTES)
-        if head is None:
-            return None
-        if head[0]:
-            raise Failed(Code.UNIMPLEMENTED, "compressed messages are not supported")
-        size = int.from_bytes(head[1:])
-        if size > MAX_MESSAGE_BYTES:
-            raise Failed(Code.RESOURCE_EXHAUSTED, f"a message of {size} bytes is more than {MAX_MESSAGE_BYTES}")
-        body = await self._exactly(size)
-        if body is None:
-            raise Failed(Code.INTERNAL, "the stream ended within a message")
-        try:
-            return type_.FromString(body)
-        except DecodeError:
-            raise Failed(Code.INVALID_ARGUMENT, f"this is no {type_.__name__}") from None
-
-    async def _exactly(self, size: int) -> bytes | None:
-        while len(self._buffer) < size:
+        while (body := self._whole()) is None:
             chunk = await self._stream.read()
             if not chunk:
                 if self._buffer:
                     raise Failed(Code.INTERNAL, "the stream ended within a message")
                 return None
             self._buffer += chunk
-        found = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        try:
+            return type_.FromString(body)
+        except DecodeError:
+            raise Failed(Code.INVALID_ARGUMENT, f"this is no {type_.__name__}") from None
+
+    def _whole(self) -> bytes | None:
+        """Take the next message if all of it is there. Raises Failed."""
+        if len(self._buffer) < HEAD_BYTES:
+            return None
+        compressed, size = HEAD.unpack_from(self._buffer)
+        if compressed:
+            raise Failed(Code.UNIMPLEMENTED, "compressed messages are not supported")
+        if size > MAX_MESSAGE_BYTES:
+            raise Failed(Code.RESOURCE_EXHAUSTED, f"a message of {size} bytes is more than {MAX_MESSAGE_BYTES}")
+        end = HEAD_BYTES + size
+        if len(self._buffer) < end:
+            return None
+        found = bytes(self._buffer[HEAD_BYTES:end])
+        del self._buffer[:end]
         return found
 
 

@@ -16,6 +16,8 @@ from pier.storage.go_mode import unix_mode
 __all__ = ["BadEntry", "Entry", "entry_of", "tree_key"]
 
 PATH_MAX = 4096
+EMPTY_PARTS = frozenset({"", "."})
+"""Of a path: those that lead nowhere. One that begins with a slash has such."""
 
 
 class BadEntry(InvalidParameter):
@@ -49,9 +51,10 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
 def entry_of(sent: Stat) -> tuple[str, Entry]:
     """(path below the root, file). Raises BadEntry for one that would lie elsewhere, or nowhere."""
     path = sent.path
-    if not path or len(path) > PATH_MAX or "\0" in path or path.startswith("/") or path != posixpath.normpath(path):
+    parts = path.split("/")
+    if len(path) > PATH_MAX or "\0" in path or not EMPTY_PARTS.isdisjoint(parts):
         raise BadEntry(path=path[:200], reason="the path is not a plain one below the root")
-    if ".." in path.split("/") or path == ".":
+    if ".." in parts:
         raise BadEntry(path=path[:200], reason="the path leads out of the root")
     mode = unix_mode(sent.mode)
     if stat.S_ISREG(mode) and sent.linkname:
@@ -66,7 +69,7 @@ def entry_of(sent: Stat) -> tuple[str, Entry]:
         sent.mod_time,
         sent.linkname,
         (sent.dev_major, sent.dev_minor),
-        tuple(sorted(sent.xattrs.items())),
+        tuple(sorted(sent.xattrs.items())) if sent.xattrs else (),
     )
 
 

@@ -27,6 +27,8 @@ def go_mode(mode: int) -> int:
 
 def unix_mode(mode: int) -> int:
     """Go's FileMode as st_mode."""
+    if not mode & ~0o777:
+        return stat.S_IFREG | mode
     if mode & GO_DIR:
         kind = stat.S_IFDIR
     elif mode & GO_SYMLINK:

@@ -92,6 +92,26 @@ async def test_nothing_is_sent_twice(origin: Path, contexts: Contexts) -> None:
     assert offered.asked == []
 
 
+async def test_where_nothing_has_changed_nothing_is_written(origin: Path, contexts: Contexts) -> None:
+    offered = OfferedFolder(origin)
+    index = Path((await fetch(offered, contexts)).folder, "index")
+    before = index.stat()
+    context = await fetch(offered, contexts)
+    assert (index.stat().st_ino, index.stat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
+    (origin / "run").unlink()
+    assert "run" not in (await fetch(offered, contexts)).index
+    assert seen(Path(context.tree)) == seen(origin)
+
+
+async def test_a_file_that_is_sent_anew_has_its_other_names_still(origin: Path, contexts: Contexts) -> None:
+    offered = OfferedFolder(origin)
+    await fetch(offered, contexts)
+    (origin / "dir/a").write_text("other")  # z-same is the same file
+    context = await fetch(offered, contexts)
+    assert seen(Path(context.tree)) == seen(origin)
+    assert os.path.samefile(f"{context.tree}/dir/a", f"{context.tree}/z-same")
+
+
 async def test_only_the_one_file_that_has_changed_is_sent(origin: Path, contexts: Contexts) -> None:
     offered = OfferedFolder(origin)
     first = (await fetch(offered, contexts)).key
