@@ -82,6 +82,14 @@ def test_docker_build(daemon: Daemon, client: Any, tmp_path: Path) -> None:
     assert client.images.get("built:1").id == image.id
 
 
+def test_a_stage_on_a_new_one_is_not_said_to_be_cached(daemon: Daemon, client: Any, tmp_path: Path) -> None:
+    steps = "FROM busybox AS made\nRUN echo stands on > /it\nFROM made\nLABEL a=b\n"
+    first = docker_build(daemon, context(tmp_path, Dockerfile=steps), "-t", "stands:1")
+    assert " ---> Using cache" not in first.stdout
+    assert docker_build(daemon, tmp_path, "-t", "stands:1").stdout.count(" ---> Using cache") == 2
+    client.images.remove("stands:1")
+
+
 def test_a_step_that_fails(daemon: Daemon, tmp_path: Path) -> None:
     done = docker_build(daemon, context(tmp_path, Dockerfile="FROM busybox\nRUN echo out; exit 3\n"))
     assert done.returncode == 3

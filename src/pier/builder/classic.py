@@ -98,6 +98,15 @@ class ClassicWords:
             self._at += 1
             self._headed = False
 
+    def _all_cached(self) -> bool:
+        """Whether every stage so far was there: one that stands on another is new where that one is."""
+        return all(
+            self._state(vertex.digest).is_cached
+            for line in self._lines[: self._at]
+            if not line.is_from
+            for vertex in line.vertices
+        )
+
     def _next_in_stage(self) -> list[_State]:
         """The steps that tell whether the cache has what a line without any would have made."""
         for line in self._lines[self._at + 1 :]:
@@ -132,7 +141,7 @@ class ClassicWords:
         next_id, container = self._next_id(line), self._container(line)
         if line.is_from:
             self._id = next((found for vertex in line.vertices if (found := self._base_id(vertex))), next_id)
-            self._cached = True
+            self._cached = bool(line.vertices) or self._all_cached()
         elif self._id:
             decisive = states or self._next_in_stage()
             self._cached = self._cached and all(state.is_cached for state in decisive)
