@@ -502,13 +502,14 @@ def _file_fault(actions: Sequence[FileAction], inputs: int) -> str:
     if not actions:
         return "no action"
     for number, action in enumerate(actions):
-        named = (action.input, action.secondary_input, *_owner_inputs(action.deed))
+        named = (action.input, action.secondary_input, *owner_inputs(action.deed))
         if reason := _unknown(named, inputs + number):
             return reason
     return _outputs([action.output for action in actions])
 
 
-def _owner_inputs(deed: Deed) -> list[int]:
+def owner_inputs(deed: Deed) -> list[int]:
+    """The inputs in which the names of a change's owner are looked up."""
     if isinstance(deed, Remove) or deed.owner is None:
         return []
     return [who.input for who in (deed.owner.user, deed.owner.group) if isinstance(who, NamedUser)]

@@ -215,6 +215,15 @@ async def test_an_archive_is_unpacked_by_its_content_not_its_name(lab: Lab) -> N
     assert tree["to/x.tar"] == b"no archive"
 
 
+async def test_folders_that_an_archive_implies_are_roots(lab: Lab) -> None:
+    """As BuildKit has it: the owner is for what is in the archive, and for where it goes."""
+    deed = Copy("/x.tar", "/to/", **DOCKERFILE, attempt_unpack=True, owner=Owner(UserID(5)))
+    context = lab.context({"x.tar": archive([member("d/f", data=b"F", uid=7)])})
+    [result] = await lab.solve(file(deed, base(), local()), locals={"context": context})
+    with layers.shown(lab.ground, result) as fd:
+        assert [os.stat(name, dir_fd=fd).st_uid for name in ("to", "to/d", "to/d/f")] == [5, 0, 5]
+
+
 @pytest.mark.parametrize(
     "hostile",
     [

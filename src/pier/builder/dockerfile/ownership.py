@@ -18,6 +18,11 @@ def owner_of(text: str, lookup: int) -> Owner:
     return Owner(user=_who(user, lookup), group=_who(group, lookup) if colon else None)
 
 
+def has_names(text: str) -> bool:
+    """Whether an owner must be looked up in the image that the files go to."""
+    return any(part and not _ID.fullmatch(part) for part in text.split(":", 1))
+
+
 def _who(text: str, lookup: int) -> NamedUser | UserID | None:
     if not text:
         return None

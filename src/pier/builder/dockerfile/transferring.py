@@ -15,7 +15,7 @@ from pier.builder import graph
 from pier.builder.dockerfile import instructions as i
 from pier.builder.dockerfile import lint
 from pier.builder.dockerfile.git_reference import BadGitReference, GitReference, parse_git_reference
-from pier.builder.dockerfile.ownership import owner_of, parse_mode
+from pier.builder.dockerfile.ownership import has_names, owner_of, parse_mode
 from pier.builder.dockerfile.state import StageState
 from pier.builder.graph import EMPTY, File, FileAction, MakeFile, Merge, Note, Output, ProgressGroup, Source, Vertex
 from pier.builder.patterns import PatternMatcher
@@ -165,7 +165,7 @@ class _Transfer:
         state, it = self._state, self._it
         state.steps_done -= 1  # the note counts it
         note = state.note(it, shown)
-        linked = it.link and not it.chmod and state.output is not None
+        linked = it.link and not it.chmod and not has_names(it.chown) and state.output is not None
         if linked:
             group = ProgressGroup(
                 f"{it.source} {state.node.label} {state.platform} {state.steps_done}", note.name, weak=True

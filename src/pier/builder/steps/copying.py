@@ -86,6 +86,8 @@ class Copier:
     """None: everything."""
     leaves: bool = False
     """Directories that the tree has not had are made and left empty, as far as they can be: `fill` fills them."""
+    parts: bool = False
+    """Only parts of directories were asked for: those that are there already stay as they are."""
     files: int = 0
     _left: list[_Left] = field(default_factory=list)
     _links: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -132,15 +134,13 @@ class Copier:
                 self._contents(source, target, "")
 
     def _as(self, fd: int, place: str, info: os.stat_result) -> None:
-        """A file, or a directory as such, under the name that `place` ends with."""
+        """A file, or a directory as such, under the name that `place` ends with; patterns are for what is below it."""
         parent, _, name = place.rstrip("/").rpartition("/")
         self._place = place
         with closing(self._make_dirs(parent or "/")) as above:
             if stat.S_ISDIR(info.st_mode):
                 with closing(os.open(f"/proc/self/fd/{fd}", DIRECTORY)) as source:
                     self._directory(source, above, name, info, "")
-            elif self.wanted is not None and not self.wanted(name, False):
-                return
             elif stat.S_ISREG(info.st_mode):
                 with closing(os.open(f"/proc/self/fd/{fd}", READ & ~os.O_NOFOLLOW)) as source:
                     self._content(source, above, name, os.fstat(source), "")
@@ -150,8 +150,8 @@ class Copier:
                 self._special(above, name, info, target)
 
     def _make_dirs(self, path: str) -> int:
-        """A directory that files go to; those that are made have the octal mode of the copy, as BuildKit's do."""
-        mode = self.attributes.mode if self.attributes.mode >= 0 and not self.attributes.mode_str else 0o755
+        """A directory that files go to; those that are made have the permissions of an octal mode, as BuildKit's do."""
+        mode = self.attributes.mode & 0o777 if self.attributes.mode >= 0 and not self.attributes.mode_str else 0o755
         return make_dirs(self.root_fd, path, self.attributes, mode)
 
     def _kind_at(self, path: str) -> int:
@@ -233,8 +233,8 @@ class Copier:
             return
         with closing(os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=above)) as target:
             self._contents(source, target, f"{path}/" if path else "")
-            if made:
-                self._attribute(source, target, info)
+            if made or (path and not self.parts):
+                self._attribute(source, target, info, new=made)
 
     def _parts_of(self, source: int, above: int, name: str, info: os.stat_result, path: str) -> None:
         """A directory that is not wanted, but something in it may be: it is there only if something is."""
@@ -329,11 +329,11 @@ class Copier:
             self._make_room(above, name, path or name)
             return os.open(name, NEW, 0o600, dir_fd=above)
 
-    def _attribute(self, source: int, target: int, info: os.stat_result) -> None:
+    def _attribute(self, source: int, target: int, info: os.stat_result, *, new: bool = True) -> None:
         """Owner before mode, which chown may clear bits of; times last."""
         wanted = self.attributes
         uid, gid = wanted.owner if wanted.owner is not None else (info.st_uid, info.st_gid)
-        if uid or gid:
+        if uid or gid or not new:
             os.fchown(target, uid, gid)
         os.fchmod(target, wanted.mode_of(info.st_mode))
         if self._xattrs:

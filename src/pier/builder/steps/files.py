@@ -19,10 +19,10 @@ from pier.builder.graph import (
     FileAction,
     MakeDir,
     MakeFile,
-    NamedUser,
     Remove,
     Symlink,
     deed_words,
+    owner_inputs,
 )
 from pier.builder.ground import Ground
 from pier.builder.keys import Selection, selection_of
@@ -142,17 +142,16 @@ class _Run:
 
     def _act(self, draft: _Draft, action: FileAction) -> None:
         deed = action.deed
-        with contextlib.ExitStack() as stack:
-            if isinstance(deed, Copy):
-                owner = owners.resolve(deed.owner, self._owner_trees(deed, stack), self.warnings.append)
-                source = stack.enter_context(layers.shown(self._ground, self._result(action.secondary_input)))
-                copy_onto(draft.root, source, deed, owner)
-                return
-            root = stack.enter_context(layers.opened(draft.root))
-            if isinstance(deed, Remove):
+        if isinstance(deed, Remove):
+            with layers.opened(draft.root) as root:
                 remove(root, deed)
-                return
-            owner = owners.resolve(deed.owner, self._owner_trees(deed, stack), self.warnings.append)
+            return
+        owner = self._owner(draft, action)
+        if isinstance(deed, Copy):
+            with layers.shown(self._ground, self._result(action.secondary_input)) as source:
+                copy_onto(draft.root, source, deed, owner)
+            return
+        with layers.opened(draft.root) as root:
             match deed:
                 case MakeFile():
                     make_file(root, deed, owner)
@@ -161,19 +160,20 @@ class _Run:
                 case Symlink():
                     make_link(root, deed, owner)
 
-    def _owner_trees(self, deed: Deed, stack: contextlib.ExitStack) -> dict[int, int]:
-        assert not isinstance(deed, Remove)
-        named = [] if deed.owner is None else [deed.owner.user, deed.owner.group]
-        wanted = {who.input for who in named if isinstance(who, NamedUser) and who.input != EMPTY}
-        return {index: stack.enter_context(layers.shown(self._ground, self._result(index))) for index in sorted(wanted)}
+    def _owner(self, draft: _Draft, action: FileAction) -> tuple[int, int] | None:
+        """Names are looked up in inputs; what the action works on is there as its draft by now."""
+        assert not isinstance(action.deed, Remove)
+        with contextlib.ExitStack() as stack:
+            trees: dict[int, int] = {}
+            for index in {*owner_inputs(action.deed)} - {EMPTY}:
+                is_own = index == action.input
+                tree = layers.opened(draft.root) if is_own else layers.shown(self._ground, self._result(index))
+                trees[index] = stack.enter_context(tree)
+            return owners.resolve(action.deed.owner, trees, self.warnings.append)
 
 
 def _needs(action: FileAction) -> set[int]:
-    found = {action.input, action.secondary_input}
-    if not isinstance(action.deed, Remove) and action.deed.owner is not None:
-        named = (action.deed.owner.user, action.deed.owner.group)
-        found |= {who.input for who in named if isinstance(who, NamedUser)}
-    return found
+    return {action.input, action.secondary_input} | set(owner_inputs(action.deed))
 
 
 def copy_onto(root: Root, source: int, deed: Copy, owner: tuple[int, int] | None) -> None:
@@ -203,7 +203,8 @@ def copy(root: int, source: int, deed: Copy, owner: tuple[int, int] | None, *, l
         raise NothingThere(path=deed.src)
     wanted = chooser(deed.include_patterns, deed.exclude_patterns)
     leaves = leaves and len(found) == 1  # what comes next may have to go where it was left
-    copier = Copier(root, attributes, deed.always_replace_existing_dest_paths, wanted, leaves)
+    replace, parts = deed.always_replace_existing_dest_paths, bool(deed.include_patterns)
+    copier = Copier(root, attributes, replace, wanted, leaves=leaves, parts=parts)
     try:
         for path in found:
             if deed.attempt_unpack and unpacking.unpack_into(source, path, root, dest, attributes):

@@ -36,7 +36,7 @@ def unpack_into(source: int, path: str, root: int, dest: str, attributes: Attrib
             closing(make_dirs(root, dest.rstrip("/") or "/", attributes)) as target,
             open(fd, "rb", buffering=0, closefd=False) as file,
         ):
-            copy_in(decompressed(file)[1], target, owners=owners, root_owner=owner or (0, 0))
+            copy_in(decompressed(file)[1], target, owners=owners)
     return True
 
 
