@@ -258,3 +258,37 @@ def test_pier_build(daemon: Daemon, client: Any, tmp_path: Path) -> None:
     assert "   2 | >>> RUNN x" in wrong.err
     assert "pier" not in daemon.pier("builder", "du").err
     assert daemon.pier("builder", "prune", "--all", "--force").status == 0
+
+
+def test_pier_build_sends_what_has_changed(daemon: Daemon, tmp_path: Path) -> None:
+    folder = tmp_path / "context"
+    folder.mkdir()
+    context(folder, a="12345")
+    for number in range(30):
+        (folder / f"f{number}").write_text(str(number))
+
+    def build(*flags: str) -> str:
+        done = daemon.pier("build", "--progress=plain", "-t", "pier:sync", *flags, folder)
+        assert done.status == 0, done.err
+        return done.err
+
+    assert ", 0B sent" not in build()
+    assert ", 0B sent" in build()
+    (folder / "a").write_text("123456789")
+    assert ", 9B sent" in build()
+    (folder / "f7").unlink()
+    assert ", 0B sent" in build()
+    assert daemon.pier("run", "--rm", "pier:sync", "ls", "/context").out.split() == sorted(
+        ["Dockerfile", "a", *(f"f{number}" for number in range(30) if number != 7)]
+    )
+    (folder / os.fsdecode(b"\xff")).touch()  # an archive can have any name
+    assert ", 0B sent" not in build()
+    elsewhere = tmp_path / "elsewhere" / "File"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("FROM busybox\nRUNN x\n")
+    done = daemon.pier("build", "-f", elsewhere, folder)
+    assert f"{elsewhere}:2" in done.err
+    missing = daemon.pier("build", "-f", f"{folder}/nothing", folder)
+    assert missing.err == "Cannot locate specified Dockerfile: nothing\n"
+    assert daemon.pier("rmi", "-f", "pier:sync").status == 0
+    assert daemon.pier("builder", "prune", "--all", "--force").status == 0

@@ -17,7 +17,9 @@ from pier.model.host_config import Ulimit as HostUlimit
 from pier.model.image import AuthConfig
 from pier.oci import Platform, Reference
 
+from .build_stream import build_on_stream
 from .call import Call, empty
+from .hijack import wants_upgrade
 from .images import decode_header
 from .query import Query
 from .router import Route
@@ -49,7 +51,9 @@ class NeedsSession(InvalidParameter):
 async def build(call: Call) -> web.StreamResponse:
     """A classic build: an error before the first step is the answer's status, a later one the stream's last line.
 
-    With `call`, Pier's own, nothing is built: `check`, `outline` and `targets` answer what BuildKit's subrequests do.
+    With `Upgrade: tcp`, Pier's own, the context comes over as far as it has changed, and the stream is what the build
+    tells. With `call`, Pier's own, nothing is built: `check`, `outline`, `targets` answer what BuildKit's subrequests
+    do.
     """
     from pier.builder.classic_build import classic_build  # noqa: PLC0415 - most daemons serve many requests before one
 
@@ -59,6 +63,8 @@ async def build(call: Call) -> web.StreamResponse:
         raise InvalidParameter(f"invalid version {version}")
     if version == BUILDKIT or query.text("remote") == SESSION:
         raise NeedsSession
+    if wants_upgrade(call.request):
+        return await build_on_stream(call.request, call.engine.builder, request_of(call))
     if question := query.text("call"):
         from pier.builder.asking import ask  # noqa: PLC0415
 

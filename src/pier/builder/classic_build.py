@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.solver import Build
 from pier.builder.sources import context
-from pier.builder.tree import Result
+from pier.builder.tree import Folder, Result
 from pier.errors import InvalidParameter, PierError
 from pier.images.image import Image
 from pier.images.telling import telling
@@ -85,29 +85,52 @@ class ClassicRequest:
     line of JSON: `{"secrets": {ID: base64}}`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A client's files that are here already."""
+
+    context: Folder
+    dockerfile: bytes
+    ignore: bytes | None = None
+    ignore_name: str = ""
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+
+
 def classic_build(
-    service: BuildService, request: ClassicRequest, body: AsyncIterator[bytes]
+    service: BuildService, request: ClassicRequest, body: AsyncIterator[bytes] | Files
 ) -> AsyncGenerator[Message, None]:
     """Build, telling it in the classic builder's words. Raises PierError before the first message."""
 
     def run(say: Say) -> Any:
-        return _Run(service, request, body, say).run()
+        build = _Run(service, request, say)
+        return build.of_files(body) if isinstance(body, Files) else build.of_stream(body)
 
     return telling(run, name="build")  # type: ignore[arg-type]
 
 
 class _Run:
-    def __init__(self, service: BuildService, request: ClassicRequest, body: AsyncIterator[bytes], say: Say) -> None:
+    def __init__(self, service: BuildService, request: ClassicRequest, say: Say) -> None:
         self._service = service
         self._ground = service.ground
         self._request = request
-        self._body = body
         self._say = say
         self._text = ""
         """The Dockerfile's."""
-        self._secrets: dict[str, bytes] = {}
+        self._secrets: Mapping[str, bytes] = {}
 
-    async def run(self) -> None:
+    async def of_files(self, files: Files) -> None:
+        """Build from files that are here."""
+        name, self._secrets = self._request.dockerfile or DEFAULT, files.secrets
+        try:
+            file = await self._ground.in_thread(self._parsed, files.dockerfile, name)
+            ignored = read_ignore_file(files.ignore, files.ignore_name) if files.ignore is not None else []
+            await self._with(files.context, file, ignored)
+        except DockerfileError as error:
+            await self._say(event_words.failure(error, self._text))
+
+    async def of_stream(self, body: AsyncIterator[bytes]) -> None:
+        """Build from a request's body."""
+        self._body = body
         place = await self._ground.in_thread(context.make, self._ground)
         try:
             await self._in(place)
@@ -128,11 +151,7 @@ class _Run:
                 name, file, ignored = await self._ground.in_thread(self._read, root)
             if ignored:
                 await self._ground.in_thread(context.leave_out, place, ignored, [*ignore_files(name), name])
-            folder = await self._ground.in_thread(context.as_folder, place)
-            locals_ = {"context": folder, "dockerfile": folder}
-            session = Given(locals=locals_, secrets=self._secrets, auths=self._request.auths)
-            async with self._service.build(self._id, session) as build:
-                await self._compile(build, file, self._request.options)
+            await self._with(await self._ground.in_thread(context.as_folder, place), file)
             return
         async with self._service.build(self._id, Given(secrets=self._secrets, auths=self._request.auths)) as build:
             source = remote.source(keep_git_dir=bool(remote.keep_git_dir), checksum=remote.checksum)
@@ -142,6 +161,13 @@ class _Run:
             options = msgspec.structs.replace(
                 self._request.options, main_context=output, ignore_patterns=tuple(ignored)
             )
+            await self._compile(build, file, options)
+
+    async def _with(self, folder: Folder, file: Dockerfile, ignored: Sequence[str] = ()) -> None:
+        locals_ = {"context": folder, "dockerfile": folder}
+        session = Given(locals=locals_, secrets=self._secrets, auths=self._request.auths)
+        options = msgspec.structs.replace(self._request.options, ignore_patterns=tuple(ignored))
+        async with self._service.build(self._id, session) as build:
             await self._compile(build, file, options)
 
     @property

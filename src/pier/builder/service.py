@@ -17,6 +17,7 @@ from pier.builder import folders, layers, usage
 from pier.builder.cache import Cache, Record
 from pier.builder.caches import Caches
 from pier.builder.checksum import Checksums
+from pier.builder.contexts import Contexts
 from pier.builder.exporting import ImageWish, MadeImage, make_image
 from pier.builder.graph import Diff, Exec, File, Merge, Output
 from pier.builder.ground import Ground
@@ -63,6 +64,7 @@ class BuildService:
         self.cache = cache
         self.images = ImageSource(ground)
         self.caches = Caches(ground, cache)
+        self.contexts = Contexts(ground.data_dir, cache)
         self._builds: dict[str, asyncio.Task[Any]] = {}
         self._cancelled: set[str] = set()
         caches = CacheMounts(ground, self.cache)

@@ -13,6 +13,7 @@ from typing import Final
 import pier
 from pier.builder.cache import CACHE_MOUNT, LOCAL
 from pier.builder.cache_options import INLINE, wants_inline
+from pier.builder.contexts import Contexts
 from pier.builder.emulation import runnable
 from pier.builder.epoch import SOURCE_DATE_EPOCH
 from pier.builder.exports import read
@@ -21,7 +22,6 @@ from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.session import Session as ClientSession
 from pier.buildkit import caching
-from pier.buildkit.contexts import Contexts
 from pier.buildkit.exports import export, results_of
 from pier.buildkit.failing import failed
 from pier.buildkit.frontends import run_frontend

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from pier.builder.service import BuildService
 from pier.buildkit.bridge import Bridge
-from pier.buildkit.contexts import Contexts
 from pier.buildkit.control import Control
 from pier.buildkit.grpc import Server
 from pier.buildkit.history import History
@@ -24,7 +23,7 @@ class Door:
     def __init__(self, service: BuildService, folder: str, worker_id: str) -> None:
         """`folder`: the builder's, where clients' files are kept from build to build, and builds of the past."""
         self.sessions = Sessions()
-        self.contexts = Contexts(folder, service.cache)
+        self.contexts = service.contexts
         runs = Runs()
         history = History(os.path.join(folder, "history"))
         control = Control(service, self.sessions, self.contexts, runs, history, worker_id)

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pier.builder.contexts import Context, Contexts
 from pier.builder.session import NoSuchContext, Told, nobody
 from pier.builder.tree import Folder
 from pier.buildkit import filesync
-from pier.buildkit.contexts import Context, Contexts
 from pier.buildkit.grpc import Client, Code, Failed
 from pier.buildkit.http2 import Connection
 from pier.buildkit.pb.session_pb2 import (
@@ -142,7 +142,7 @@ class View:
         self._held.append(context)
         headers = filesync.metadata_of(name, attrs)
         received = await filesync.receive(self.session.client, headers, context, told)
-        return Folder(context.tree, context.key, received)
+        return Folder(context.tree, await asyncio.to_thread(lambda: context.key), received)
 
     async def upload(self, path: str) -> AsyncIterator[bytes]:
         """A stream of the client's, in pieces. Raises NoSuchContext, CannotAsk."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 
-from pier.cli.copy_tar import entry_chunks
 from pier.cli.errors import Failure, reason
 
 TYPE_CHECKING = False
@@ -64,6 +63,8 @@ class Context:
             raise Failure(f"{error.filename or self.folder}: {reason(error)}") from None
 
     def _counted(self, path: str, name: str, links: dict[tuple[int, int], str]) -> Iterator[bytes]:
+        from pier.cli.copy_tar import entry_chunks  # noqa: PLC0415 - tarfile is slow to load, and seldom wanted
+
         size = 0
         for chunk in entry_chunks(path, name, links, owner=(0, 0)):
             size += len(chunk)

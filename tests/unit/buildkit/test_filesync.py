@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pier.builder.cache import Cache
+from pier.builder.contexts import Context, Contexts
+from pier.builder.entries import BadEntry
 from pier.buildkit import filesync
-from pier.buildkit.contexts import Context, Contexts
 from pier.buildkit.grpc import Call
 from pier.buildkit.pb.session_pb2 import DATA, ERR, FIN, STAT, Packet, Stat
-from pier.buildkit.stat import BadEntry, entry_of
+from pier.buildkit.stat import entry_of
 from pier.errors import PierError
 from pier.state.memory import MemoryStore
 from pier.storage.go_mode import go_mode, unix_mode
@@ -173,7 +174,7 @@ async def test_two_builds_at_once_have_a_tree_each(origin: Path, contexts: Conte
 async def test_idle_trees_are_few(
     origin: Path, contexts: Contexts, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pier.buildkit.contexts.IDLE_MAX", 2)
+    monkeypatch.setattr("pier.builder.contexts.IDLE_MAX", 2)
     first, *others = [await fetch(OfferedFolder(origin), contexts, name) for name in "abc"]
     assert not os.path.exists(first.folder)
     assert all(os.path.isdir(each.folder) for each in others)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pier.builder.cache import Cache
+from pier.builder.contexts import Contexts
 from pier.builder.session import NoSuchContext
 from pier.buildkit import session as sessions_module
-from pier.buildkit.contexts import Contexts
 from pier.buildkit.grpc import Call, Code, Failed, Method, Server, unary
 from pier.buildkit.http2 import Connection
 from pier.buildkit.pb.session_pb2 import (

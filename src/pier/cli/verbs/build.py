@@ -79,11 +79,10 @@ def run(cx: Call, opts: Options, args: list[str]) -> int:
         query["dockerfile"] = context.dockerfile
     else:
         query["dockerfile"] = opts["file"]
-    head = (dumps({"secrets": secrets_of(opts["secret"])}) + "\n").encode()
-    stream = _body(head, context)
-    response = cx.client.request("POST", "/build", query=query, stream=stream, headers=_accounts(cx))
     sent = context if isinstance(context, Context) else None
-    built = _shown(called_as_given(response.lines(), sent), progress)
+    built = _shown(_lines(cx, context, query, secrets_of(opts["secret"])), progress)
+    if not built:
+        raise Failure("the daemon has ended the build's stream before the build")
     if isinstance(progress, build_progress.Plain | build_progress.Terminal):
         seconds = time.monotonic() - begun
         large = sent.large if sent else []
@@ -109,6 +108,20 @@ def _finish(cx: Call, opts: Options, image: str, output: str) -> int:
     if opts["quiet"] or opts["progress"] == "quiet":
         line(image)
     return 0
+
+
+def _lines(cx: Call, context: Context | str | None, query: dict[str, Any], secrets: dict[str, str]) -> Iterator[bytes]:
+    """Begin the build; what it tells."""
+    if isinstance(context, Context):
+        from pier.cli import build_sync  # noqa: PLC0415 - for a folder
+
+        try:
+            return build_sync.build(cx, context, query, secrets, _accounts(cx))
+        except build_sync.NotUtf8:
+            pass  # an archive can have any names
+    stream = _body((dumps({"secrets": secrets}) + "\n").encode(), context)
+    response = cx.client.request("POST", "/build", query=query, stream=stream, headers=_accounts(cx))
+    return called_as_given(response.lines(), context if isinstance(context, Context) else None)
 
 
 def called_as_given(lines: Iterable[bytes], context: Context | None) -> Iterator[bytes]:

@@ -2,8 +2,9 @@
 
     <folder>/tree     the files
     <folder>/index    what is in there: path -> (file, sha256 of its content), msgpack
+    <folder>/key      the key of that, and sha256 of the client's listing where that is one piece
 
-The index is taken away before the tree is touched and written when the tree is whole again, so a tree without one is
+Both are taken away before the tree is touched and written when the tree is whole again, so a tree without an index is
 half of something and begun anew. A tree is one build's at a time: a second build with the same files gets a copy of its
 own, which goes when it is done. Those that are kept are records of the build cache, shown and pruned with the others.
 """
@@ -17,18 +18,16 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from pier.builder import folders
 from pier.builder.cache import LOCAL, Cache, Record, new_id
+from pier.builder.entries import Entry, tree_key
 from pier.builder.folders import SYNCED
-from pier.buildkit.stat import Entry, tree_key
 from pier.storage.durable import write_file
-
-__all__ = ["Context", "Contexts", "Index"]
 
 Index = dict[str, tuple[Entry, str]]
 """Path -> (file, sha256 of its content in hexadecimal; empty where it has none)."""
@@ -47,7 +46,15 @@ class Context:
     """None: it goes when the build is done with it."""
     release: Callable[[], None] = lambda: None
     """The record is not this build's any more."""
-    index: Index = field(default_factory=dict)
+    _index: Index | None = None
+    _key: str = ""
+
+    @property
+    def index(self) -> Index:
+        """What the tree has. Blocking, the first time."""
+        if self._index is None:
+            self._index = _read(os.path.join(self.folder, "index")) if os.path.isdir(self.tree) else {}
+        return self._index
 
     @property
     def tree(self) -> str:
@@ -55,27 +62,51 @@ class Context:
 
     @property
     def key(self) -> str:
-        """Of the content."""
-        return tree_key((path, entry, content) for path, (entry, content) in self.index.items())
+        """Of the content. Blocking, the first time."""
+        if not self._key:
+            self._key, _ = self._noted()
+        if not self._key:
+            self._key = tree_key((path, entry, content) for path, (entry, content) in self.index.items())
+        return self._key
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the files; None: they are those that were here before."""
+        return None if self._index is None else sum(entry.size_bytes for entry, _ in self._index.values())
 
     def open(self) -> None:
         """Blocking."""
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        self.index = _read(os.path.join(self.folder, "index")) if os.path.isdir(self.tree) else {}
+
+    def is_listed(self, digest: str) -> bool:
+        """Whether the tree is what a listing of that digest says. Blocking."""
+        return os.path.isdir(self.tree) and self._noted()[1] == digest
+
+    def _noted(self) -> tuple[str, str]:
+        """(key, sha256 of the listing) of a tree that is whole; empty: not known."""
+        try:
+            with open(os.path.join(self.folder, "key"), encoding="ascii") as file:
+                key, _, listing = file.read(1000).partition(" ")
+        except (OSError, ValueError):
+            return "", ""
+        return key, listing
 
     def begin(self) -> None:
         """The tree will change now. Blocking."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.folder, "index"))
+        _, self._key = self.index, ""
+        for name in ("key", "index"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.folder, name))
         if not self.index:
             shutil.rmtree(self.tree, ignore_errors=True)
         os.makedirs(self.tree, mode=0o755, exist_ok=True)
 
-    def finish(self, index: Index) -> None:
-        """The tree is what `index` says. Blocking."""
-        self.index = index
+    def finish(self, index: Index, listing: str = "") -> None:
+        """The tree is what `index` says, and a listing of that digest. Blocking."""
+        self._index, self._key = index, ""
         if self.record is not None:
             write_file(os.path.join(self.folder, "index"), msgspec.msgpack.encode(index), durable=False)
+            write_file(os.path.join(self.folder, "key"), f"{self.key} {listing}".encode(), durable=False)
 
 
 class Contexts:
@@ -122,7 +153,8 @@ class Contexts:
             await asyncio.to_thread(shutil.rmtree, context.folder, ignore_errors=True)
             return
         record.used_ns, record.uses = self._cache.clock_ns(), record.uses + 1
-        record.size_bytes = sum(entry.size_bytes for entry, _ in context.index.values())
+        if (size := context.size_bytes) is not None:
+            record.size_bytes = size
         context.release()
         self._cache.put(record)
         await self._sweep()
