@@ -36,6 +36,8 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 SOCKET_MODE = 0o660
 FIRST_PASSED_FD = 3
 """Of sockets that systemd opened (sd_listen_fds(3))."""
+SETTLE_S = 1.0
+"""When memory is settled: whoever waits for the first answer need not wait for that, too."""
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -103,6 +105,7 @@ def set_up_log(config: DaemonConfig) -> None:
 
 def run(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
     """Serve until told to stop; on uvloop where that is installed."""
+    gc.disable()  # until `settle_memory`: what is made until then stays
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ImportError:
@@ -128,8 +131,8 @@ async def serve(config: DaemonConfig, read: Callable[[], Loaded]) -> int:
                 shutdown_timeout_s=float(config.shutdown_timeout),
                 accept_http2=lambda transport, early: buildkit.accept(door(), transport, early),
             )
-            settle_memory()
             await server.start(sockets)
+            loop.call_later(SETTLE_S, settle_memory)
             for sock in sockets:
                 log.info("API listen on %s", sock.getsockname())
             notify("READY=1")
@@ -148,6 +151,7 @@ def settle_memory() -> None:
     """What start-up has made stays, so collections need not look at it; what it has freed goes back to the system."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     process.trim_memory()
 
 

@@ -49,7 +49,8 @@ def host_addresses(record: Record, gateways: list[str]) -> dict[bytes, tuple[byt
 
 def serve(world: World, container: Container, monitor: Monitor) -> None:
     """Serve a container that has started, or was found running, where it has a name server."""
-    hand_over(world.networks.dns, container.record, monitor, _settings(world, container))
+    if monitor.resolver:
+        hand_over(world.networks.dns, container.record, monitor, _settings(world, container))
 
 
 def hand_over(dns: DnsServer, record: Record, monitor: Monitor, how: Settings) -> None:

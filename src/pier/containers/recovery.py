@@ -67,10 +67,12 @@ async def repair(world: World, container: Container) -> list[str]:
     record = container.record
     monitor = await world.runtime.reconnect(world.config.exec_dir(record.id))
     if monitor is not None and monitor.id == record.id:
+        before = msgspec.structs.replace(record.state)
         mark_reconnected(container, monitor)
         await volume_mounts.found_again(world, container, monitor.pid)
         adopt(world, container, monitor)
-        await world.save(container)
+        if record.state != before:
+            await world.save(container)
         name_server.serve(world, container, monitor)
         settled = await membership.settle(world, container)
         return [f"container {record.name}: found running again, pid {monitor.pid}", *settled]

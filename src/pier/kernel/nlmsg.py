@@ -78,12 +78,13 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 def attributes(data: memoryview) -> dict[int, memoryview]:
     """The attributes in `data` by type, the last of each; a malformed tail is ignored as the kernel does."""
     found: dict[int, memoryview] = {}
-    while len(data) >= NLATTR.size:
-        length, kind = NLATTR.unpack_from(data)
-        if not NLATTR.size <= length <= len(data):
+    header, start, end = NLATTR.size, 0, len(data)
+    while end - start >= header:
+        length, kind = NLATTR.unpack_from(data, start)
+        if not header <= length <= end - start:
             break
-        found[kind & NLA_TYPE_MASK] = data[NLATTR.size : length]
-        data = data[length + (-length % 4) :]
+        found[kind & NLA_TYPE_MASK] = data[start + header : start + length]
+        start += length + (-length % 4)
     return found
 
 

@@ -283,6 +283,10 @@ def remove_bridge(name: str, netlink: NetlinkSocket) -> None:
             netlink.delete_link(link.index)
 
 
+LINK_LOCAL = ("fe80:", "ff00:")
+"""How most of what a machine with many devices has in IPv6 begins: no subnet can overlap it."""
+
+
 def host_networks(
     routes: Iterable[Route], addresses: Iterable[Address], *, except_indexes: Iterable[int] = ()
 ) -> list[Network]:
@@ -294,7 +298,7 @@ def host_networks(
     passed = set(except_indexes)
     texts = [route.destination for route in routes if route.index not in passed]
     texts += [f"{item.address}/{item.prefix_len}" for item in addresses if item.index not in passed]
-    networks = [ip_interface(text).network for text in dict.fromkeys(texts)]
+    networks = [ip_interface(text).network for text in dict.fromkeys(texts) if not text.startswith(LINK_LOCAL)]
     return [network for network in networks if network.prefixlen > 3 and not is_everywhere(network)]
 
 

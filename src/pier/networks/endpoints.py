@@ -25,7 +25,8 @@ from pier.networks.driver import BridgeDriver, Driver, Place
 from pier.networks.endpoint import Ask, Endpoint, Publishing, Sandbox, gateway_endpoints
 from pier.networks.firewall import Forward
 from pier.networks.live import free_name
-from pier.networks.plugging import align_routes, missing, plug, unplug
+from pier.networks.looks import Looks
+from pier.networks.plugging import align_routes, plug, unplug
 from pier.networks.publishing import PublishedPorts, Work, publisher, refusal, same_ports
 from pier.networks.registry import Registry
 from pier.runtime.request import Interface
@@ -59,6 +60,7 @@ class Endpoints:
         self._store, self._work = store, work
         self._registry, self._drivers = registry, drivers
         self._ports, self._names = ports, names
+        self._looks = Looks(work)
         self.addresses = Addresses()
         self._sandboxes: dict[str, Sandbox] = {}
         self._members: dict[str, dict[str, Endpoint]] = {}
@@ -92,11 +94,12 @@ class Endpoints:
         A daemon was killed between their records and their devices, or their routes. Raises OSError.
         """
         sandbox = self._sandboxes.get(container_id, Sandbox())
-        lost = await self._work(lambda: missing(netns_fd, sandbox.endpoints))
+        lost, misrouted = await self._looks.faults(netns_fd, sandbox)
         for endpoint in lost:
             await self.leave(container_id, endpoint.network_id, publishing=Publishing(), netns_fd=None)
-        left = self._sandboxes.get(container_id, Sandbox())
-        await self._work(lambda: align_routes(netns_fd, left))
+        if lost or misrouted:
+            left = self._sandboxes.get(container_id, Sandbox())
+            await self._work(lambda: align_routes(netns_fd, left))
         return lost
 
     # --- a container's start and end

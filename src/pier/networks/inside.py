@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from pier.kernel.namespaces import CLONE_NEWNET, setns
 
-__all__ = ["run_inside"]
+__all__ = ["run_in_each", "run_inside"]
 
 T = TypeVar("T")
 
@@ -19,28 +19,25 @@ def run_inside(netns_fd: int, deed: Callable[[], T]) -> T:
     A thread is made for it that enters the namespace and ends there, so no thread of the daemon can be left in the
     wrong one. Sockets that `deed` makes stay in the namespace and may be used anywhere.
     """
-    task = _Task(netns_fd, deed)
-    thread = threading.Thread(target=task.run, name="inside", daemon=True)
+    (result,) = run_in_each([netns_fd], deed)
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def run_in_each(netns_fds: Sequence[int], deed: Callable[[], T]) -> list[T | BaseException]:
+    """The same in several, one after the other, by one thread; an error is in the place of the result. Blocks."""
+    results: list[T | BaseException] = []
+
+    def work() -> None:
+        for fd in netns_fds:
+            try:
+                setns(fd, CLONE_NEWNET)
+                results.append(deed())
+            except BaseException as error:
+                results.append(error)
+
+    thread = threading.Thread(target=work, name="inside", daemon=True)
     thread.start()
     thread.join()
-    return task.result()
-
-
-class _Task(Generic[T]):
-    def __init__(self, netns_fd: int, deed: Callable[[], T]) -> None:
-        self._netns_fd = netns_fd
-        self._deed = deed
-        self._results: list[T] = []
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            setns(self._netns_fd, CLONE_NEWNET)
-            self._results.append(self._deed())
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return self._results[0]
+    return results

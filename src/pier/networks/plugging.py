@@ -9,15 +9,17 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from pier.errors import PierError
+from pier.kernel.links import Link
 from pier.kernel.netlink import NetlinkSocket
 from pier.kernel.routes import add_route, default_of, delete_route
 from pier.networks import live
 from pier.networks.endpoint import Endpoint, Sandbox
-from pier.networks.inside import run_inside
+from pier.networks.inside import run_in_each, run_inside
 
-__all__ = ["InterfaceFailed", "align_routes", "missing", "plug", "unplug"]
+__all__ = ["Faults", "InterfaceFailed", "align_routes", "faults", "plug", "unplug"]
 
 
 class InterfaceFailed(PierError):
@@ -64,30 +66,72 @@ def reason_of(error: OSError | ValueError) -> str:
 # --- after a daemon was killed
 
 
-def missing(netns_fd: int, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    """Those whose interfaces are not there; one that was made and not set up is removed. Raises OSError.
+Route = tuple[str, str]
+"""(device, gateway) of a default route."""
+
+
+class Inside(NamedTuple):
+    """What there is in a network namespace."""
+
+    devices: dict[str, Link]
+    routes: list[Route]
+
+
+def look() -> Inside:
+    """This thread's network namespace. Raises OSError."""
+    with NetlinkSocket() as netlink:
+        links = list(netlink.links())
+        names = {link.index: link.name for link in links}
+        routes = [
+            (names.get(route.index, ""), route.gateway)
+            for route in netlink.routes()
+            if route.gateway and route.destination == default_of(route.gateway)
+        ]
+        return Inside({link.name: link for link in links}, routes)
+
+
+class Faults(NamedTuple):
+    """What of a running container's networks is not as its records say."""
+
+    missing: list[Endpoint]
+    """Those whose interfaces are not there."""
+    misrouted: bool
+    """Its default routes are others."""
+
+
+def faults(asked: Sequence[tuple[int, Sandbox]]) -> list[Faults | BaseException]:
+    """Look at containers, each given by its network namespace and what it should have there."""
+    found = run_in_each([netns_fd for netns_fd, _ in asked], look)
+    return [
+        inside if isinstance(inside, BaseException) else _compare(netns_fd, sandbox, inside)
+        for (netns_fd, sandbox), inside in zip(asked, found, strict=True)
+    ]
+
+
+def _compare(netns_fd: int, sandbox: Sandbox, inside: Inside) -> Faults | BaseException:
+    try:
+        missing = _missing(netns_fd, sandbox, inside)
+        return Faults(missing, route_changes(sandbox, inside.routes) != ([], []))
+    except OSError as error:
+        return error
+
+
+def _missing(netns_fd: int, sandbox: Sandbox, inside: Inside) -> list[Endpoint]:
+    """Endpoints whose interfaces are not there; one that was made and not set up is removed. Raises OSError.
 
     A veth pair is known by its end on the host: whoever has the rights inside may call the other as he likes.
     """
-    plugged = [(endpoint, endpoint.interface) for endpoint in endpoints if endpoint.interface is not None]
-    if not plugged:
-        return []
-    inside = run_inside(netns_fd, devices)
-    found = []
+    missing = []
+    plugged = [(endpoint, endpoint.interface) for endpoint in sandbox.endpoints if endpoint.interface is not None]
     for endpoint, interface in plugged:
-        half_made = inside.get(interface.name) is False
+        link = inside.devices.get(interface.name)
+        half_made = link is not None and not link.up
         if half_made:
             live.detach(netns_fd, interface)
-        there = is_there(interface.host_name) if interface.kind == "veth" else interface.name in inside
+        there = is_there(interface.host_name) if interface.kind == "veth" else link is not None
         if half_made or not there:
-            found.append(endpoint)
-    return found
-
-
-def devices() -> dict[str, bool]:
-    """Name -> whether it is up, of the devices of this thread's network namespace. Raises OSError."""
-    with NetlinkSocket() as netlink:
-        return {link.name: link.up for link in netlink.links()}
+            missing.append(endpoint)
+    return missing
 
 
 def is_there(name: str) -> bool:
@@ -105,24 +149,14 @@ def align_routes(netns_fd: int, sandbox: Sandbox) -> None:
 
 
 def _align(sandbox: Sandbox) -> None:
+    devices, present = look()
+    gone, fresh = route_changes(sandbox, present)
     with NetlinkSocket() as inside:
-        names = {link.index: link.name for link in inside.links()}
-        present = [
-            (names.get(route.index, ""), route.gateway)
-            for route in inside.routes()
-            if route.gateway and route.destination == default_of(route.gateway)
-        ]
-        gone, fresh = route_changes(sandbox, present)
-        index = {name: number for number, name in names.items()}
         for name, gateway in gone:
-            inside.do(*delete_route(index[name], default_of(gateway), gateway))
+            inside.do(*delete_route(devices[name].index, default_of(gateway), gateway))
         for name, gateway in fresh:
-            if name in index:
-                inside.do(*add_route(index[name], default_of(gateway), gateway))
-
-
-Route = tuple[str, str]
-"""(device, gateway) of a default route."""
+            if name in devices:
+                inside.do(*add_route(devices[name].index, default_of(gateway), gateway))
 
 
 def route_changes(sandbox: Sandbox, present: Sequence[Route]) -> tuple[list[Route], list[Route]]:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -118,6 +119,8 @@ class Monitor:
         self._oci_runtime: OciRuntime | None = None
         self.id = ""
         self.pid = 0
+        self.own_pid = 0
+        """The monitor's, whose child `pid` is; 0: not known, for one that this daemon has started."""
         self.started_at_ns = 0
         self.warnings: list[str] = []
         self.ooms = 0
@@ -325,6 +328,12 @@ class Monitor:
         self._lose()
 
 
+def _listener_of(sock: socket.socket) -> int:
+    """The pid of the process that listens where a socket has connected to (unix(7), SO_PEERCRED)."""
+    pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(pid)
+
+
 def _resolve(future: asyncio.Future[Any], value: Any) -> None:
     if not future.done():
         future.set_result(value)
@@ -457,6 +466,7 @@ class Runtime:
             sock.close()
             return None
         monitor = Monitor(sock)
+        monitor.own_pid = _listener_of(sock)
         try:
             await monitor.started()
         except StartFailed:

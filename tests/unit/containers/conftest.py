@@ -45,6 +45,7 @@ class FakeMonitor:
     def __init__(self, id: str, exec_dir: str) -> None:
         self.id, self.exec_dir = id, exec_dir
         self.pid, self.started_at_ns = 4242, 1_700_000_000_000_000_000
+        self.own_pid = 0
         self.foreign = False
         self.asked: list[Any] = []
         self.signals: list[int] = []

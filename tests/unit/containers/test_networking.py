@@ -44,10 +44,10 @@ def live(house: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     async def follow(*_: Any) -> None:
         """A name server would be made in this process's own namespace."""
 
-    def own(pid: int, kind: str) -> str:
-        return f"/proc/{os.getpid()}/ns/net"
+    def own(pid: int) -> tuple[int, int]:
+        return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), os.getppid()
 
-    monkeypatch.setattr("pier.containers.network_namespace.namespace_path", own)
+    monkeypatch.setattr("pier.containers.network_namespace.namespace_of", own)
     monkeypatch.setattr("pier.containers.name_server.follow", follow)
     house.networks.add("a", "10.0.0.0/24")
     house.networks.add("b")
