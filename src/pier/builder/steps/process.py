@@ -10,8 +10,8 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pier.builder import layers
 from pier.builder.dockerfile.gotext import quote
@@ -19,14 +19,14 @@ from pier.builder.graph import EMPTY, Exec, Limits, NetMode, SecurityMode
 from pier.builder.ground import Ground
 from pier.builder.session import NoSuchSecret
 from pier.builder.solver import Work
-from pier.builder.steps.mounts import CacheMounts, furnish, missing, remove_stubs
+from pier.builder.steps.mounts import CacheMounts, Furnished, furnish, missing, remove_stubs
 from pier.builder.steps.printing import Printing
 from pier.builder.tree import SCRATCH, Result, Tree
 from pier.containers import cdi, etc_files, name_server, spec, spec_resources, spec_security
 from pier.containers.attach import make_ends
 from pier.containers.record import Record
 from pier.containers.start import cgroups_path
-from pier.errors import InvalidParameter, PierError
+from pier.errors import InvalidParameter, PierError, first_of
 from pier.model.container import ContainerConfig
 from pier.model.host_config import HostConfig, Ulimit
 from pier.networks.endpoint import Ask, Publishing, Sandbox
@@ -47,6 +47,8 @@ READ_BYTES: Final = 1 << 16
 HEADER_BYTES: Final = 8
 CLEAR_TRIES: Final = 100
 CLEAR_PAUSE_S: Final = 0.02
+T = TypeVar("T")
+U = TypeVar("U")
 SETTLE_S: Final = 30.0
 """How long output may keep coming after the process has ended."""
 
@@ -94,6 +96,26 @@ class ProcessSteps:
         return await _Run(self._ground, self._caches, work).run()
 
 
+class _Made(NamedTuple):
+    """A step's files."""
+
+    base: Tree
+    name: str
+    """Of the writable tree over the base."""
+    root: Root
+    furnished: Furnished
+    stubs: list[str]
+    """What is there only to be mounted on."""
+
+
+class _Lodged(NamedTuple):
+    """What a step's container has besides its files."""
+
+    folder: str
+    record: Record
+    sandbox: Sandbox
+
+
 class _Run:
     """One process."""
 
@@ -115,26 +137,34 @@ class _Run:
         self._check_entitlements()
         ground = self._ground
         async with contextlib.AsyncExitStack() as stack:
-            base = await self._base()
-            name, root = await ground.in_thread(layers.begin, ground, base, self._id_map)
-            stack.callback(layers.drop, ground, name)
-            furnished = await furnish(ground, self._caches, self._work, stack)
-            dests = [item["destination"] for item in furnished.oci]
-            stubs = await ground.in_thread(self._missing, base, dests) if dests else []
-            ended = await self._ended(root, furnished.oci, stack)
+            lodging = await stack.enter_async_context(contextlib.AsyncExitStack())
+            made, lodged = await _both(self._made(stack), self._lodged(lodging))
+            ended = await self._ended(made, lodged, lodging)
             if ended.exit_code not in (self._op.meta.valid_exit_codes or (0,)):
                 raise ProcessFailed(self._op.meta.args, ended.exit_code, oom_killed=ended.oom_killed)
-            if stubs:
-                await ground.in_thread(self._clear, root, stubs)
-            drafts = dict(furnished.drafts)
+            leaving = asyncio.create_task(lodging.aclose(), name="step leaving")
+            stack.push_async_callback(_finished, leaving)
+            if made.stubs:
+                await ground.in_thread(self._clear, made.root, made.stubs)
+            drafts = dict(made.furnished.drafts)
             if self._root_mount.output != EMPTY:
-                drafts[self._root_mount.output] = name, base
+                drafts[self._root_mount.output] = made.name, made.base
             return [await ground.in_thread(layers.seal, ground, *drafts[index]) for index in range(len(drafts))]
 
-    async def _ended(self, root: Root, extra: list[dict[str, Any]], stack: contextlib.AsyncExitStack) -> ExitRecord:
+    async def _made(self, stack: contextlib.AsyncExitStack) -> _Made:
+        """The step's tree and mounts, there as long as `stack` is open."""
+        ground, base = self._ground, await self._base()
+        name, root = await ground.in_thread(layers.begin, ground, base, self._id_map)
+        stack.callback(layers.drop, ground, name)
+        furnished = await furnish(ground, self._caches, self._work, stack)
+        dests = [item["destination"] for item in furnished.oci]
+        stubs = await ground.in_thread(self._missing, base, dests) if dests else []
+        return _Made(base, name, root, furnished, stubs)
+
+    async def _ended(self, made: _Made, lodged: _Lodged, stack: contextlib.AsyncExitStack) -> ExitRecord:
         """The process run to its end. Raises ProcessNotStarted."""
         try:
-            return await self._contained(root, extra, stack)
+            return await self._contained(made, lodged, stack)
         except StartFailed as error:
             failure = ProcessNotStarted(self._op.meta.args, error)
             self._work.broadcast.printed(STDERR, failure.printed.encode())
@@ -164,11 +194,11 @@ class _Run:
 
     # --- the container
 
-    async def _contained(self, root: Root, extra: list[dict[str, Any]], stack: contextlib.AsyncExitStack) -> ExitRecord:
+    async def _lodged(self, stack: contextlib.AsyncExitStack) -> _Lodged:
+        """What the container has besides its root, there as long as `stack` is open."""
         ground = self._ground
         folder = os.path.join(ground.exec_dir, self._id)
         stack.push_async_callback(ground.in_thread, clear_folder, folder)
-        await ground.in_thread(os.makedirs, folder, mode=0o700, exist_ok=True)
         record = await self._record()
         stack.push_async_callback(ground.networks.release, self._id)
         network = record.host_config.network_mode
@@ -176,7 +206,14 @@ class _Run:
         names = (record.id[:12],) if ground.networks.find(network).user_defined else ()
         asks = [Ask(network, names=names)]
         sandbox = await ground.networks.connect(self._id, asks, name=record.name, publishing=Publishing())
-        request = await self._request(record, sandbox, root, extra, folder)
+        resolv, hosts = ground.host_texts()
+        texts = etc_files.contents(record, sandbox, ground.config, host_resolv=resolv, host_hosts=hosts)
+        await ground.in_thread(_make_folder, folder, texts, self._id_map.root if self._id_map else None)
+        return _Lodged(folder, record, sandbox)
+
+    async def _contained(self, made: _Made, lodged: _Lodged, stack: contextlib.AsyncExitStack) -> ExitRecord:
+        ground, record, sandbox = self._ground, lodged.record, lodged.sandbox
+        request = await self._request(lodged, made.root, made.furnished.oci)
         ours, theirs = make_ends(stdin=False, stdout=True, stderr=True)
         stack.callback(ours.close)
         try:
@@ -299,13 +336,9 @@ class _Run:
                     raise
         return edits
 
-    async def _request(
-        self, record: Record, sandbox: Sandbox, root: Root, extra: list[dict[str, Any]], folder: str
-    ) -> StartRequest:
+    async def _request(self, lodged: _Lodged, root: Root, extra: list[dict[str, Any]]) -> StartRequest:
+        folder, record, sandbox = lodged
         ground, host = self._ground, record.host_config
-        resolv, hosts = ground.host_texts()
-        texts = etc_files.contents(record, sandbox, ground.config, host_resolv=resolv, host_hosts=hosts)
-        await ground.in_thread(etc_files.write, folder, texts, self._id_map.root if self._id_map else None)
         facts = spec.Facts(
             capabilities=spec_security.available_capabilities(),
             host_name=os.uname().nodename,
@@ -337,6 +370,30 @@ class _Run:
             seccomp_bpf=await ground.seccomp.path_for(record, bounding),
             requested=spec.requested(host),
         )
+
+
+def _make_folder(folder: str, texts: dict[str, str], owner: tuple[int, int] | None) -> None:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    etc_files.write(folder, texts, owner)
+
+
+async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Await two things side by side. Raises what the first to fail does, when both have ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(one), group.create_task(other)
+    except BaseExceptionGroup as errors:
+        raise first_of(errors) from None
+    return first.result(), second.result()
+
+
+async def _finished(task: asyncio.Task[None]) -> None:
+    """Wait for the end of a task, also when cancelled. Raises what it raised."""
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def clear_folder(folder: str) -> None:
