@@ -158,7 +158,9 @@ def devices(host: HostConfig, every: Sequence[dict[str, Any]]) -> tuple[list[dic
     Raises DeviceMissing, InvalidDeviceMode, InvalidDeviceRule.
     """
     if host.privileged:
-        return list(every), [_rule(True)]
+        there = {node["path"] for node in every}
+        named = (node for mapping in host.devices or () for node in device_node(mapping))
+        return [*every, *(node for node in named if node["path"] not in there)], [_rule(True)]
     nodes: list[dict[str, Any]] = []
     rules = list(DEFAULT_DEVICE_RULES)
     for mapping in host.devices or ():

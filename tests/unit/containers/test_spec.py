@@ -12,7 +12,7 @@ from pier.containers.spec import Facts, runtime_spec
 from pier.containers.spec_security import DEFAULT_CAPABILITIES
 from pier.kernel.capabilities import NAMES
 from pier.model.container import ContainerConfig
-from pier.model.host_config import HostConfig, Ulimit
+from pier.model.host_config import DeviceMapping, HostConfig, Ulimit
 
 ID = "ab" * 32
 ETC = {name: f"/etc-of/{name}" for name in ("hosts", "hostname", "resolv.conf")}
@@ -107,6 +107,13 @@ def test_privileged_opens_everything() -> None:
     assert "maskedPaths" not in found["linux"]
     assert "ro" not in at(found, "/sys")[0]["options"]
     assert "ro" not in at(found, "/sys/fs/cgroup")[0]["options"]
+
+
+def test_privileged_has_devices_by_other_names_too() -> None:
+    device = {"path": "/dev/null", "type": "c", "major": 1, "minor": 3}
+    asked = [DeviceMapping("/dev/null", "/dev/void"), DeviceMapping("/dev/null", "/dev/null")]
+    found = build(privileged=True, devices=asked, facts={"devices": [device]})
+    assert [node["path"] for node in found["linux"]["devices"]] == ["/dev/null", "/dev/void"]
 
 
 def test_host_namespaces() -> None:
