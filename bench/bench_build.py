@@ -1,4 +1,4 @@
-"""Builds, by the same client (`docker buildx`) on each engine; its own time is part of all of them."""
+"""Builds, by the same client (`docker buildx`) on each engine, and by Pier's; their own time is part of all of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from engines import CHECKOUT, IMAGE, OWN, Engine
+from engines import BIN, CHECKOUT, IMAGE, OWN, Engine
 from samples import Row, Target, in_turn
 
 STAGES, FILES, COPIED = 10, 5000, 10_000
 EXPORT_MB = 500
 STEPS = 20
 NAME = f"pier-bench-build-{OWN}"
+OWN_CLIENT = "pier, its own client"
 WEBS = ("left", "right", "third", "fourth")
 
 
@@ -27,12 +28,13 @@ def measure(engines: list[Engine], rounds: int, folder: Path) -> list[Row]:
     if found.returncode:
         return []
     clients = {engine.name: _Client(engine, folder, found.stdout.strip()) for engine in engines}
+    with_own = {**clients, OWN_CLIENT: _OwnClient(engines[0])}
     few = max(3, rounds // 4)
     try:
         return [
-            _unchanged(clients, rounds, folder / "stages"),
-            _one_changed(clients, few, folder / "stages"),
-            _diamond(clients, few, folder / "diamond"),
+            _unchanged(with_own, rounds, folder / "stages"),
+            _one_changed(with_own, few, folder / "stages"),
+            _diamond(with_own, few, folder / "diamond"),
             _copied(clients, few, folder / "copied"),
             _exported(clients, few, folder / "exported"),
             _step(clients, few, folder / "steps"),
@@ -44,6 +46,8 @@ def measure(engines: list[Engine], rounds: int, folder: Path) -> list[Row]:
 
 class _Client:
     """buildx against one engine."""
+
+    command: Sequence[str | Path] = ("docker", "buildx", "build")
 
     def __init__(self, engine: Engine, folder: Path, plugins: str) -> None:
         self.engine = engine
@@ -57,7 +61,7 @@ class _Client:
         """The milliseconds it took."""
         began = time.perf_counter()
         subprocess.run(
-            ["docker", "buildx", "build", "--quiet", *flags, str(context)],
+            [*self.command, "--quiet", *flags, str(context)],
             env=self._environment,
             check=True,
             capture_output=True,
@@ -68,6 +72,16 @@ class _Client:
     def clean(self) -> None:
         subprocess.run(["docker", "buildx", "prune", "-af"], env=self._environment, check=False, capture_output=True)
         subprocess.run(["docker", "rmi", "-f", NAME], env=self._environment, check=False, capture_output=True)
+
+
+class _OwnClient(_Client):
+    """`pier build`."""
+
+    command = (BIN / "pier", "build")
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._environment = engine.environment
 
 
 def _fill(folder: Path, files: int) -> None:
@@ -94,7 +108,7 @@ def _unchanged(clients: dict[str, _Client], rounds: int, folder: Path) -> Row:
     (folder / "Dockerfile").write_text("".join(stages))
     columns = in_turn(_each(clients, lambda client: client.build(folder, "-t", NAME)), rounds)
     name = f"rebuild of {STAGES} stages with nothing changed, context of {FILES:,} files"
-    return Row(name, "ms", columns, Target("at most 0.3 of dockerd", 0.3, "docker"))
+    return Row(name, "ms", columns, Target("at most 0.3 of dockerd", 0.3, "docker"), subject=OWN_CLIENT)
 
 
 def _one_changed(clients: dict[str, _Client], rounds: int, folder: Path) -> Row:
