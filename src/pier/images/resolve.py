@@ -58,7 +58,7 @@ class UnsupportedArtifact(InvalidParameter):
 
 
 class UnsupportedOS(InvalidParameter):
-    """image operating system {os!r} cannot be used on this platform: operating system is not supported"""
+    """image operating system "{os}" cannot be used on this platform: operating system is not supported"""
 
 
 @dataclass(frozen=True, slots=True)

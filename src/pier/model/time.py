@@ -44,7 +44,7 @@ class BadTime(InvalidParameter):
 
 
 class BadDuration(InvalidParameter):
-    """time: invalid duration {text!r}"""
+    """time: invalid duration "{text}\""""
 
     remedy = "a number and a unit, such as 300ms, 10s or 1h30m"
 

@@ -36,7 +36,7 @@ _AMD64_VARIANTS: Final = ("v4", "v3", "v2", "")
 
 
 class InvalidPlatform(InvalidParameter):
-    """{text!r}: {reason}: invalid argument"""
+    """ "{text}": {reason}: invalid argument"""
 
     remedy = "a platform is written os/architecture[/variant], e.g. linux/arm64"
 

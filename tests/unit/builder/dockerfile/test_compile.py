@@ -110,7 +110,7 @@ def test_a_circle_of_thousands_of_stages() -> None:
         ("FROM busibox", "busibox: docker.io/library/busibox:latest: not found (did you mean busybox?)"),
         (
             "FROM --platform=a/b/c/d busybox",
-            "failed to parse platform a/b/c/d: 'a/b/c/d': cannot parse platform specifier: invalid argument",
+            'failed to parse platform a/b/c/d: "a/b/c/d": cannot parse platform specifier: invalid argument',
         ),
         ("FROM --platform=$NOPE busybox", "empty platform value from expression $NOPE"),
         ("FROM --platform=windows/amd64 busybox", "stages for windows cannot be built here: only those for linux can"),
