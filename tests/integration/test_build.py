@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import http.server
 import io
+import json
 import os
 import signal
+import socket
 import subprocess
 import tarfile
 import threading
@@ -237,16 +239,12 @@ def test_contexts_at_an_address(client: Any, web: tuple[str, Path], tmp_path: Pa
 
 
 def test_pier_build(daemon: Daemon, client: Any, tmp_path: Path) -> None:
-    """Progress on stderr, an archive beside the image, a secret, its failure with the line marked."""
+    """Progress on stderr, a secret, its failure with the line marked."""
     folder = context(tmp_path)
-    done = daemon.pier(
-        "build", "-t", "pier:1", "--iidfile", f"{tmp_path}/id", "-o", f"type=oci,dest={tmp_path}/o", folder
-    )
+    done = daemon.pier("build", "-t", "pier:1", "--iidfile", f"{tmp_path}/id", folder)
     assert done.status == 0, done.err
     assert "steps, " in done.err
     assert (tmp_path / "id").read_text() == client.images.get("pier:1").id
-    with tarfile.open(tmp_path / "o") as archive:
-        assert "index.json" in archive.getnames()
     (tmp_path / "secret").write_text("hidden\n")
     steps = "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s; exit 4\n"
     failed = daemon.pier("build", "--secret", f"id=s,src={tmp_path}/secret", context(tmp_path, Dockerfile=steps))
@@ -292,3 +290,45 @@ def test_pier_build_sends_what_has_changed(daemon: Daemon, tmp_path: Path) -> No
     assert missing.err == "Cannot locate specified Dockerfile: nothing\n"
     assert daemon.pier("rmi", "-f", "pier:sync").status == 0
     assert daemon.pier("builder", "prune", "--all", "--force").status == 0
+
+
+def test_pier_build_makes_several_outputs_for_several_platforms(daemon: Daemon, client: Any, tmp_path: Path) -> None:
+    steps = (
+        "FROM --platform=$BUILDPLATFORM busybox AS made\nARG TARGETARCH\nRUN echo $TARGETARCH > /made\n"
+        "FROM scratch\nCOPY --from=made /made /\nLABEL kind=test\n"
+    )
+    outputs = ("-o", f"type=oci,dest={tmp_path}/o,compression=zstd", "-o", f"{tmp_path}/out", "--load")
+    both = ("--platform", "linux/amd64,linux/arm64", "--annotation", "index:a=b", "-t", "both:1")
+    facts = ("--metadata-file", f"{tmp_path}/facts")
+    done = daemon.pier("build", *both, *outputs, *facts, context(tmp_path, Dockerfile=steps))
+    assert done.status == 0, done.err
+    assert (tmp_path / "out/linux_arm64/made").read_text() == "arm64\n"
+    with tarfile.open(tmp_path / "o") as archive:
+        read = {entry.name: archive.extractfile(entry).read() for entry in archive if entry.isfile()}  # type: ignore[union-attr]
+    [entry] = json.loads(read["index.json"])["manifests"]
+    index = json.loads(read[entry["digest"].replace("sha256:", "blobs/sha256/")])
+    assert [each["platform"]["architecture"] for each in index["manifests"]] == ["amd64", "arm64"]
+    assert index["annotations"] == {"a": "b"}
+    said = json.loads((tmp_path / "facts").read_text())
+    assert said["containerimage.descriptor"]["digest"] == said["containerimage.digest"]
+    assert said["image.name"] == "docker.io/library/both:1"
+    assert client.images.get("both:1").labels == {"kind": "test"}
+
+
+def test_pier_build_lends_its_ssh_agent(daemon: Daemon, tmp_path: Path) -> None:
+    """What goes over its socket: `tests/unit/builder/test_agents.py`."""
+    folder = context(tmp_path, Dockerfile="FROM busybox\nRUN --mount=type=ssh [ -S $SSH_AUTH_SOCK ]\n")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        done = daemon.pier("build", "--ssh", f"default={tmp_path}/agent", folder)
+    assert done.status == 0, done.err
+    (tmp_path / "agent").unlink()
+    refused = daemon.pier("build", "--no-cache", folder)
+    assert refused.status == 1, "there is no agent"
+
+
+def test_entitlements(daemon: Daemon, tmp_path: Path) -> None:
+    steps = "FROM busybox\nRUN --network=host true\n"
+    assert daemon.pier("build", "--allow", "network.host", context(tmp_path, Dockerfile=steps)).status == 0
+    refused = daemon.pier("build", "--allow", "security.insecure", str(tmp_path))
+    assert "granting entitlement security.insecure is not allowed by build daemon configuration" in refused.err

@@ -19,11 +19,11 @@ from pier.oci import Platform, Reference
 
 from .build_stream import build_on_stream
 from .call import Call, empty
-from .hijack import wants_upgrade
+from .hijack import RAW_STREAM, Hijacked, head, take_over, wants_upgrade
 from .images import decode_header
 from .query import Query
 from .router import Route
-from .stream import send_bytes, send_progress
+from .stream import STARTED, send_bytes, send_progress
 
 if TYPE_CHECKING:
     from pier.builder.classic_build import ClassicRequest
@@ -84,11 +84,13 @@ def request_of(call: Call) -> ClassicRequest:
     build_args = _json(query, "buildargs", dict[str, str | None])
     ulimits = _json(query, "ulimits", list[HostUlimit])
     cache_from = _json(query, "cachefrom", list[str])
+    events = query.flag("events")
+    platforms = [Platform.parse(each) for each in platform_texts(query.text("platform"), several=events)]
     options = Options(
         target=query.text("target"),
         build_args={key: value for key, value in build_args.items() if value is not None},
         labels=_json(query, "labels", dict[str, str]),
-        target_platform=Platform.parse(query.text("platform")) if query.text("platform") else None,
+        target_platform=platforms[0] if platforms else None,
         no_cache=query.flag("nocache"),
         no_cache_stages=frozenset(name.lower() for name in query.texts("nocachefilter") if name),
         network=network,
@@ -117,9 +119,15 @@ def request_of(call: Call) -> ClassicRequest:
         squash=query.flag("squash"),
         id=query.text("buildid"),
         auths=_auths(call.request.headers.get("X-Registry-Config", "")),
-        events=query.flag("events"),
+        events=events,
+        platforms=tuple(platforms) if len(platforms) > 1 else (),
         warnings=("cachefrom has no effect: the build cache is asked by content",) if cache_from else (),
     )
+
+
+def platform_texts(text: str, *, several: bool) -> list[str]:
+    """`linux/amd64,linux/arm64` -> both; the classic builder knows one platform, which nothing is a comma in."""
+    return list(dict.fromkeys(text.split(","))) if text and several else [text] if text else []
 
 
 def network_of(mode: str) -> tuple[NetMode, str]:
@@ -152,6 +160,22 @@ def _auths(header: str) -> Mapping[str, Mapping[str, Any]]:
         return {}
     entries = decode_header(header, dict[str, AuthConfig], "X-Registry-Config")
     return {server_domain(server): msgspec.to_builtins(config) for server, config in entries.items()}
+
+
+async def ssh(call: Call) -> web.StreamResponse:
+    """Pier's own: a connection to an agent of the client's, for the next program of a build that wants one."""
+    from pier.builder.agents import Line  # noqa: PLC0415
+
+    build_id, id = call.query.text("buildid"), call.query.text("id")
+    if not build_id or not id:
+        raise BadParameter(name="buildid" if id else "id", reason="it is missing")
+    if not wants_upgrade(call.request):
+        raise BadParameter(name="Upgrade", reason="this operation becomes a stream of bytes")
+    line = Line()
+    call.request[STARTED] = True
+    take_over(call.request, line, head(upgrade=True, content_type=RAW_STREAM, headers={}))
+    await call.engine.builder.agents.serve(build_id, id, line)
+    return Hijacked()
 
 
 async def cancel(call: Call) -> web.StreamResponse:
@@ -188,5 +212,6 @@ ROUTES = (
     Route("POST", "/build/cache", "BuildCacheImport", import_cache, streams=True),
     Route("POST", "/build", "ImageBuild", build, streams=True),
     Route("POST", "/build/cancel", "BuildCancel", cancel),
+    Route("POST", "/build/ssh", "BuildSsh", ssh, streams=True),
     Route("POST", "/build/prune", "BuildPrune", prune),
 )

@@ -56,7 +56,7 @@ async def _serve(
         listing = await sync.read_listing(reader)
         context = await service.contexts.take(f"pier\0{head.folder}")
         folder = await sync.receive(reader, listing, context, lambda wanted: writer.write(json_line(wanted)))
-        files = Files(folder, head.dockerfile, head.ignore, head.ignore_name, head.secrets)
+        files = Files(folder, head.dockerfile, head.ignore, head.ignore_name, head)
         await _tell(reader, writer, classic_build(service, asked, files))
     except sync.ClientGone:
         pass
@@ -77,14 +77,14 @@ async def _discard(reader: asyncio.StreamReader) -> None:
 
 
 async def _tell(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, messages: AsyncIterator[Mapping[str, Any]]
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, messages: AsyncIterator[Mapping[str, Any] | bytes]
 ) -> None:
     """Send what a build tells; a client that goes ends it."""
 
     async def send() -> None:
         async with aclosing(messages) as told:  # type: ignore[type-var]
             async for message in told:
-                writer.write(json_line(message))
+                writer.write(message if isinstance(message, bytes) else json_line(message))
                 await writer.drain()
 
     telling = asyncio.create_task(send(), name="build on a stream")

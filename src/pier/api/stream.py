@@ -46,9 +46,9 @@ async def open_stream(
 
 
 async def send_progress(
-    request: web.Request, messages: AsyncIterator[Mapping[str, Any]], *, head_first: bool = False
+    request: web.Request, messages: AsyncIterator[Mapping[str, Any] | bytes], *, head_first: bool = False
 ) -> web.StreamResponse:
-    """Progress of a pull, load or import.
+    """Progress of a pull, load or import; a message that is bytes goes as it is.
 
     A failure before the first message is an ordinary error, unless `head_first`; later it is the last line, as Docker
     writes it.
@@ -59,7 +59,7 @@ async def send_progress(
             async for message in messages:
                 if response is None:
                     response = await open_stream(request, JSON)
-                await response.write(progress_line(message))
+                await response.write(message if isinstance(message, bytes) else progress_line(message))
         except ConnectionError:
             raise
         except Exception as error:

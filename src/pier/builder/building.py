@@ -32,11 +32,19 @@ async def compiled(service: BuildService, build: Build, file: Dockerfile, option
         result = await compile_dockerfile(file, options, resolver, linter)
     finally:  # where the file is refused, too: what was found may be why
         for warning in linter.warnings:
-            build.say(_told(warning))
+            _tell_once(build, _told(warning))
     if result.unused_args:
         names = ", ".join(sorted(result.unused_args))
-        build.say(Warned(None, f"One or more build-args [{names}] were not consumed"))
+        _tell_once(build, Warned(None, f"One or more build-args [{names}] were not consumed"))
     return result
+
+
+def _tell_once(build: Build, warned: Warned) -> None:
+    """A file that is compiled for several platforms has its faults for each."""
+    key = "warned", warned.text
+    if key not in build.memory:
+        build.memory[key] = warned
+        build.say(warned)
 
 
 def _told(warning: Warning) -> Warned:

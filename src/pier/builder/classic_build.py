@@ -6,14 +6,17 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from pier.builder import event_words, layers
+from pier.builder.asked_outputs import Asked, Head, Tell, wishes_of
 from pier.builder.building import Built, built, compiled
-from pier.builder.classic import ClassicWords, Line, Message, Say, failure
+from pier.builder.classic import ClassicWords, Line, Message, failure
 from pier.builder.dockerfile.compile import Compiled
 from pier.builder.dockerfile.git_reference import parse_git_reference
 from pier.builder.dockerfile.ignore import ignore_files, read_ignore_file
@@ -24,7 +27,9 @@ from pier.builder.dockerfile.parse import parse
 from pier.builder.dockerfile.source import DockerfileError
 from pier.builder.event_words import EventWords
 from pier.builder.exporting import ImageWish
-from pier.builder.graph import Note, Output, Vertex
+from pier.builder.exports import Export
+from pier.builder.exports.making import CONFIG_KEY, DIGEST_KEY
+from pier.builder.graph import NetMode, Note, Output, Vertex
 from pier.builder.ground import Ground
 from pier.builder.service import BuildService
 from pier.builder.session import Given
@@ -35,19 +40,14 @@ from pier.errors import InvalidParameter, PierError
 from pier.images.image import Image
 from pier.images.telling import telling
 from pier.kernel.paths import closing, open_in_root
-from pier.oci import Reference
+from pier.oci import Platform, Reference
 from pier.storage.threads import fed
 
 DEFAULT: Final = "Dockerfile"
 OTHER_CASE: Final = "dockerfile"
 FILE_MAX_BYTES: Final = 4 << 20
 HEAD_MAX_BYTES: Final = 16 << 20
-
-
-class Head(msgspec.Struct):
-    """What of a build has no place in an address."""
-
-    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
+NETWORK_HOST: Final = "network.host"
 
 
 class BadHead(InvalidParameter):
@@ -80,6 +80,8 @@ class ClassicRequest:
     """Registry -> AuthConfig."""
     warnings: tuple[str, ...] = ()
     """What of the request has no effect."""
+    platforms: tuple[Platform, ...] = ()
+    """Several, for an image of several; else the options have the one."""
     events: bool = False
     """Pier's own: the stream is what the build tells, as JSON (`event_words`), and before the context the body has a
     line of JSON: `{"secrets": {ID: base64}}`."""
@@ -93,15 +95,15 @@ class Files:
     dockerfile: bytes
     ignore: bytes | None = None
     ignore_name: str = ""
-    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    head: Head = field(default_factory=Head)
 
 
 def classic_build(
     service: BuildService, request: ClassicRequest, body: AsyncIterator[bytes] | Files
-) -> AsyncGenerator[Message, None]:
+) -> AsyncGenerator[Message | bytes, None]:
     """Build, telling it in the classic builder's words. Raises PierError before the first message."""
 
-    def run(say: Say) -> Any:
+    def run(say: Tell) -> Any:
         build = _Run(service, request, say)
         return build.of_files(body) if isinstance(body, Files) else build.of_stream(body)
 
@@ -109,18 +111,20 @@ def classic_build(
 
 
 class _Run:
-    def __init__(self, service: BuildService, request: ClassicRequest, say: Say) -> None:
+    def __init__(self, service: BuildService, request: ClassicRequest, say: Tell) -> None:
         self._service = service
         self._ground = service.ground
         self._request = request
         self._say = say
         self._text = ""
         """The Dockerfile's."""
-        self._secrets: Mapping[str, bytes] = {}
+        self._head = Head()
+        self._wishes: list[Export] = []
 
     async def of_files(self, files: Files) -> None:
         """Build from files that are here."""
-        name, self._secrets = self._request.dockerfile or DEFAULT, files.secrets
+        name = self._request.dockerfile or DEFAULT
+        self._take(files.head)
         try:
             file = await self._ground.in_thread(self._parsed, files.dockerfile, name)
             ignored = read_ignore_file(files.ignore, files.ignore_name) if files.ignore is not None else []
@@ -153,28 +157,37 @@ class _Run:
                 await self._ground.in_thread(context.leave_out, place, ignored, [*ignore_files(name), name])
             await self._with(await self._ground.in_thread(context.as_folder, place), file)
             return
-        async with self._service.build(self._id, Given(secrets=self._secrets, auths=self._request.auths)) as build:
+        async with self._build_of({}) as build:
             source = remote.source(keep_git_dir=bool(remote.keep_git_dir), checksum=remote.checksum)
             output = Vertex(source, note=Note(f"[internal] load git source {self._request.remote}")).output()
             [files] = await self._service.solve(build, [output])
             name, file, ignored = await self._ground.in_thread(self._read_of, files)
-            options = msgspec.structs.replace(
-                self._request.options, main_context=output, ignore_patterns=tuple(ignored)
-            )
+            options = msgspec.structs.replace(self._options, main_context=output, ignore_patterns=tuple(ignored))
             await self._compile(build, file, options)
 
     async def _with(self, folder: Folder, file: Dockerfile, ignored: Sequence[str] = ()) -> None:
-        locals_ = {"context": folder, "dockerfile": folder}
-        session = Given(locals=locals_, secrets=self._secrets, auths=self._request.auths)
-        options = msgspec.structs.replace(self._request.options, ignore_patterns=tuple(ignored))
-        async with self._service.build(self._id, session) as build:
+        options = msgspec.structs.replace(self._options, ignore_patterns=tuple(ignored))
+        async with self._build_of({"context": folder, "dockerfile": folder}) as build:
             await self._compile(build, file, options)
 
+    def _build_of(self, locals: Mapping[str, Folder]) -> AbstractAsyncContextManager[Build]:
+        """The build, with all that its client has sent along."""
+        id = self._request.id or os.urandom(16).hex()
+        agents = {name: partial(self._service.agents.carry, id, name) for name in self._head.agents}
+        session = Given(locals=locals, secrets=self._head.secrets, auths=self._request.auths, agents=agents)
+        asked = frozenset(self._head.entitlements)
+        if self._request.options.network is NetMode.HOST:  # asked for by the flag, not by the file
+            asked |= {NETWORK_HOST}
+        return self._service.build(id, session, entitlements=self._service.granted(asked))
+
     @property
-    def _id(self) -> str:
-        return self._request.id or os.urandom(16).hex()
+    def _options(self) -> Options:
+        return msgspec.structs.replace(self._request.options, contexts=self._head.contexts)
 
     async def _compile(self, build: Build, file: Dockerfile, options: Options) -> None:
+        if self._request.events:
+            await self._outputs(build, file, options)
+            return
         wanted = await compiled(self._service, build, file, options)
         await self._build(build, file, wanted)
 
@@ -192,8 +205,13 @@ class _Run:
             raise BadHead(reason=str(error)) from None
         if not newline:
             raise BadHead(reason="it does not end")
-        self._secrets = given.secrets
+        self._take(given)
         self._body = _after(rest, self._body)
+
+    def _take(self, head: Head) -> None:
+        """Raises what the outputs' attributes have wrong."""
+        self._head = head
+        self._wishes = wishes_of(head.outputs, self._request.names)
 
     async def _fetch(self, place: str) -> None:
         """A context at an address: an archive, or the Dockerfile alone."""
@@ -228,11 +246,7 @@ class _Run:
 
     async def _build(self, build: Build, file: Dockerfile, wanted: Compiled) -> None:
         say = _nothing if self._request.quiet else self._say
-        words: ClassicWords | EventWords = ClassicWords(
-            lines_of(file, wanted), say, lambda vertex: base_id(build, vertex)
-        )
-        if self._request.events:
-            words = EventWords(say)
+        words = ClassicWords(lines_of(file, wanted), say, lambda vertex: base_id(build, vertex))
         for warning in self._request.warnings:
             await self._say({"stream": f"WARNING: {warning}\n"})
         telling_it = asyncio.create_task(self._tell(build, words), name="build words")
@@ -245,7 +259,28 @@ class _Run:
             build.journal.close()
             await telling_it
             await words.failed()
-            await self._say(event_words.failure(error, self._text) if self._request.events else failure(error))
+            await self._say(failure(error))
+        finally:
+            telling_it.cancel()
+            await asyncio.gather(telling_it, return_exceptions=True)
+
+    async def _outputs(self, build: Build, file: Dockerfile, options: Options) -> None:
+        """`pier build`: everything told as events, every output made, its facts told at the end."""
+        request = self._request
+        words = EventWords(_nothing if request.quiet else self._say)
+        telling_it = asyncio.create_task(self._tell(build, words), name="build events")
+        asked = Asked(
+            self._service, build, file, options, request.platforms, squash=request.squash, wishes=self._wishes
+        )
+        try:
+            facts = await asked.run(self._say)
+            build.journal.close()
+            await telling_it
+            await self._say({"aux": {"ID": facts.get(CONFIG_KEY) or facts.get(DIGEST_KEY, ""), "Facts": facts}})
+        except PierError as error:
+            build.journal.close()
+            await telling_it
+            await self._say(event_words.failure(error, self._text))
         finally:
             telling_it.cancel()
             await asyncio.gather(telling_it, return_exceptions=True)
@@ -254,7 +289,7 @@ class _Run:
         async for event in build.journal.read():
             await words.take(event)
 
-    async def _export(self, found: Built, words: ClassicWords | EventWords) -> None:
+    async def _export(self, found: Built, words: ClassicWords) -> None:
         request = self._request
         base = len(found.compiled.base_image.rootfs.diff_ids) if found.compiled.base_image else 0
         wish = ImageWish(

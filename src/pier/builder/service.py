@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, Final
 
 from pier.builder import folders, layers, usage
+from pier.builder.agents import Agents
 from pier.builder.cache import Cache, Record
 from pier.builder.caches import Caches
 from pier.builder.checksum import Checksums
@@ -46,6 +47,12 @@ class BuildCancelled(Conflict):
     """build canceled"""
 
 
+class NotGranted(InvalidParameter):
+    """granting entitlement {name} is not allowed by build daemon configuration"""
+
+    remedy = 'builds may have: {grants}; "builder": {{"entitlements": …}} in daemon.json says which'
+
+
 class BuildInProgress(InvalidParameter):
     """a build with the id {id} is running already"""
 
@@ -53,11 +60,21 @@ class BuildInProgress(InvalidParameter):
 class BuildService:
     """One per daemon."""
 
-    def __init__(self, ground: Ground, cache: Cache, *, keep_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        cache: Cache,
+        *,
+        keep_bytes: int | None = None,
+        grants: frozenset[str] = frozenset({"network.host"}),
+    ) -> None:
         """`cache` is loaded already: before the first sweep of the stores it must say what it keeps.
 
-        `keep_bytes`: what may stay of the cache after each build; None: everything.
+        `keep_bytes`: what may stay of the cache after each build; None: everything. `grants`: entitlements that builds
+        may have.
         """
+        self._grants = grants
+        self.agents = Agents()
         self._keep_bytes = keep_bytes
         self._trimming = asyncio.Lock()
         self.ground = ground
@@ -155,6 +172,12 @@ class BuildService:
             if not self._builds:
                 self.ground.fresh.clear()
             await asyncio.shield(self.trim())
+
+    def granted(self, asked: frozenset[str]) -> frozenset[str]:
+        """The entitlements a client asks for, if it may. Raises NotGranted."""
+        if refused := sorted(asked - self._grants):
+            raise NotGranted(name=refused[0], grants=", ".join(sorted(self._grants)) or "none")
+        return asked
 
     def cancel(self, id: str) -> bool:
         """End a build; False: there is none of that id."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from pier.builder.agents import Forward, agent_socket
 from pier.builder.tree import Folder
 from pier.errors import InvalidParameter, NotFound
 
@@ -64,7 +65,7 @@ class Session(Protocol):
 
 
 class Given:
-    """A session of what came with the request itself: contexts that are here already, secrets, credentials."""
+    """A session of what came with the request itself: contexts that are here already, secrets, credentials, agents."""
 
     def __init__(
         self,
@@ -72,10 +73,13 @@ class Given:
         locals: Mapping[str, Folder] | None = None,
         secrets: Mapping[str, bytes] | None = None,
         auths: Mapping[str, Mapping[str, Any]] | None = None,
+        agents: Mapping[str, Forward] | None = None,
     ) -> None:
+        """`agents`: what carries connections to each of the client's ssh agents."""
         self._locals = locals or {}
         self._secrets = secrets or {}
         self._auths = auths or {}
+        self._agents = agents or {}
 
     async def local(self, name: str, attrs: Mapping[str, str], told: Told = nobody) -> Folder:
         if name not in self._locals:
@@ -91,7 +95,11 @@ class Given:
 
     @contextlib.asynccontextmanager
     async def ssh(self, id: str) -> AsyncIterator[str | None]:
-        yield None
+        if id not in self._agents:
+            yield None
+            return
+        async with agent_socket(self._agents[id]) as path:
+            yield path
 
     async def auth(self, host: str) -> Mapping[str, Any] | None:
         return self._auths.get(host)

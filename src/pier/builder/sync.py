@@ -25,6 +25,7 @@ from typing import Final
 
 import msgspec
 
+from pier.builder import asked_outputs
 from pier.builder.contexts import Context, Index
 from pier.builder.entries import BadEntry, Entry, check_link, check_path, check_place
 from pier.builder.mirror import Deeds, Mirror
@@ -40,7 +41,7 @@ CAPABILITY: Final = "security.capability"
 KINDS: Final = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK})
 
 
-class Head(msgspec.Struct):
+class Head(asked_outputs.Head, kw_only=True):
     """What of a build has no place in an address, and the two files that are read before the others."""
 
     folder: str
@@ -49,7 +50,6 @@ class Head(msgspec.Struct):
     ignore: bytes | None = None
     """The ignore file that counts; None: there is none."""
     ignore_name: str = ""
-    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
 
 
 class BadStream(InvalidParameter):

@@ -54,10 +54,6 @@ class BothWays(InvalidParameter):
     """a build is either a definition or a frontend's, not both"""
 
 
-class NotAllowed(InvalidParameter):
-    """{name} is not allowed"""
-
-
 class BadTerm(InvalidParameter):
     """invalid filter {term!r}"""
 
@@ -72,8 +68,6 @@ class Control:
     runs: Runs
     history: History
     worker_id: str
-    entitlements: frozenset[str] = frozenset({"network.host"})
-    """What clients may ask for."""
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -102,9 +96,7 @@ class Control:
 
     async def solve(self, request: control.SolveRequest, call: Call) -> control.SolveResponse:
         """Raises Failed."""
-        asked = frozenset(request.entitlements)
-        if refused := sorted(asked - self.entitlements):
-            raise NotAllowed(name=refused[0])
+        asked = self.service.granted(frozenset(request.entitlements))
         view: View | None = None
         session: ClientSession = Given()
         if request.session:

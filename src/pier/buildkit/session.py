@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pier.builder.agents import agent_socket
 from pier.builder.contexts import Context, Contexts
 from pier.builder.session import NoSuchContext, Told, nobody
 from pier.builder.tree import Folder
@@ -202,25 +200,8 @@ class View:
         except Failed:
             yield None
             return
-        with tempfile.TemporaryDirectory(prefix="pier-agent-") as folder:
-            path = os.path.join(folder, "agent.sock")
-            forwards: set[asyncio.Task[None]] = set()
-
-            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                task = asyncio.create_task(self._forward(id, reader, writer))
-                forwards.add(task)
-                task.add_done_callback(forwards.discard)
-
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-                listener.bind(path)
-                server = await asyncio.start_unix_server(accept, sock=listener)
-                try:
-                    yield path
-                finally:
-                    server.close()
-                    for task in tuple(forwards):
-                        task.cancel()
-                    await asyncio.gather(*forwards, return_exceptions=True)
+        async with agent_socket(lambda reader, writer: self._forward(id, reader, writer)) as path:
+            yield path
 
     async def _forward(self, id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection to the agent, carried in messages both ways."""

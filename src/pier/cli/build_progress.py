@@ -120,7 +120,8 @@ class Plain(Progress):
     def counted(self, told: dict[str, Any]) -> None:
         step = self.steps.get(told["id"])
         if told["done"] and step is not None:
-            self.say(f"#{step.number} {told['what']} {told['action']} {human_size(told['current'])} done\n")
+            figures = human_size(told["current"]) if told["current"] else ""
+            self.say(f"#{step.number} {' '.join(filter(None, (told['what'], told['action'], figures, 'done')))}\n")
 
     def ended(self, step: Step) -> None:
         self.say(f"#{step.number} {verdict(step)}\n\n")

@@ -111,9 +111,9 @@ def _name(entry: os.DirEntry[bytes]) -> bytes:
 
 
 def build(
-    cx: Call, context: Context, query: dict[str, Any], secrets: dict[str, str], headers: tuple[str, ...]
+    cx: Call, context: Context, query: dict[str, Any], head: dict[str, Any], headers: tuple[str, ...]
 ) -> Iterator[bytes]:
-    """Begin a build; the lines of what it tells, the files being sent meanwhile. Failure for what cannot be read."""
+    """Begin a build; what it tells, in pieces, the files being sent first. Failure for what cannot be read."""
     try:
         dockerfile, ignore_name, ignore, matcher = definition(context)
         listing = Listing(context.folder, matcher)
@@ -121,11 +121,11 @@ def build(
         raise Failure(f"{_where(error, context.folder)}: {reason(error)}") from None
     text = listing.text
     head = {
+        **head,
         "folder": f"{os.uname().nodename}:{context.folder}",
         "dockerfile": _base64(dockerfile),
         "ignore": None if ignore is None else _base64(ignore),
         "ignore_name": ignore_name,
-        "secrets": secrets,
     }
     query = {**query, "dockerfile": context.called}
     response = cx.client.request("POST", "/build", query=query, headers=headers, upgrade=True)
@@ -136,14 +136,20 @@ def build(
 
 
 def _told(sock: Any, early: bytes, context: Context, listing: Listing) -> Iterator[bytes]:
-    lines = _Lines(sock, early)
-    first = next(lines, b"")
+    pieces = _received(sock, early)
+    text = b""
+    while b"\n" not in text:
+        if not (piece := next(pieces, b"")):
+            break
+        text += piece
+    first, _, rest = text.partition(b"\n")
     wanted = loads(first) if first else None
     if isinstance(wanted, list):
         _send(sock, context, listing, wanted)
-    elif first:
-        yield first
-    yield from lines
+        text = rest
+    if text:
+        yield text
+    yield from pieces
     sock.close()
 
 
@@ -211,27 +217,18 @@ def _pieces(place: bytes) -> Iterator[bytes]:
         os.close(fd)
 
 
-class _Lines:
-    """What the daemon says, a line at a time, until it closes."""
-
-    def __init__(self, sock: Any, early: bytes) -> None:
-        self._sock = sock
-        self._rest = early
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        while b"\n" not in self._rest:
-            try:
-                data = self._sock.recv(1 << 16)
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise StopIteration
-            self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line
+def _received(sock: Any, early: bytes) -> Iterator[bytes]:
+    """What the daemon says until it closes."""
+    data = early
+    while True:
+        if data:
+            yield data
+        try:
+            data = sock.recv(1 << 16)
+        except ConnectionResetError:
+            return
+        if not data:
+            return
 
 
 def _base64(data: bytes) -> str:

@@ -86,10 +86,24 @@ class BuilderGC(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
         return size_bytes(text) if text else disk_bytes // 10
 
 
+class BuilderEntitlements(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """What builds may be given where they ask for it (`--allow`)."""
+
+    network_host: bool = True
+    security_insecure: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """As BuildKit calls them."""
+        asked = {"network.host": self.network_host, "security.insecure": self.security_insecure}
+        return frozenset(name for name, given in asked.items() if given)
+
+
 class Builder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The builder's part of the configuration."""
 
     gc: BuilderGC = BuilderGC()
+    entitlements: BuilderEntitlements = BuilderEntitlements()
 
 
 class AddressPool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,8 +143,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     max_concurrent_uploads: Annotated[int, Flag("Set the max concurrent uploads")] = 5
     max_download_attempts: Annotated[int, Flag("Set the max download attempts for each pull")] = 5
     proxies: Proxies = Proxies()
-    builder: Annotated[Builder, Flag("The builder: gc.KEY=VALUE, as gc.defaultKeepStorage=20GB")] = Builder()
-
+    builder: Annotated[Builder, Flag("The builder: gc.KEY=VALUE, or entitlements.KEY=true")] = Builder()
     bridge: Annotated[str, Flag("Attach containers to a network bridge", "b")] = ""
     bip: Annotated[str, Flag("IPv4 address for the default bridge")] = ""
     bip6: Annotated[str, Flag("IPv6 address for the default bridge")] = ""

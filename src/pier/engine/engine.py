@@ -234,7 +234,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
 
 async def _builder(ground: Ground, cache: Cache, config: DaemonConfig, stack: AsyncExitStack) -> BuildService:
     keep_bytes = config.builder.gc.limit_bytes(shutil.disk_usage(config.data_root).total)
-    builder = BuildService(ground, cache, keep_bytes=keep_bytes)
+    builder = BuildService(ground, cache, keep_bytes=keep_bytes, grants=config.builder.entitlements.names)
     stack.push_async_callback(builder.close)
     _report(await builder.start())
     return builder

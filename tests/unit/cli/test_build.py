@@ -15,7 +15,7 @@ from pier.cli import build_progress
 from pier.cli.build_context import LARGE_BYTES, Context
 from pier.cli.build_progress import Plain, RawJson, Terminal
 from pier.cli.errors import Failure
-from pier.cli.verbs.build import called_as_given, context_of, parse_output, secrets_of
+from pier.cli.verbs.build import called_as_given, context_of, secrets_of
 
 S = 10**9
 
@@ -180,10 +180,3 @@ def test_secrets_of_files_and_variables(tmp_path: Path, monkeypatch: pytest.Monk
     }
     with pytest.raises(Failure, match="invalid secret"):
         secrets_of(["src=x"])
-
-
-def test_outputs() -> None:
-    assert parse_output("type=oci,dest=/x.tar") == "/x.tar"
-    assert parse_output("") == ""
-    with pytest.raises(Failure, match="invalid output"):
-        parse_output("type=local,dest=x")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from pier.builder import layers
-from pier.builder.exports.clients import Client
 from pier.builder.exports.job import Job
 from pier.builder.exports.options import FilesExport
 from pier.builder.exports.results import Results
@@ -21,7 +20,7 @@ from pier.storage.tar_header import DIRECTORY, NS, Entry
 from pier.storage.tar_writer import Sink, TarWriter
 from pier.storage.tree_tar import TreeTar, walk
 
-__all__ = ["export_files"]
+__all__ = ["archive_of", "export_files"]
 
 TAR: Final = "tar"
 
@@ -33,48 +32,52 @@ class CannotOverwrite(InvalidParameter):
 async def export_files(job: Job, wish: FilesExport) -> None:
     """Raises CannotOverwrite, NothingToReceiveIt, TreeTooDeep, PierError, OSError."""
     client = job.require_client()
-    if wish.kind == TAR:
-        with job.telling("exporting to client tarball") as telling, telling.part("sending tarball"):
-            async with contextlib.aclosing(_archive(job.ground, wish, job.results)) as pieces:
-                await client.take_archive(wish.number, pieces, {})
-        return
-    with job.telling("exporting to client directory") as telling:
-        await _folder(job, wish, client, telling)
-
-
-async def _folder(job: Job, wish: FilesExport, client: Client, telling: Telling) -> None:
-    folders = folders_of(wish, job.results)
+    as_archive = wish.kind == TAR
     with contextlib.ExitStack() as stack:
+        telling = stack.enter_context(job.telling(f"exporting to client {'tarball' if as_archive else 'directory'}"))
         roots = await job.ground.in_thread(stack.enter_context, _roots(job.ground, job.results))
+        folders, time_ns = folders_of(wish, job.results), time_of(wish, job.results)
         await job.ground.in_thread(require_apart, roots, folders)
+        if as_archive:
+            with telling.part("sending tarball"):
+                places = [(folders[key], fd) for key, fd in roots.items()]
+                async with contextlib.aclosing(archive_of(places, time_ns)) as pieces:
+                    await client.take_archive(wish.number, pieces, {})
+            return
         for key, fd in roots.items():
             label = f"copying files {job.results.parts[key].target}" if folders[key] else "copying files"
-            sent = 0
-
-            def told(size: int, label: str = label) -> None:
-                nonlocal sent
-                sent += size
-                telling.count(label, sent)
-
-            telling.count(label)
-            await client.take_files(wish.number, folders[key], fd, told, time_ns=time_of(wish, job.results))
-            telling.count(label, sent, done=True)
+            sending = _Sending(telling, label)
+            await client.take_files(wish.number, folders[key], fd, sending.told, time_ns=time_ns)
+            telling.count(label, sending.sent, done=True)
 
 
-def _archive(ground: Ground, wish: FilesExport, results: Results) -> AsyncGenerator[bytes, None]:
+class _Sending:
+    """How much of one tree has gone."""
+
+    def __init__(self, telling: Telling, label: str) -> None:
+        self.sent = 0
+        self._telling = telling
+        self._label = label
+        telling.count(label)
+
+    def told(self, size: int) -> None:
+        self.sent += size
+        self._telling.count(self._label, self.sent)
+
+
+def archive_of(places: Sequence[tuple[str, int]], time_ns: int | None) -> AsyncGenerator[bytes, None]:
+    """Trees as one archive, each in its folder; `time_ns`: of every file. Raises TreeTooDeep, OSError."""
+
     def work(sink: Sink) -> None:
-        with _roots(ground, results) as roots:
-            folders, time_ns = folders_of(wish, results), time_of(wish, results)
-            require_apart(roots, folders)
-            tar = TreeTar(TarWriter(sink) if time_ns is None else _AtOneTime(sink, time_ns))
-            for key, fd in roots.items():
-                folder = folders[key].encode()
-                if folder:
-                    made_ns = time.time_ns() if time_ns is None else time_ns
-                    tar.out.add(Entry(folder + b"/", DIRECTORY, 0o755, 0, 0, 0, made_ns))
-                for node in walk(fd, prefix=folder + b"/" if folder else b""):
-                    tar.add(node)
-            tar.out.finish()
+        tar = TreeTar(TarWriter(sink) if time_ns is None else _AtOneTime(sink, time_ns))
+        for folder, fd in places:
+            prefix = f"{folder}/".encode() if folder else b""
+            if folder:
+                made_ns = time.time_ns() if time_ns is None else time_ns
+                tar.out.add(Entry(prefix, DIRECTORY, 0o755, 0, 0, 0, made_ns))
+            for node in walk(fd, prefix=prefix):
+                tar.add(node)
+        tar.out.finish()
 
     return outflow(work, name="tar of a build")
 

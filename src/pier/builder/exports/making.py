@@ -76,6 +76,7 @@ def _wish(tree: Tree, form: ImageForm, results: Results, part: PlatformResult) -
         annotations=form.annotations.of_manifest(part.target),
         epoch_s=form.epoch_s if form.epoch_s is not None else results.epoch_s,
         rewrite_timestamps=form.rewrite_timestamps,
+        squash_from=part.squash_from,
         oci_types=form.oci_types,
         compression=form.compression,
     )

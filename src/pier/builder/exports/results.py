@@ -22,6 +22,8 @@ class PlatformResult:
     """Of its image, as the frontend gives it; None: it has none."""
     platform: Platform | None = None
     """None: the builder's own."""
+    squash_from: int | None = None
+    """Its layers from this number on become one."""
 
     @property
     def target(self) -> Platform:

@@ -7,11 +7,11 @@ import time
 
 from pier.cli import build_progress
 from pier.cli.build_context import Context
+from pier.cli.build_outputs import Output, Receiver, outputs_of
 from pier.cli.errors import Failure, reason
 from pier.cli.flags import Command, Flag
-from pier.cli.jsontext import dumps, loads
-from pier.cli.out import line, write
-from pier.cli.platform import platform
+from pier.cli.jsontext import dumps, loads, pretty
+from pier.cli.out import line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ COMMAND = Command(
     "[OPTIONS] PATH | URL | -",
     flags=(
         Flag("add-host", "", "hosts", "Extra line for the steps' /etc/hosts: name:ip"),
+        Flag("allow", "", "list", "Entitlement for the steps: network.host or security.insecure"),
+        Flag("annotation", "", "list", "Annotation of the image: [PLACE[os/arch]:]name=value"),
+        Flag("attest", "", "list", "Not there: attestations are refused"),
         Flag("build-arg", "", "env", "Value for an ARG: name=value, or name for the variable of this shell"),
+        Flag("build-context", "", "list", "Further context: name=PATH, =URL or =docker-image://NAME"),
         Flag("call", "", "string", "Ask instead of building: check, outline or targets, with ,format=json for JSON"),
         Flag("cgroup-parent", "", "string", "Parent of the steps' cgroups"),
         Flag("check", "", "bool", "Only check the Dockerfile, as --call=check does"),
@@ -38,20 +42,25 @@ COMMAND = Command(
         Flag("force-rm", "", "bool", "Accepted for compatibility: nothing is left to remove", hidden=True),
         Flag("iidfile", "", "string", "File to write the image's id to"),
         Flag("label", "", "map", "Label for the image: name=value"),
+        Flag("load", "", "bool", "Keep the image here too, where --output says something else"),
         Flag("memory", "m", "bytes", "Memory limit of a step, such as 512m"),
         Flag("memory-swap", "", "swap", "Limit of memory and swap together; -1 for no limit of swap"),
         Flag("metadata-file", "", "string", "File to write what is known of the result to, as JSON"),
         Flag("network", "", "string", "Network of the steps: default, none, host or a network's name"),
         Flag("no-cache", "", "bool", "Run every step"),
         Flag("no-cache-filter", "", "list", "Run every step of this stage"),
-        Flag("output", "o", "string", "Also write the image to a file: type=docker|oci,dest=FILE"),
-        Flag("platform", "", "string", "Platform to build for: os/arch[/variant]"),
+        Flag("output", "o", "list", "PATH, or type=local|tar|oci|docker|image|registry|cacheonly,dest=PATH,…"),
+        Flag("platform", "", "list", "Platforms to build for: os/arch[/variant],…"),
         Flag("progress", "", "string", "auto, plain, tty, rawjson or quiet", "auto"),
+        Flag("provenance", "", "string", "Not there: anything but false is refused"),
         Flag("pull", "", "bool", "Look for newer base images at their registries"),
+        Flag("push", "", "bool", "Send the image to its registry"),
         Flag("quiet", "q", "bool", "Print only the image's id"),
         Flag("rm", "", "bool", "Accepted for compatibility: nothing is left to remove", hidden=True),
+        Flag("sbom", "", "string", "Not there: anything but false is refused"),
         Flag("secret", "", "list", "Secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE"),
         Flag("shm-size", "", "bytes", "Size of the steps' /dev/shm"),
+        Flag("ssh", "", "list", "Agent for RUN --mount=type=ssh: default, or ID=SOCKET"),
         Flag("squash", "", "bool", "Make one layer of the new ones"),
         Flag("tag", "t", "list", "Name for the image: name[:tag]"),
         Flag("target", "", "string", "Stage to build"),
@@ -60,7 +69,7 @@ COMMAND = Command(
     arity=(1, 1),
 )
 REMOTE = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
-ARCHIVE_KINDS = ("docker", "oci")
+ENTITLEMENTS = ("network.host", "security.insecure")
 
 
 def run(cx: Call, opts: Options, args: list[str]) -> int:
@@ -69,7 +78,9 @@ def run(cx: Call, opts: Options, args: list[str]) -> int:
 
         return ask(cx, opts, context_of(args[0], opts["file"]), query_of(opts))
     begun = time.monotonic()
-    output = parse_output(opts["output"])
+    refuse_attestations(opts)
+    outputs = outputs_of(opts)
+    agents = agents_of(opts)
     progress = progress_of(opts)
     context = context_of(args[0], opts["file"])
     query = query_of(opts)
@@ -79,49 +90,89 @@ def run(cx: Call, opts: Options, args: list[str]) -> int:
         query["dockerfile"] = context.dockerfile
     else:
         query["dockerfile"] = opts["file"]
+    query["buildid"] = os.urandom(16).hex()
+    if agents:
+        from pier.cli.build_agents import forward  # noqa: PLC0415 - few builds have agents
+
+        forward(cx.client, query["buildid"], agents)
     sent = context if isinstance(context, Context) else None
-    built = _shown(_lines(cx, context, query, secrets_of(opts["secret"])), progress)
+    receiver = Receiver(outputs)
+    try:
+        told = receiver.lines(_begun(cx, context, query, head_of(opts, outputs, agents)))
+        built = _shown(called_as_given(told, sent), progress)
+    finally:
+        receiver.close()
     if not built:
         raise Failure("the daemon has ended the build's stream before the build")
     if isinstance(progress, build_progress.Plain | build_progress.Terminal):
         seconds = time.monotonic() - begun
         large = sent.large if sent else []
         progress.say(build_progress.summary(progress, seconds, sent.sent_bytes if sent else 0, large))
-    return _finish(cx, opts, built, output)
+    return _finish(opts, built)
 
 
-def _finish(cx: Call, opts: Options, image: str, output: str) -> int:
+def _finish(opts: Options, built: dict[str, Any]) -> int:
+    image, facts = built["ID"], built["Facts"]
     if opts["iidfile"]:
         _write(opts["iidfile"], image)
     if opts["metadata-file"]:
-        facts = {"containerimage.config.digest": image, "image.name": ",".join(opts["tag"])}
-        _write(opts["metadata-file"], dumps(facts) + "\n")
-    if output:
-        names = opts["tag"] or [image]
-        response = cx.client.request("GET", "/images/get", query={"names": names})
-        fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            for chunk in response.chunks():
-                write(fd, chunk)
-        finally:
-            os.close(fd)
-    if opts["quiet"] or opts["progress"] == "quiet":
+        _write(opts["metadata-file"], pretty(_readable(facts)) + "\n")
+    if image and (opts["quiet"] or opts["progress"] == "quiet"):
         line(image)
     return 0
 
 
-def _lines(cx: Call, context: Context | str | None, query: dict[str, Any], secrets: dict[str, str]) -> Iterator[bytes]:
-    """Begin the build; what it tells."""
+def _begun(cx: Call, context: Context | str | None, query: dict[str, Any], head: dict[str, Any]) -> Iterator[bytes]:
+    """Begin the build; what it tells, in pieces."""
     if isinstance(context, Context):
         from pier.cli import build_sync  # noqa: PLC0415 - for a folder
 
         try:
-            return build_sync.build(cx, context, query, secrets, _accounts(cx))
+            return build_sync.build(cx, context, query, head, _accounts(cx))
         except build_sync.NotUtf8:
             pass  # an archive can have any names
-    stream = _body((dumps({"secrets": secrets}) + "\n").encode(), context)
-    response = cx.client.request("POST", "/build", query=query, stream=stream, headers=_accounts(cx))
-    return called_as_given(response.lines(), context if isinstance(context, Context) else None)
+    stream = _body((dumps(head) + "\n").encode(), context)
+    return cx.client.request("POST", "/build", query=query, stream=stream, headers=_accounts(cx)).chunks()
+
+
+def _readable(facts: dict[str, str]) -> dict[str, Any]:
+    """What is known of the result, a descriptor as JSON."""
+    import binascii  # noqa: PLC0415 - for --metadata-file
+
+    decoded = {}
+    for key, value in sorted(facts.items()):
+        decoded[key] = loads(binascii.a2b_base64(value)) if key.endswith(".descriptor") else value
+    return decoded
+
+
+def head_of(opts: Options, outputs: list[Output], agents: dict[str, str]) -> dict[str, Any]:
+    """What of a build has no place in an address. Failure for a flag that is wrong."""
+    for name in opts["allow"]:
+        if name not in ENTITLEMENTS:
+            raise Failure(f"unknown entitlement {name}")
+    return {
+        "secrets": secrets_of(opts["secret"]),
+        "outputs": [output.as_asked() for output in outputs],
+        "agents": list(agents),
+        "entitlements": opts["allow"],
+    }
+
+
+def agents_of(opts: Options) -> dict[str, str]:
+    """Sockets of ssh agents, by id."""
+    if not opts["ssh"]:
+        return {}
+    from pier.cli.build_agents import parse_agents  # noqa: PLC0415 - few builds have agents
+
+    return parse_agents(opts["ssh"])
+
+
+def refuse_attestations(opts: Options) -> None:
+    """Failure where an attestation is asked for; `--provenance=false`, as scripts have it, is what is done."""
+    wanted = [text for text in opts["attest"] if "disabled=true" not in text.split(",")]
+    wanted += [f"type={name}" for name in ("provenance", "sbom") if opts[name] not in ("", "false", "0")]
+    if wanted:
+        raise Failure(f"Attestations are not supported by the current BuildKit daemon: {wanted[0]}")
 
 
 def called_as_given(lines: Iterable[bytes], context: Context | None) -> Iterator[bytes]:
@@ -134,9 +185,9 @@ def called_as_given(lines: Iterable[bytes], context: Context | None) -> Iterator
         yield text.replace(sent, called)
 
 
-def _shown(lines: Iterator[bytes], progress: build_progress.Progress) -> str:
-    """The id of the image, all told on the way. Failure for a build that fails."""
-    image = ""
+def _shown(lines: Iterator[bytes], progress: build_progress.Progress) -> dict[str, Any]:
+    """`ID` and `Facts` of the result, all told on the way. Failure for a build that fails."""
+    built: dict[str, Any] = {}
     try:
         for text in lines:
             message = loads(text)
@@ -145,14 +196,12 @@ def _shown(lines: Iterator[bytes], progress: build_progress.Progress) -> str:
                 progress.say(build_progress.failure(progress, error))
                 raise Failure(error.get("message", ""))
             if "aux" in message:
-                image = message["aux"]["ID"]
-            elif "stream" in message and message["stream"].startswith("sha256:"):
-                image = message["stream"].strip()
+                built = message["aux"]
             else:
                 progress.take(message)
     finally:
         progress.close()
-    return image
+    return built
 
 
 def progress_of(opts: Options) -> build_progress.Progress:
@@ -240,7 +289,7 @@ def query_of(opts: Options) -> dict[str, Any]:
         "pull": opts["pull"],
         "squash": opts["squash"],
         "target": opts["target"],
-        "platform": platform(opts["platform"]),
+        "platform": ",".join(opts["platform"]),
         "networkmode": opts["network"],
         "extrahosts": opts["add-host"],
         "cgroupparent": opts["cgroup-parent"],
@@ -282,19 +331,6 @@ def secrets_of(flags: list[str]) -> dict[str, str]:
             content = _all_of(fd, path or fields["id"])
         found[fields["id"]] = binascii.b2a_base64(content, newline=False).decode()
     return found
-
-
-def parse_output(text: str) -> str:
-    """The file of `type=docker|oci,dest=FILE`; empty: none is asked for. Failure for what is not there."""
-    if not text:
-        return ""
-    fields = dict(part.partition("=")[::2] for part in text.split(","))
-    if fields.get("type") not in ARCHIVE_KINDS or not fields.get("dest"):
-        raise Failure(
-            f"invalid output {text!r}: type=docker,dest=FILE or type=oci,dest=FILE is wanted; "
-            "`docker buildx build` has the others"
-        )
-    return fields["dest"]
 
 
 def _accounts(cx: Call) -> tuple[str, ...]:

@@ -1,0 +1,120 @@
+"""`pier build`: a Dockerfile built for one platform or several, and what becomes of it, told on the one stream.
+
+What is for the client comes between the lines of JSON: a line `{"output": {"number": N, "bytes": COUNT}}` and as many
+bytes of an archive; `{"output": {"number": N}}` ends one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import msgspec
+
+from pier.builder.building import compiled
+from pier.builder.classic import Message
+from pier.builder.dockerfile.instructions import Dockerfile
+from pier.builder.dockerfile.options import Options
+from pier.builder.exports import Export, Job, NothingToReceiveIt, PlatformResult, Results, export, read
+from pier.builder.exports.files import archive_of
+from pier.builder.service import BuildService
+from pier.builder.solver import Build
+from pier.builder.tree import SCRATCH
+from pier.oci import Descriptor, Platform, Reference
+
+__all__ = ["Asked", "Head", "Tell", "Wanted", "wishes_of"]
+
+Tell = Callable[[Message | bytes], Awaitable[None]]
+
+
+class Wanted(msgspec.Struct):
+    """One output, as BuildKit's clients ask for it."""
+
+    type: str
+    attrs: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Head(msgspec.Struct, kw_only=True):
+    """What of a build has no place in an address."""
+
+    secrets: dict[str, bytes] = msgspec.field(default_factory=dict)
+    outputs: list[Wanted] | None = None
+    """None: an image in the store."""
+    agents: list[str] = msgspec.field(default_factory=list)
+    """Ids of ssh agents that the client has connections to (`POST /build/ssh`)."""
+    entitlements: list[str] = msgspec.field(default_factory=list)
+    contexts: dict[str, str] = msgspec.field(default_factory=dict)
+    """Named contexts: addresses of repositories, archives and images (`docker-image://`)."""
+
+
+def wishes_of(wanted: Sequence[Wanted] | None, names: Sequence[Reference]) -> list[Export]:
+    """None: an image in the store. Raises what `exports.read` raises."""
+    if wanted is None:
+        wanted = [Wanted("moby", {"name": ",".join(map(str, names))})]
+    return [read(each.type, each.attrs, number) for number, each in enumerate(wanted)]
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamClient:
+    """The `Client` that gets everything on the stream."""
+
+    say: Tell
+
+    async def take_archive(self, number: int, pieces: AsyncIterator[bytes], facts: Mapping[str, str]) -> None:
+        async for piece in pieces:
+            head = msgspec.json.encode({"output": {"number": number, "bytes": len(piece)}})
+            await self.say(head + b"\n" + piece)
+        await self.say({"output": {"number": number}})
+
+    async def take_files(
+        self, number: int, folder: str, root_fd: int, told: Callable[[int], None], *, time_ns: int | None = None
+    ) -> None:
+        async def counted() -> AsyncIterator[bytes]:
+            async with aclosing(archive_of([(folder, root_fd)], time_ns)) as pieces:
+                async for piece in pieces:
+                    told(len(piece))
+                    yield piece
+
+        await self.take_archive(number, counted(), {})
+
+    async def take_blobs(self, number: int, blobs: Sequence[Descriptor], told: Callable[[Descriptor], None]) -> None:
+        raise NothingToReceiveIt
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be built, and what is to become of it."""
+
+    service: BuildService
+    build: Build
+    file: Dockerfile
+    options: Options
+    platforms: Sequence[Platform] = ()
+    """Empty: the builder's own."""
+    squash: bool = False
+    wishes: Sequence[Export] = field(default_factory=list)
+
+    async def run(self, say: Tell) -> dict[str, str]:
+        """Build and export; returns what the client is told of its outputs. Raises DockerfileError, PierError."""
+        parts = {}
+        several = len(self.platforms) > 1
+        wanted = []
+        for platform in self.platforms or (self.options.target_platform,):
+            options = msgspec.structs.replace(self.options, target_platform=platform, several_platforms=several)
+            wanted.append(await compiled(self.service, self.build, self.file, options))
+        trees = await self.service.solve(self.build, [each.output for each in wanted if each.output is not None])
+        solved = iter(trees)
+        for each in wanted:
+            base = len(each.base_image.rootfs.diff_ids) if each.base_image else 0
+            parts[str(each.platform) if several else ""] = PlatformResult(
+                next(solved) if each.output is not None else SCRATCH,
+                each.image,
+                each.platform,
+                squash_from=base if self.squash else None,
+            )
+        job = Job(self.service, self.build, Results(parts, epoch_s=wanted[0].epoch_s), _StreamClient(say))
+        facts: dict[str, str] = {}
+        for wish in self.wishes:
+            facts |= await export(job, wish)
+        return facts
