@@ -15,6 +15,7 @@ from pier.api import buildkit
 from pier.api.app import make_app
 from pier.api.server import Server
 from pier.builder.cache import Cache
+from pier.builder.contexts import Contexts
 from pier.buildkit.door import Door
 from pier.buildkit.grpc import Call, Client, Code, Failed, unary
 from pier.buildkit.grpc import Server as GrpcServer
@@ -30,8 +31,9 @@ SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 @contextlib.asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Door, str]]:
     """(door, path of the API's socket)."""
-    service = SimpleNamespace(cache=Cache(MemoryStore(), None, None))  # type: ignore[arg-type]
-    door = Door(service, str(tmp_path / "builder"), "worker")  # type: ignore[arg-type]
+    folder, cache = str(tmp_path / "builder"), Cache(MemoryStore(), None, None)  # type: ignore[arg-type]
+    service = SimpleNamespace(cache=cache, contexts=Contexts(folder, cache))
+    door = Door(service, folder, "worker")  # type: ignore[arg-type]
     path = str(tmp_path / "s")
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
