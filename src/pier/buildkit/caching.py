@@ -1,42 +1,28 @@
-"""Caches elsewhere, as steps of a client's build: imported before it, exported after it."""
+"""Which caches elsewhere a client of BuildKit's asks for, and the folders it has for them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pier.builder.cache_options import (
-    ELSEWHERE,
-    LOCAL,
-    REGISTRY,
-    CacheExport,
-    CacheImport,
-    read_exports,
-    read_imports,
-)
+from pier.builder.cache_options import REGISTRY, CacheExport, CacheImport, read_exports, read_imports
 from pier.builder.cacheconfig import NoCache
+from pier.builder.caches import Origin
 from pier.builder.exports import Telling
-from pier.builder.layers import as_tree
-from pier.builder.progress import Warned
-from pier.builder.tree import Result, Tree
+from pier.builder.ground import Ground
 from pier.buildkit.client_store import ClientStore
 from pier.buildkit.pb import control_pb2 as control
-from pier.buildkit.runs import Run
 from pier.buildkit.session import View
-from pier.errors import NotFound, PierError
-from pier.oci import Digest, Reference, encode
+from pier.errors import InvalidParameter
+from pier.oci import Descriptor, Digest
 
-__all__ = ["MANIFEST_KEY", "export_caches", "exports_of", "import_caches", "imports_of"]
-
-MANIFEST_KEY: Final = "cache.manifest"
-"""In a build's answer: what a client's folder is to name in its index."""
-WORDS: Final = {REGISTRY: "exporting cache to registry", LOCAL: "exporting cache to client directory"}
+__all__ = ["ClientFolders", "exports_of", "imports_of"]
 
 
-class CannotImport(PierError):
-    """failed to configure {kind} cache importer: {reason}"""
+class NoSession(InvalidParameter):
+    """local cache exporter/importer requires session"""
 
 
 def imports_of(request: control.SolveRequest) -> list[CacheImport]:
@@ -58,77 +44,27 @@ def exports_of(request: control.SolveRequest) -> list[CacheExport]:
     return read_exports(wishes)
 
 
-async def import_caches(run: Run, view: View | None, wishes: Sequence[CacheImport]) -> None:
-    """Offer caches to a build; one that cannot be used is told of, and is no reason for a build to fail."""
-    for wish in wishes:
-        if wish.kind in ELSEWHERE:
-            words = f"the cache is not imported from {wish.kind}: only this builder's own is used"
-            run.build.say(Warned(None, words))
-            continue
-        with contextlib.suppress(CannotImport), Telling(run.build, f"importing cache manifest from {wish.name}"):
-            try:
-                await _import(run, view, wish)
-            except PierError as error:
-                raise CannotImport(kind=wish.kind, reason=error.message) from None
+@dataclass(frozen=True, slots=True)
+class ClientFolders:
+    """Folders of a client's, over its session."""
 
+    view: View | None
+    ground: Ground
 
-async def _import(run: Run, view: View | None, wish: CacheImport) -> None:
-    caches = run.service.caches
-    if wish.kind == REGISTRY:
-        name = Reference.parse(wish.attrs.get("ref", ""))
-        with contextlib.suppress(NotFound):
-            if await caches.offer_image(run.build, name):
-                return
-        await caches.offer_registry(run.build, name)
-    elif wish.kind == LOCAL:
+    async def open(self, wish: CacheImport) -> tuple[Origin, Descriptor]:
         for needed, words in (("digest", "explicit digest"), ("src", "src")):
             if not wish.attrs.get(needed):
                 raise NoCache(reason=f"local cache importer requires {words}")
-        store = _store(run, view, wish.attrs["src"])
-        await caches.offer(run.build, wish.name, store, await store.info(Digest(wish.attrs["digest"])))
-    else:
-        raise PierError(f'unknown cache importer: "{wish.kind}"')
+        store = self._store(wish.attrs["src"])
+        return store, await store.info(Digest(wish.attrs["digest"]))
 
+    async def put(self, wish: CacheExport, parts: Sequence[tuple[str, Descriptor]], telling: Telling) -> None:
+        store = self._store(wish.where)
+        for what, blob in parts:
+            with telling.part(f"writing {what} {blob.digest}"):
+                await store.put(blob)
 
-def _store(run: Run, view: View | None, folder: str) -> ClientStore:
-    if view is None:
-        raise PierError("local cache exporter/importer requires session")
-    return ClientStore(view.session, folder, run.service.ground)
-
-
-async def export_caches(
-    run: Run, view: View | None, wishes: Sequence[CacheExport], results: Mapping[str, Result]
-) -> dict[str, str]:
-    """Send a build's cache where it is wanted; what the client is told of it. Raises PierError, OSError."""
-    ground = run.service.ground
-    response: dict[str, str] = {}
-    trees = [await ground.in_thread(as_tree, ground, result) for result in results.values()]
-    for wish in wishes:
-        if wish.kind not in WORDS:
-            continue
-        try:
-            with Telling(run.build, WORDS[wish.kind]) as telling:
-                response |= await _export(run, view, wish, trees, telling)
-        except PierError as error:
-            if not wish.ignore_error:
-                raise
-            run.build.say(Warned(None, f"the cache is not exported to {wish.where}: {error.message}"))
-    return response
-
-
-async def _export(
-    run: Run, view: View | None, wish: CacheExport, trees: Sequence[Tree], telling: Telling
-) -> dict[str, str]:
-    caches = run.service.caches
-    if wish.kind == REGISTRY:
-        name = Reference.parse(wish.where)
-        root = await caches.push(run.build, name, trees, wish.form, everything=wish.everything)
-    else:
-        store = _store(run, view, wish.where)
-        async with run.service.ground.images.transfer(sweep=True):
-            with telling.part("preparing build cache for export"):
-                root, (config, *blobs) = await caches.pack(run.build, trees, wish.form, everything=wish.everything)
-            for what, blob in (*(("layer", blob) for blob in blobs), ("config", config), ("cache manifest", root)):
-                with telling.part(f"writing {what} {blob.digest}"):
-                    await store.put(blob)
-    return {MANIFEST_KEY: encode(root).decode()}
+    def _store(self, folder: str) -> ClientStore:
+        if self.view is None:
+            raise NoSession
+        return ClientStore(self.view.session, folder, self.ground)

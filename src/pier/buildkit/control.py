@@ -13,6 +13,7 @@ from typing import Final
 import pier
 from pier.builder.cache import CACHE_MOUNT, LOCAL
 from pier.builder.cache_options import INLINE, wants_inline
+from pier.builder.caching import export_caches, import_caches
 from pier.builder.contexts import Contexts
 from pier.builder.emulation import runnable
 from pier.builder.epoch import SOURCE_DATE_EPOCH
@@ -147,14 +148,16 @@ class Control:
             run.build.say(Warned(None, text))
         inline = any(each.kind == INLINE for each in caches)
         run.carries_cache = inline or wants_inline(request.frontend_attrs)
-        await caching.import_caches(run, view, caching.imports_of(request))
+        folders = caching.ClientFolders(view, self.service.ground)
+        await import_caches(self.service, run.build, caching.imports_of(request), folders)
         outcome = await self._outcome(run, request)
         trees = await run.trees(outcome)
         results = results_of(outcome, trees, carry_cache=run.carries_cache)
         response: dict[str, str] = {}
         for wish in wishes:
             response |= await export(run, view, wish, results)
-        response |= await caching.export_caches(run, view, caches, trees)
+        made = [await self.service.as_tree(tree) for tree in trees.values()]
+        response |= await export_caches(self.service, run.build, caches, made, folders)
         return control.SolveResponse(exporter_response=response)
 
     async def _outcome(self, run: Run, request: control.SolveRequest) -> Outcome:
