@@ -23,7 +23,7 @@ CONTAINERS = {"pier": 200, "docker": 50}
 """How many are started beside each other; a Docker Engine keeps two processes for each port."""
 PORTS = 10
 """Published by each of them."""
-ENDS = 15
+ENDS = 30
 """How many starts at the beginning and at the end are compared."""
 FIRST_PORT = 20000
 SETTLE_S = 3.0

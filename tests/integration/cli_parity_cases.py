@@ -211,6 +211,9 @@ run --mount type=volume,src=a {i}
 volume create x
 volume create ../x
 volume create --opt foo=bar {p}v
+volume create --label =x {p}v
+volume create --name {p}v {p}w
+network create --label 'a b=c' {p}net
 volume create --opt type=tmpfs {p}v
 volume create --opt size=zz {p}v
 volume inspect nosuch
@@ -427,6 +430,7 @@ logs -n 0 {e}
 logs --details {e}
 inspect -f '{{.State.Status}} {{.State.ExitCode}}' {e}
 inspect -f '{{json .State}}' {e}
+inspect -f '{{json .Config}} {{json .HostConfig.Binds}} {{json .NetworkSettings.Networks}}' {e}
 inspect -f '{{range .Config.Env}}{{println .}}{{end}}' {e}
 inspect -f '{{.Config.Labels}} {{.Mounts}} {{.HostConfig.Memory}} {{.Args}}' {r}
 inspect -f '{{index .Config.Labels "a"}} {{len .Args}} {{join .Args ","}} {{printf "%s-%d" .Name .RestartCount}}' {r}

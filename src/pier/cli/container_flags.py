@@ -60,7 +60,7 @@ CONTAINER_FLAGS: tuple[Flag, ...] = (
     Flag("ipc", "", "string", "IPC namespace: private, shareable, host, none, container:NAME"),
     Flag("isolation", "", "string", "Isolation technology; only default exists on Linux"),
     Flag("kernel-memory", "", "bytes", "Kernel memory limit; no kernel has it any more"),
-    Flag("label", "l", "list", "Label: key=value"),
+    Flag("label", "l", "label", "Label: key=value"),
     Flag("label-file", "", "list", "File of labels, one a line"),
     Flag("link", "", "list", "Link to another container: NAME[:ALIAS]"),
     Flag("link-local-ip", "", "list", "Link-local address on the network"),

@@ -11,7 +11,7 @@ and are imported when such a flag is met.
 from __future__ import annotations
 
 from pier.cli.errors import ArgumentError, Failure, UsageError
-from pier.cli.words import parse_bool, parse_environment_variable, parse_filter, parse_int, quote
+from pier.cli.words import parse_bool, parse_environment_variable, parse_filter, parse_int, parse_label, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,10 +114,11 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "list": str,
     "filter": parse_filter,
     "env": parse_environment_variable,
+    "label": parse_label,
 }
 """The kinds of every day; `values.PARSERS` holds the others."""
 REPEATED = frozenset(
-    "list filter strings env mount network ulimit throttle throttle-iops weight hosts dns attach".split()
+    "list filter strings env label mount network ulimit throttle throttle-iops weight hosts dns attach".split()
 )
 MAPS = frozenset(("map", "sysctl"))
 EMPTY: dict[str, Any] = {"bool": False, "string": ""}

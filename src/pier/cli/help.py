@@ -21,6 +21,7 @@ _PLACEHOLDERS = {
     "dns": "list",
     "attach": "list",
     "env": "list",
+    "label": "list",
     "swap": "bytes",
     "sysctl": "map",
     "gpus": "gpu-request",

@@ -30,6 +30,8 @@ def ipam_config(
             raise Failure("multiple overlapping subnet configuration is not supported")
         found[subnet] = {"Subnet": subnet}
     for part in ranges:
+        if "/" not in part:
+            raise Failure(f"invalid CIDR address: {part}")
         config = _of(found, part, f"no matching subnet for range {part}")
         if other := config.get("IPRange"):
             raise Failure(f"cannot configure multiple ranges ({part}, {other}) on the same subnet ({config['Subnet']})")

@@ -21,6 +21,9 @@ __all__ = ["OMITTED", "Missing", "OpenMap", "Record", "Template", "TemplateError
 
 OpenMap: type[dict[str, Any]] = type("OpenMap", (dict,), {"__doc__": "A map with free keys.", "__slots__": ()})
 
+NilMap: type[dict[str, Any]] = type("NilMap", (OpenMap,), {"__doc__": "One that Go has as nil.", "__slots__": ()})
+NilList: type[list[Any]] = type("NilList", (list,), {"__doc__": "A slice that Go has as nil.", "__slots__": ()})
+
 OPEN_MAPS = frozenset(
     "Labels Annotations Sysctls Tmpfs StorageOpt DriverOpts Ports PortBindings Networks Volumes ExposedPorts Data "
     "Attributes Options Containers Runtimes Details AuxiliaryAddresses LogConfig.Config".split()
@@ -63,7 +66,7 @@ LISTS = frozenset(
     "SecurityOpt Devices DeviceRequests DeviceCgroupRules Ulimits ExecIDs VolumesFrom Mounts MaskedPaths ReadonlyPaths "
     "Aliases DNSNames RepoTags RepoDigests Warnings SecondaryIPAddresses SecondaryIPv6Addresses Shell".split()
 )
-"""Fields that are lists even when their JSON says null."""
+"""Fields that are lists even when their JSON says null; to the function `json` they are null still."""
 
 
 class Missing:
@@ -100,9 +103,9 @@ def mark(value: Any, key: str = "", parent: str = "") -> Any:
     if isinstance(value, list):
         return [mark(member, "", key) for member in value]
     if value is None and key in LISTS:
-        return []
+        return NilList()
     if value is None and key in OPEN_MAPS:
-        return OpenMap()
+        return NilMap()
     return value
 
 

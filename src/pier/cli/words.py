@@ -39,6 +39,16 @@ def parse_filter(text: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
+def parse_label(text: str) -> str:
+    """`key=value`, or `key` alone."""
+    key = text.partition("=")[0]
+    if not key:
+        raise ValueError(f"invalid label '{text}': empty name")
+    if " " in key or "\t" in key:
+        raise ValueError(f"label '{key}' contains whitespaces")
+    return text
+
+
 def parse_environment_variable(text: str) -> str:
     if not text.partition("=")[0]:
         raise ValueError(f"invalid environment variable: {text}")

@@ -22,6 +22,7 @@ FLAGS = (
     Flag("last", "n", "int", ""),
     Flag("filter", "f", "filter", ""),
     Flag("annotation", "", "map", ""),
+    Flag("label", "l", "label", ""),
     Flag("timeout", "", "int", ""),
     Flag("time", "", "int", "", replaced_by="timeout"),
 )
@@ -52,6 +53,7 @@ def values(command: Command, *words: str) -> tuple[dict[str, Any], list[str]]:
         ("-m 1.5g box", {"memory": 1610612736}, ["box"]),
         ("-n -1 box", {"last": -1}, ["box"]),
         ("-f Status=x -f a=b=c box", {"filter": [("status", "x"), ("a", "b=c")]}, ["box"]),
+        ("-l a=b=c --label d box", {"label": ["a=b=c", "d"]}, ["box"]),
         ("--annotation a=b --annotation c=d box", {"annotation": {"a": "b", "c": "d"}}, ["box"]),
     ],
 )
@@ -87,6 +89,8 @@ def test_a_renamed_flag_sets_the_new_one_and_says_so(capfd: pytest.CaptureFixtur
         (["-n", "x"], 'invalid argument "x" for "-n, --last" flag: strconv.ParseInt: parsing "x": invalid syntax'),
         (["-n", "99999999999999999999"], 'invalid argument "99999999999999999999" for "-n, --last" flag: '
          'strconv.ParseInt: parsing "99999999999999999999": value out of range'),
+        (["-l", "=x"], 'invalid argument "=x" for "-l, --label" flag: invalid label \'=x\': empty name'),
+        (["-l", "a b=c"], 'invalid argument "a b=c" for "-l, --label" flag: label \'a b\' contains whitespaces'),
         (["-f", "x"], 'invalid argument "x" for "-f, --filter" flag: bad format of filter (expected name=value)'),
         (["-m", "zz"], "invalid argument \"zz\" for \"-m, --memory\" flag: invalid size: 'zz'"),
     ],

@@ -53,6 +53,7 @@ def test_ranges_gateways_and_auxiliary_addresses_find_their_subnets() -> None:
         ([], ["10.1.0.0/24"], [], {}, "every ip-range or gateway must have a corresponding subnet"),
         (["10.1.0.0/16", "10.1.9.0/24"], [], [], {}, "multiple overlapping subnet configuration is not supported"),
         (["10.1.0.0/16"], ["10.2.0.0/24"], [], {}, "no matching subnet for range 10.2.0.0/24"),
+        (["10.1.0.0/16"], ["zz"], [], {}, "invalid CIDR address: zz"),
         (["10.1.0.0/16"], [], ["10.2.0.1"], {}, "no matching subnet for gateway 10.2.0.1"),
         (["10.1.0.0/16"], [], ["zz"], {}, "no matching subnet for gateway zz"),
         (["10.1.0.0/16"], [], [], {"a": ""}, "no matching subnet for aux-address "),

@@ -36,7 +36,7 @@ DATA = mark(
         ("{{.Config.Labels}}", "map[a:1 b:2]"),
         ("{{.Args}} {{.Config.Env}} {{.HostConfig.PidsLimit}}", "[-c echo <hi>] [] <nil>"),
         ("{{.Config.Labels.nosuch}}|{{index .Config.Labels \"nosuch\"}}", "<no value>|"),
-        ('{{json .Args}}', '["-c","echo \\u003chi\\u003e"]'),
+        ('{{json .Args}}', '["-c","echo <hi>"]'),
         ("{{json .State.Health}}", "null"),
         ("{{if .State.Health}}x{{else}}none{{end}}", "none"),
         ("{{if .State.Running}}up{{end}}", "up"),
@@ -126,6 +126,22 @@ def test_any_text_renders_or_is_refused(text: str) -> None:
 @given(st.text().filter(lambda text: "{{" not in text))
 def test_text_without_actions_is_itself(text: str) -> None:
     assert Template(text).render(None) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("{{json .}}", '{"Env":null,"Labels":null,"Args":[],"Options":{},"Deep":[{"Cmd":null}],"Text":"<a> & b"}'),
+        ("{{json .Env}} {{.Env}} {{len .Env}}", "null [] 0"),
+        ("{{json .Labels}} {{.Labels}} {{len .Labels}} {{.Labels.x}}", "null map[] 0 <no value>"),
+        ("{{json .Args}} {{json .Options}}", "[] {}"),
+        ("{{json .Text}}", '"<a> & b"'),
+    ],
+)
+def test_what_go_has_as_nil_is_null_as_json(text: str, shown: str) -> None:
+    value: Any = {"Env": None, "Labels": None, "Args": [], "Options": {}, "Deep": [{"Cmd": None}]}
+    value["Text"] = "<a> & b"
+    assert Template(text).render(mark(value)) == shown
 
 
 def test_marking_keeps_values() -> None:

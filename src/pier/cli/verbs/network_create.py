@@ -28,7 +28,7 @@ COMMAND = Command(
         Flag("ipam-opt", "", "map", "Setting for that driver: name=value"),
         Flag("ipv4", "", "bool", "Whether containers get IPv4 addresses", "true"),
         Flag("ipv6", "", "bool", "Whether containers get IPv6 addresses"),
-        Flag("label", "", "list", "Label: name=value"),
+        Flag("label", "", "label", "Label: name=value"),
         Flag("opt", "o", "map", "Setting for the driver: name=value"),
         Flag("scope", "", "string", "How far the network reaches: local"),
         Flag("subnet", "", "strings", "Subnet with prefix length, one for each family"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COMMAND = Command(
     "[OPTIONS] VOLUME NEW_VOLUME",
-    flags=(Flag("label", "", "list", "Label of the new volume: KEY=VALUE"), PAUSE),
+    flags=(Flag("label", "", "label", "Label of the new volume: KEY=VALUE"), PAUSE),
     arity=(2, 2),
     notes="Where the file system can, the files share their data until one of them is written to.",
 )

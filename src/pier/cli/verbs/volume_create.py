@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pier.cli.errors import Failure
 from pier.cli.flags import Command, Flag
 from pier.cli.out import line
 from pier.cli.values import parse_pair
@@ -15,7 +16,7 @@ COMMAND = Command(
     "[OPTIONS] [VOLUME]",
     flags=(
         Flag("driver", "d", "string", "Driver of the volume", '"local"'),
-        Flag("label", "", "list", "Label: KEY=VALUE"),
+        Flag("label", "", "label", "Label: KEY=VALUE"),
         Flag("name", "", "string", "Name of the volume", hidden=True),
         Flag("opt", "o", "map", "Option of the driver: type=, device=, o=, size="),
     ),
@@ -24,6 +25,8 @@ COMMAND = Command(
 
 
 def run(cx: Context, opts: Options, args: list[str]) -> int:
+    if args and opts["name"]:
+        raise Failure("conflicting options: cannot specify a volume-name through both --name and as a positional arg")
     body = {
         "Name": args[0] if args else opts["name"],
         "Driver": opts["driver"] or "local",
