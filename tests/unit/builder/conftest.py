@@ -213,6 +213,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     await service.start()
     yield Lab(service, ground, networks, tmp_path)
     await service.close()
+    await ground.registries.close()
     await ground.images.close()
     ground.snapshots.close()
     await runtime.close()
