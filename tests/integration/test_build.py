@@ -332,3 +332,24 @@ def test_entitlements(daemon: Daemon, tmp_path: Path) -> None:
     assert daemon.pier("build", "--allow", "network.host", context(tmp_path, Dockerfile=steps)).status == 0
     refused = daemon.pier("build", "--allow", "security.insecure", str(tmp_path))
     assert "granting entitlement security.insecure is not allowed by build daemon configuration" in refused.err
+
+
+def test_pier_build_takes_named_contexts(daemon: Daemon, tmp_path: Path) -> None:
+    """A folder beside the context without what it ignores, sent as far as it has changed; an image."""
+    more = tmp_path / "more"
+    more.mkdir()
+    for name, text in {"kept": "kept", "left": "out", ".dockerignore": "left\n"}.items():
+        (more / name).write_text(text)
+    steps = "FROM base AS made\nRUN echo here > /here\nFROM base\nCOPY --from=more . /more\nCOPY --from=made /here /\n"
+    main = tmp_path / "main"
+    main.mkdir()
+    contexts = ("--build-context", f"more={more}", "--build-context", "base=docker-image://busybox")
+    done = daemon.pier("build", "-t", "pier:named", *contexts, context(main, Dockerfile=steps))
+    assert done.status == 0, done.err
+    assert daemon.pier("run", "--rm", "pier:named", "ls", "-A", "/more", "/here").out.split() == [
+        *("/here", "/more:", ".dockerignore", "kept")
+    ]
+    wrong = daemon.pier("build", "--build-context", "more=/none", main)
+    assert wrong.err == "failed to get build context more: stat /none: no such file or directory\n"
+    assert daemon.pier("build", "--build-context", "more", main).err.startswith("invalid context value: more, expected")
+    assert daemon.pier("rmi", "-f", "pier:named").status == 0

@@ -17,7 +17,7 @@ from pier.model.host_config import Ulimit as HostUlimit
 from pier.model.image import AuthConfig
 from pier.oci import Platform, Reference
 
-from .build_stream import build_on_stream
+from .build_stream import build_on_stream, lend_on_stream
 from .call import Call, empty
 from .hijack import RAW_STREAM, Hijacked, head, take_over, wants_upgrade
 from .images import decode_header
@@ -178,6 +178,16 @@ async def ssh(call: Call) -> web.StreamResponse:
     return Hijacked()
 
 
+async def lend(call: Call) -> web.StreamResponse:
+    """Pier's own: a further folder of the client's for one build."""
+    build_id, name = call.query.text("buildid"), call.query.text("name")
+    if not build_id or not name:
+        raise BadParameter(name="name" if build_id else "buildid", reason="it is missing")
+    if not wants_upgrade(call.request):
+        raise BadParameter(name="Upgrade", reason="this operation becomes a stream of bytes")
+    return await lend_on_stream(call.request, call.engine.builder, build_id, name)
+
+
 async def cancel(call: Call) -> web.StreamResponse:
     """End a build by the id that its client gave it."""
     id = call.query.text("id")
@@ -213,5 +223,6 @@ ROUTES = (
     Route("POST", "/build", "ImageBuild", build, streams=True),
     Route("POST", "/build/cancel", "BuildCancel", cancel),
     Route("POST", "/build/ssh", "BuildSsh", ssh, streams=True),
+    Route("POST", "/build/context", "BuildContext", lend, streams=True),
     Route("POST", "/build/prune", "BuildPrune", prune),
 )

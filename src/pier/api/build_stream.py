@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,14 +18,47 @@ from .stream import STARTED, error_trailer, json_line
 if TYPE_CHECKING:
     from pier.builder.classic_build import ClassicRequest
     from pier.builder.service import BuildService
+    from pier.builder.sync import Head
+    from pier.builder.tree import Folder
 
 SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
 BUFFER_BYTES: Final = 1 << 20
 DISCARD_S: Final = 5.0
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 async def build_on_stream(request: web.Request, service: BuildService, asked: ClassicRequest) -> web.StreamResponse:
     """From the answer's head to the build's end; what fails is the stream's last line."""
+    from pier.builder.classic_build import Files, classic_build  # noqa: PLC0415
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with _received(reader, writer, service) as (head, folder):
+            files = Files(folder, head.dockerfile, head.ignore, head.ignore_name, head)
+            await _tell(reader, writer, classic_build(service, asked, files))
+
+    return await _on_stream(request, serve)
+
+
+async def lend_on_stream(request: web.Request, service: BuildService, build: str, name: str) -> web.StreamResponse:
+    """A further folder for a build, until the client closes; a line of JSON says that it is here."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with _received(reader, writer, service) as (_, folder):
+            service.lending.lend(build, name, folder)
+            try:
+                writer.write(json_line({"lent": name}))
+                await reader.read(1)
+            finally:
+                service.lending.take_back(build, name)
+
+    return await _on_stream(request, serve)
+
+
+async def _on_stream(request: web.Request, serve: Serve) -> web.StreamResponse:
+    from pier.builder.sync import ClientGone  # noqa: PLC0415 - most daemons serve many requests before a build
+
     transport = request.transport
     if transport is None:
         raise ConnectionResetError
@@ -36,36 +69,31 @@ async def build_on_stream(request: web.Request, service: BuildService, asked: Cl
     take_over(request, protocol, SWITCHING)
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
-        await _serve(reader, writer, service, asked)
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
-    return Hijacked()
-
-
-async def _serve(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, service: BuildService, asked: ClassicRequest
-) -> None:
-    from pier.builder import sync  # noqa: PLC0415 - most daemons serve many requests before a build
-    from pier.builder.classic_build import Files, classic_build  # noqa: PLC0415
-
-    context = None
-    try:
-        head = await sync.read_head(reader)
-        listing = await sync.read_listing(reader)
-        context = await service.contexts.take(f"pier\0{head.folder}")
-        folder = await sync.receive(reader, listing, context, lambda wanted: writer.write(json_line(wanted)))
-        files = Files(folder, head.dockerfile, head.ignore, head.ignore_name, head)
-        await _tell(reader, writer, classic_build(service, asked, files))
-    except sync.ClientGone:
+        await serve(reader, writer)
+    except (ConnectionError, ClientGone):
         pass
     except PierError as error:
         writer.write(json_line(error_trailer(error)))
         await _discard(reader)
     finally:
-        if context is not None:
-            await service.contexts.give_back(context)
+        writer.close()
+    return Hijacked()
+
+
+@contextlib.asynccontextmanager
+async def _received(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, service: BuildService
+) -> AsyncIterator[tuple[Head, Folder]]:
+    """What the client sends first, and its files, which are kept as they are while the block runs."""
+    from pier.builder import sync  # noqa: PLC0415
+
+    head = await sync.read_head(reader)
+    listing = await sync.read_listing(reader)
+    context = await service.contexts.take(f"pier\0{head.folder}")
+    try:
+        yield head, await sync.receive(reader, listing, context, lambda wanted: writer.write(json_line(wanted)))
+    finally:
+        await service.contexts.give_back(context)
 
 
 async def _discard(reader: asyncio.StreamReader) -> None:

@@ -46,6 +46,8 @@ class Head(msgspec.Struct, kw_only=True):
     entitlements: list[str] = msgspec.field(default_factory=list)
     contexts: dict[str, str] = msgspec.field(default_factory=dict)
     """Named contexts: addresses of repositories, archives and images (`docker-image://`)."""
+    folders: list[str] = msgspec.field(default_factory=list)
+    """Named contexts that are folders of the client's, and have come already (`POST /build/context`)."""
 
 
 def wishes_of(wanted: Sequence[Wanted] | None, names: Sequence[Reference]) -> list[Export]:

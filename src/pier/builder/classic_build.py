@@ -31,6 +31,7 @@ from pier.builder.exports import Export
 from pier.builder.exports.making import CONFIG_KEY, DIGEST_KEY
 from pier.builder.graph import NetMode, Note, Output, Vertex
 from pier.builder.ground import Ground
+from pier.builder.lending import source_of
 from pier.builder.service import BuildService
 from pier.builder.session import Given
 from pier.builder.solver import Build
@@ -174,6 +175,7 @@ class _Run:
         """The build, with all that its client has sent along."""
         id = self._request.id or os.urandom(16).hex()
         agents = {name: partial(self._service.agents.carry, id, name) for name in self._head.agents}
+        locals = {**locals, **self._service.lending.folders(id, self._head.folders)}
         session = Given(locals=locals, secrets=self._head.secrets, auths=self._request.auths, agents=agents)
         asked = frozenset(self._head.entitlements)
         if self._request.options.network is NetMode.HOST:  # asked for by the flag, not by the file
@@ -182,7 +184,8 @@ class _Run:
 
     @property
     def _options(self) -> Options:
-        return msgspec.structs.replace(self._request.options, contexts=self._head.contexts)
+        folders = {name: f"local:{source_of(name)}" for name in self._head.folders}
+        return msgspec.structs.replace(self._request.options, contexts={**self._head.contexts, **folders})
 
     async def _compile(self, build: Build, file: Dockerfile, options: Options) -> None:
         if self._request.events:

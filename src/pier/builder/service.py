@@ -22,6 +22,7 @@ from pier.builder.contexts import Contexts
 from pier.builder.exporting import ImageWish, MadeImage, make_image
 from pier.builder.graph import Diff, Exec, File, Merge, Output
 from pier.builder.ground import Ground
+from pier.builder.lending import Lending
 from pier.builder.session import Session
 from pier.builder.solver import Build, Solver
 from pier.builder.sources import context
@@ -75,6 +76,7 @@ class BuildService:
         """
         self._grants = grants
         self.agents = Agents()
+        self.lending = Lending()
         self._keep_bytes = keep_bytes
         self._trimming = asyncio.Lock()
         self.ground = ground

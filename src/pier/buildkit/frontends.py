@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pier.builder.dockerfile.frontend import read_attributes
+from pier.builder.dockerfile.frontend import read_attributes, repeated_platforms
 from pier.builder.frontend import Frontend
 from pier.builder.graph import Output
+from pier.builder.progress import Warned
 from pier.buildkit.results import EPOCH_KEY, Outcome, Part
 from pier.buildkit.runs import Run
 from pier.errors import InvalidParameter, NotImplementedYet
@@ -32,6 +33,8 @@ async def run_frontend(run: Run, name: str, attrs: Mapping[str, str], inputs: Ma
     request = read_attributes(attrs, host_platform())
     if request.local_sessions:
         raise NotImplementedYet(what=f"files from another session (local source {min(request.local_sessions)})")
+    for platform in repeated_platforms(attrs):
+        run.build.say(Warned(None, f'Duplicate platform result requested "{platform}"'))
     frontend = Frontend(run.service, run.build, request, inputs, run.files)
     if request.subrequest:
         return Outcome({"": Part(None)}, await frontend.answer())

@@ -5,6 +5,7 @@ The folder is listed in one pass, with bytes for names: five thousand files are 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -133,6 +134,40 @@ def build(
     sock.sendall(b"%b\n%d\n%b" % (dumps(head).encode("utf-8", "surrogateescape"), len(text), text))
     context.files = len(listing.paths)
     return _told(sock, early, context, listing)
+
+
+def lend(cx: Call, build_id: str, name: str, folder: str) -> Any:
+    """Lend a further folder to a build, without what its .dockerignore leaves out.
+
+    Returns the connection, which holds it until it is closed. Failure for what cannot be read.
+    """
+    context = Context(folder, "")
+    try:
+        ignore_name, ignore = IGNORE, None
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            ignore = _content(f"{folder}/{IGNORE}")
+        listing = Listing(folder, None if ignore is None else _matcher(ignore_name, ignore))
+        text = listing.text
+    except NotUtf8:
+        raise Failure(f"build context {name}: a name below {folder} is not UTF-8") from None
+    except OSError as error:
+        raise Failure(f"{_where(error, folder)}: {reason(error)}") from None
+    head = {"folder": f"{os.uname().nodename}:{folder}", "dockerfile": ""}
+    query = {"buildid": build_id, "name": name}
+    response = cx.client.request("POST", "/build/context", query=query, upgrade=True)
+    sock, early = response.upgraded()
+    sock.sendall(b"%b\n%d\n%b" % (dumps(head).encode("utf-8", "surrogateescape"), len(text), text))
+    told = _told(sock, early, context, listing)
+    answer = b""
+    while not answer.endswith(b"\n"):
+        if not (piece := next(told, b"")):
+            break
+        answer += piece
+    message = loads(answer) if answer else {}
+    if "lent" not in message:
+        detail = message.get("errorDetail") or {}
+        raise Failure(detail.get("message") or f"the daemon has not taken the build context {name}")
+    return sock
 
 
 def _told(sock: Any, early: bytes, context: Context, listing: Listing) -> Iterator[bytes]:

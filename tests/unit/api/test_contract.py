@@ -22,7 +22,7 @@ OUTSIDE_THE_CONTRACT = {
 PIERS_OWN = {
     *("ContainerLogsTruncate", "DistributionTags", "DistributionManifest", "DistributionPushList"),
     *("VolumeArchiveInfo", "VolumeArchive", "PutVolumeArchive", "VolumeFiles", "VolumeClone"),
-    *("BuildCacheExport", "BuildCacheImport", "BuildSsh"),
+    *("BuildCacheExport", "BuildCacheImport", "BuildSsh", "BuildContext"),
 }
 
 

@@ -104,6 +104,12 @@ def read_attributes(attrs: Mapping[str, str], build_platform: Platform) -> Front
     )
 
 
+def repeated_platforms(attrs: Mapping[str, str]) -> list[str]:
+    """What is asked for more than once, which is built once. Raises InvalidPlatform."""
+    asked = [str(Platform.parse(each)) for each in attrs.get("platform", "").split(",") if each]
+    return [each for number, each in enumerate(asked) if each in asked[:number]]
+
+
 def for_platform(request: FrontendRequest, platform: Platform | None) -> Options:
     """The options of one of the request's compilations."""
     return msgspec.structs.replace(request.options, target_platform=platform)

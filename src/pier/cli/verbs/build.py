@@ -96,12 +96,16 @@ def run(cx: Call, opts: Options, args: list[str]) -> int:
 
         forward(cx.client, query["buildid"], agents)
     sent = context if isinstance(context, Context) else None
+    head = head_of(opts, outputs, agents)
+    lent = lend_folders(cx, query["buildid"], opts["build-context"], head)
     receiver = Receiver(outputs)
     try:
-        told = receiver.lines(_begun(cx, context, query, head_of(opts, outputs, agents)))
+        told = receiver.lines(_begun(cx, context, query, head))
         built = _shown(called_as_given(told, sent), progress)
     finally:
         receiver.close()
+        for connection in lent:
+            connection.close()
     if not built:
         raise Failure("the daemon has ended the build's stream before the build")
     if isinstance(progress, build_progress.Plain | build_progress.Terminal):
@@ -156,6 +160,36 @@ def head_of(opts: Options, outputs: list[Output], agents: dict[str, str]) -> dic
         "agents": list(agents),
         "entitlements": opts["allow"],
     }
+
+
+def lend_folders(cx: Call, build_id: str, texts: list[str], head: dict[str, Any]) -> list[Any]:
+    """Named contexts: addresses go into the head, folders are lent over the connections that are returned.
+
+    Failure in buildx's words.
+    """
+    found, folders = {}, {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise Failure(f"invalid context value: {text}, expected key=value")
+        if value.startswith(("docker-image://", *REMOTE)):
+            found[name] = value
+        elif value.startswith("oci-layout://"):
+            raise Failure(
+                f"build context {name}: {value} is not there: `load` the layout, and name docker-image://NAME"
+            )
+        elif not os.path.exists(value):
+            raise Failure(f"failed to get build context {name}: stat {value}: no such file or directory")
+        elif not os.path.isdir(value):
+            raise Failure(f"failed to get build context {name}: {value} is not a directory")
+        else:
+            folders[name] = os.path.abspath(value)
+    head["contexts"], head["folders"] = found, list(folders)
+    if not folders:
+        return []
+    from pier.cli.build_sync import lend  # noqa: PLC0415 - few builds have further folders
+
+    return [lend(cx, build_id, name, folder) for name, folder in folders.items()]
 
 
 def agents_of(opts: Options) -> dict[str, str]:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from pier.builder.dockerfile.frontend import BadAttribute, CacheImport, FrontendRequest, for_platform, read_attributes
+from pier.builder.dockerfile.frontend import (
+    BadAttribute,
+    CacheImport,
+    FrontendRequest,
+    for_platform,
+    read_attributes,
+    repeated_platforms,
+)
 from pier.builder.dockerfile.options import Options
 from pier.builder.dockerfile.source import DockerfileError
 from pier.builder.dockerfile.subrequests import DESCRIBE, UnsupportedSubrequest, answer
@@ -87,6 +94,7 @@ def test_platforms() -> None:
     assert for_platform(request, ARM64).target_platform == ARM64
     assert not read(platform="linux/arm64").as_map
     assert read(platform="linux/arm64", multi_platform="1").as_map
+    assert repeated_platforms({"platform": "linux/amd64,linux/aarch64,linux/arm64/v8"}) == ["linux/arm64"]
 
 
 def test_multi_platform_by_argument() -> None:
