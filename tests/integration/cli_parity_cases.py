@@ -49,6 +49,16 @@ run --gpus foo=bar {i}
 run --gpus x {i}
 run --network= {i} true
 run --network-alias a {i} true
+create --network a --network container:b {i}
+create --network a --network b --network host {i}
+create -v :/x {i}
+create -v /a:/b: {i}
+create -v va:/x:ro:z {i}
+create -v '' {i}
+create --expose a-80 {i}
+create --expose '' {i}
+create --expose 70000 {i}
+create --mount type=bind,source=/tmp,target=/x,bind-recursive=writable {i}
 run --platform foo/bar/baz/x {i} true
 run --shm-size x {i}
 run --pid=x {i}

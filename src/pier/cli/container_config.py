@@ -330,10 +330,11 @@ def read_labels(opts: Options) -> dict[str, str]:
 
 
 def split_volumes(texts: list[str]) -> tuple[list[str], list[str]]:
-    """(anonymous volumes, binds): a text with a colon is a bind; `./x` becomes absolute."""
+    """(anonymous volumes, binds): a text with a colon is a bind; `./x` becomes absolute. Raises ValueError."""
     volumes: list[str] = []
     binds: list[str] = []
     for text in texts:
+        _check_volume(text)
         source, colon, rest = text.partition(":")
         if not colon:
             volumes.append(text)
@@ -344,6 +345,22 @@ def split_volumes(texts: list[str]) -> tuple[list[str], list[str]]:
     return volumes, binds
 
 
+def _check_volume(text: str) -> None:
+    """Raises ValueError. As in Docker, a letter before a colon may be a drive, and two characters are a path."""
+    if not text:
+        raise ValueError("invalid empty volume spec")
+    sections = [""]
+    for part in text.split(":"):
+        if len(sections[-1]) == 1 and sections[-1].isalpha():
+            sections[-1] += f":{part}"
+        else:
+            sections.append(part)
+    if len(text) > 2 and not all(sections[1:]):
+        raise ValueError(f"invalid spec: {text}: empty section between colons")
+    if len(sections) > 4:
+        raise ValueError(f"invalid spec: {text}: too many colons")
+
+
 def join_networks(networks: list[dict[str, Any]], opts: Options) -> tuple[str, dict[str, Any]]:
     """(NetworkMode, EndpointsConfig) of `--network` with the address and alias flags put on the first of them."""
     if any(not network["Name"] for network in networks):
@@ -351,7 +368,7 @@ def join_networks(networks: list[dict[str, Any]], opts: Options) -> tuple[str, d
     if not networks:
         networks = [{"Name": "default"}]
     first = dict(networks[0])
-    user_defined = first["Name"] not in ("default", "bridge", "host", "none") and ":" not in first["Name"]
+    user_defined = _is_user_defined(first["Name"])
     aliases = first.get("Aliases", []) + opts["network-alias"] + opts["net-alias"]
     if aliases and not user_defined:
         raise ValueError("network-scoped aliases are only supported for user-defined networks")
@@ -366,15 +383,14 @@ def join_networks(networks: list[dict[str, Any]], opts: Options) -> tuple[str, d
         first["LinkLocalIPs"] = opts["link-local-ip"]
     if opts["link"] and user_defined:
         first["Links"] = opts["link"]
-    endpoints: dict[str, Any] = {}
-    for network in (first, *networks[1:]):
-        _check_mac(network.get("MacAddress", "").strip())
-        if network["Name"] in endpoints:
-            raise ValueError(f'network "{network["Name"]}" is specified multiple times')
-        endpoints[network["Name"]] = _endpoint(network)
+    endpoints = _endpoints([first, *networks[1:]])
     if len(endpoints) == 1 and not any(endpoints.values()):
         return first["Name"], {}
     return first["Name"], endpoints
+
+
+def _is_user_defined(network: str) -> bool:
+    return network not in ("default", "bridge", "host", "none") and not network.startswith("container:")
 
 
 _DETAIL = {"ip": "IPv4 address", "ip6": "IPv6 address", "mac-address": "MAC address"}
@@ -385,6 +401,18 @@ def _check_mac(text: str) -> None:
         from pier.cli.values import check_mac  # noqa: PLC0415 - only with a MAC
 
         check_mac(text)
+
+
+def _endpoints(networks: list[dict[str, Any]]) -> dict[str, Any]:
+    endpoints: dict[str, Any] = {}
+    for network in networks:
+        _check_mac(network.get("MacAddress", "").strip())
+        if network["Name"] in endpoints:
+            raise ValueError(f'network "{network["Name"]}" is specified multiple times')
+        endpoints[network["Name"]] = _endpoint(network)
+    if len(set(map(_is_user_defined, endpoints))) > 1:
+        raise ValueError("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+    return endpoints
 
 
 def _endpoint(network: dict[str, Any]) -> dict[str, Any]:

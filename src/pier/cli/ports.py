@@ -8,6 +8,7 @@ Forms: `80`, `8080:80`, `127.0.0.1:8080:80`, `[::1]:8080:80`, `127.0.0.1::80`, `
 from __future__ import annotations
 
 from pier.cli.values import parse_ip
+from pier.cli.words import quote
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
@@ -101,6 +102,8 @@ def _named_range(text: str, name: str) -> tuple[int, int]:
 
 
 def _range(text: str) -> tuple[int, int]:
+    if not text:
+        raise ValueError("empty string specified for ports")
     first_text, dash, last_text = text.partition("-")
     first = _number(first_text)
     last = _number(last_text) if dash else first
@@ -110,6 +113,8 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise ValueError(f"invalid port: {text}")
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: invalid syntax")
+    if int(text) > 65535:
+        raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: value out of range")
     return int(text)

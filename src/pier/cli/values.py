@@ -298,6 +298,8 @@ def _check_mount(mount: dict[str, Any]) -> None:
     if bind.get("ReadOnlyForceRecursive") and not (mount.get("ReadOnly") and bind.get("Propagation") == "rprivate"):
         missing = "bind-propagation=rprivate" if mount.get("ReadOnly") else "readonly"
         raise ValueError(f"option 'bind-recursive=readonly' requires '{missing}' to be specified in conjunction")
+    if bind.get("ReadOnlyNonRecursive") and not mount.get("ReadOnly"):
+        raise ValueError("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
     for member, kind in _OPTIONS_OF.items():
         if member in mount and mount["Type"] != kind:
             raise ValueError(f"cannot mix '{kind}-*' options with mount type '{mount['Type']}'")

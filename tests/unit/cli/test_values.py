@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -98,6 +99,43 @@ def test_wrong_ports(text: str, problem: str) -> None:
 
 def test_exposed_ranges() -> None:
     assert expose(["80", "90-91/UDP"]) == ["80/tcp", "90/udp", "91/udp"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "empty string specified for ports"),
+        ("a-80", 'strconv.ParseUint: parsing "a": invalid syntax'),
+        ("80-", 'strconv.ParseUint: parsing "": invalid syntax'),
+        ("70000", 'strconv.ParseUint: parsing "70000": value out of range'),
+    ],
+)
+def test_what_cannot_be_exposed(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match="invalid range format for --expose") as caught:
+        expose([text])
+    assert str(caught.value).endswith(f"error: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "invalid empty volume spec"),
+        (":/x", "invalid spec: :/x: empty section between colons"),
+        ("/a:/b:", "invalid spec: /a:/b:: empty section between colons"),
+        ("va:/b:ro:z", "invalid spec: va:/b:ro:z: too many colons"),
+    ],
+)
+def test_what_is_no_volume(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
+        split_volumes([text])
+
+
+@pytest.mark.parametrize("other", ["host", "none", "bridge", "container:b"])
+def test_networks_of_two_kinds_do_not_go_together(other: str) -> None:
+    for pair in (("a", other), (other, "a")):
+        flags = [word for name in pair for word in ("--network", name)]
+        with pytest.raises(ValueError, match="cannot attach both user-defined and non-user-defined network-modes"):
+            body(*flags, "busybox")
 
 
 def test_small_forms() -> None:
