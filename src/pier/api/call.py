@@ -99,6 +99,12 @@ def holds_nul(value: Any) -> bool:
     return isinstance(value, str) and "\0" in value
 
 
+async def send(request: web.Request, answer: web.Response) -> None:
+    """Send an answer before its operation returns it: what is done after that nobody waits for."""
+    await answer.prepare(request)
+    await answer.write_eof()
+
+
 def empty(status: int = 204) -> web.Response:
     """An answer without a body."""
     return web.Response(status=status)

@@ -11,7 +11,7 @@ from pier.errors import InvalidParameter, PierError
 from pier.model.exec import ExecConfig, ExecCreateResponse, ExecStartConfig
 
 from . import detach
-from .call import Call, empty
+from .call import Call, empty, send
 from .hijack import Hijacked, content_type, head, hijack, hold_input, wants_upgrade
 from .router import Route
 
@@ -33,7 +33,11 @@ async def create(call: Call) -> web.StreamResponse:
     console_size(config.console_size)
     if config.detach_keys:
         detach.parse_keys(config.detach_keys)
-    return call.answer(ExecCreateResponse(id=await call.engine.containers.exec_create(call.id, config)), status=201)
+    id = await call.engine.containers.exec_create(call.id, config)
+    answer = call.answer(ExecCreateResponse(id=id), status=201)
+    await send(call.request, answer)
+    call.engine.containers.exec_prepare(id)
+    return answer
 
 
 async def start(call: Call) -> web.StreamResponse:

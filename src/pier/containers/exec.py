@@ -26,6 +26,8 @@ from pier.runtime.request import ExecRequest
 
 KEPT_S = 300.0
 """How long an exec that has ended can be inspected, as with Docker."""
+SWEEP_S = 10.0
+"""So often, at most, those that have been kept long enough are looked for."""
 
 
 class NoSuchExec(NotFound):
@@ -86,6 +88,7 @@ class Execs:
     def __init__(self, world: World) -> None:
         self._world = world
         self._execs: dict[str, Exec] = {}
+        self._swept_s = 0.0
 
     async def create(self, container: Container, config: ExecConfig, *, probe: bool = False) -> str:
         """Remember what is to be run; returns its id. Raises NotRunning, ExecPaused, InvalidParameter, NoSuchUser."""
@@ -104,12 +107,15 @@ class Execs:
         self._execs[exec_.id] = exec_
         container.execs.add(exec_.id)
         self._publish(exec_, f"exec_create: {exec_.command}")
-        if not probe:  # which is started at once
-            self._world.tasks.start(self._prepare(exec_), f"prepare {exec_.id[:12]}")
         return exec_.id
 
+    def prepare(self, id: str) -> None:
+        """Have the monitor begin with what its client, who has the id now, will ask to be started next."""
+        exec_ = self._execs.get(id)
+        if exec_ is not None:
+            self._world.tasks.start(self._prepare(exec_), f"prepare {id[:12]}")
+
     async def _prepare(self, exec_: Exec) -> None:
-        """Have the monitor begin, once the client has its answer: it will ask for the start next."""
         try:
             request = await self._request(exec_, None)
         except (PierError, OSError):  # the start will say it
@@ -282,7 +288,10 @@ class Execs:
 
     def _forget_old(self) -> None:
         """Drop what ended a while ago, and what can no longer be started since its container's run is over."""
-        oldest = time.monotonic() - KEPT_S
+        now = time.monotonic()
+        if now < self._swept_s + SWEEP_S:
+            return
+        self._swept_s, oldest = now, now - KEPT_S
         for id, exec_ in list(self._execs.items()):
             over = exec_.exit_code is not None and exec_.ended_s < oldest
             never = exec_.is_new and exec_.container.monitor is None

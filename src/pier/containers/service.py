@@ -354,6 +354,10 @@ class ContainerService:
     async def exec_create(self, ref: str, config: ExecConfig) -> str:
         return await self._execs.create(self._find(ref), config)
 
+    def exec_prepare(self, id: str) -> None:
+        """The client is about to start it."""
+        self._execs.prepare(id)
+
     async def exec_start(
         self, id: str, *, detach: bool, tty: bool, console_size: tuple[int, int] | None
     ) -> Attachment | None:

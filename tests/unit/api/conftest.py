@@ -178,6 +178,9 @@ class FakeContainers:
         self.calls.append(("exec_create", config))
         return "e" * 64
 
+    def exec_prepare(self, id: str) -> None:
+        self.calls.append(("exec_prepare", id))
+
     async def exec_inspect(self, id: str) -> ExecInspectResponse:
         if set(id) != {"e"}:
             raise NotFound(message=f"No such exec instance: {id}")

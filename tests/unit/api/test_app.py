@@ -379,3 +379,12 @@ async def test_what_load_and_import_are_asked_for(client: Any) -> None:
         "changes": ["CMD a", "ENV b"],
         "platform": "linux/arm64",
     }
+
+
+async def test_an_exec_is_made_ahead_when_its_client_has_been_told(client: Any) -> None:
+    answer = await client.request("POST", "/containers/web/exec", json_body={"Cmd": ["true"]})
+    assert (answer.status, answer.json) == (201, {"Id": "e" * 64})
+    calls = client.engine.containers.calls
+    while ("exec_prepare", "e" * 64) not in calls:
+        await asyncio.sleep(0)
+    assert (await client.request("GET", f"/exec/{'e' * 64}/json")).status == 200

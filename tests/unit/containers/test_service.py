@@ -93,6 +93,7 @@ async def test_exec(house: Any) -> None:
         "web", ExecConfig(cmd=["id", "-u"], user="5:6", env=["A=1"], attach_stdout=True, tty=True)
     )
     assert (await house.service.inspect("web", size=False)).exec_ids == [id]
+    house.service.exec_prepare(id)
     while not monitor.prepared:
         await asyncio.sleep(0)
     attached = await house.service.exec_start(id, detach=False, tty=True, console_size=(24, 80))
