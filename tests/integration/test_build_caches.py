@@ -131,3 +131,45 @@ def test_what_cannot_be_is_said(
     assert "the cache is not exported to 127.0.0.1:1/X" in shown
     shown = buildx.build(folder, *remote, "--cache-to", "type=azblob,name=x", "--cache-to", "type=inline")
     assert "the cache is not exported to azblob" in shown
+
+
+def test_piers_own_client(
+    buildx: Buildx, context: Callable[..., Path], daemon: Daemon, registry: Registry, tmp_path: Path
+) -> None:
+    folder, place = context(FILE, a="own client"), tmp_path / "cache"
+
+    def build(*flags: str) -> str:
+        forget(buildx)
+        done = daemon.pier("build", "--progress=plain", *flags, folder)
+        assert done.status == 0, done.err
+        return done.err
+
+    name = f"{registry.host}/own:1"
+    shown = build("-t", "carrier", "--cache-to", f"type=local,dest={place},mode=max", "--cache-to", "type=inline")
+    assert "#1 [internal]" in shown
+    assert [each["annotations"] for each in json.loads((place / "index.json").read_text())["manifests"]] == [
+        {"org.opencontainers.image.ref.name": "latest"}
+    ]
+    assert build("--cache-from", f"type=local,src={place}").count("CACHED") == 4
+    shown = build("--cache-to", f"type=local,dest={place},tag=other", "--cache-to", f"type=registry,ref={name}")
+    assert len(json.loads((place / "index.json").read_text())["manifests"]) == 2
+    assert build("--cache-from", name).count("CACHED") == 4
+    assert build("--cache-from", "carrier").count("CACHED") == 4
+    shown = build("--cache-from", f"type=local,src={tmp_path}/none", "--cache-from", f"type=local,src={place},tag=x")
+    assert f"local cache import at {tmp_path}/none not found due to err: no such file or directory" in shown
+    assert "CACHED" not in shown
+    assert daemon.pier("build", "--cache-to", "type=local", folder).err == "local cache exporter requires dest\n"
+    assert 'unknown cache exporter: "x"' in daemon.pier("build", "--cache-to", "type=x", folder).err
+    (place / "blobs/sha256" / json.loads((place / "index.json").read_text())["manifests"][0]["digest"][7:]).unlink()
+    assert "not found due to err" in build("--cache-from", f"type=local,src={place}")
+
+
+def test_the_classic_builder(buildx: Buildx, context: Callable[..., Path]) -> None:
+    folder = context(FILE, a="classic")
+    buildx.environment["DOCKER_BUILDKIT"] = "0"
+    buildx.ok("build", "--build-arg", "BUILDKIT_INLINE_CACHE=1", "-t", "classic-carrier", str(folder))
+    forget(buildx)
+    shown = buildx.ok("build", "--cache-from", "classic-carrier", "--cache-from", "no-such-image", str(folder))
+    assert "Using cache" in shown
+    assert "Running in" not in shown
+    assert "WARNING: the cache of no-such-image is not used: No such image" in shown

@@ -121,7 +121,7 @@ def request_of(call: Call) -> ClassicRequest:
         auths=_auths(call.request.headers.get("X-Registry-Config", "")),
         events=events,
         platforms=tuple(platforms) if len(platforms) > 1 else (),
-        warnings=("cachefrom has no effect: the build cache is asked by content",) if cache_from else (),
+        cache_from=tuple(cache_from),
     )
 
 

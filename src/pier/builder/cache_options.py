@@ -45,6 +45,8 @@ class CacheExport:
     kind: str
     where: str = ""
     """The name at a registry, or the client's folder."""
+    tag: str = "latest"
+    """What the index of a folder calls it; clients of BuildKit write that themselves."""
     everything: bool = False
     """`mode=max`: also of the steps whose layers the result has not."""
     ignore_error: bool = False
@@ -89,7 +91,9 @@ def _export(kind: str, attrs: Mapping[str, str]) -> CacheExport:
     form, warnings = read_form(attrs)
     if mode not in MODES:
         warnings.append(f"mode={mode} is neither min nor max: the cache is exported as mode=min")
-    return CacheExport(kind, where, mode == "max", flag(attrs, "ignore-error", False), form, tuple(warnings))
+    ignore_error = flag(attrs, "ignore-error", False)
+    tag = attrs.get("tag") or "latest"
+    return CacheExport(kind, where, tag, mode == "max", ignore_error, form, tuple(warnings))
 
 
 def _of_inline(mode: str) -> tuple[str, ...]:

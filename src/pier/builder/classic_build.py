@@ -16,6 +16,8 @@ import msgspec
 from pier.builder import event_words, layers
 from pier.builder.asked_outputs import Asked, Head, Tell, wishes_of
 from pier.builder.building import Built, built, compiled
+from pier.builder.cache import Record
+from pier.builder.cache_options import CacheExport, CacheImport, read_exports, read_imports, wants_inline
 from pier.builder.classic import ClassicWords, Line, Message, failure
 from pier.builder.dockerfile.compile import Compiled
 from pier.builder.dockerfile.git_reference import parse_git_reference
@@ -79,8 +81,8 @@ class ClassicRequest:
     """For POST /build/cancel."""
     auths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Registry -> AuthConfig."""
-    warnings: tuple[str, ...] = ()
-    """What of the request has no effect."""
+    cache_from: tuple[str, ...] = ()
+    """Images that may carry a cache."""
     platforms: tuple[Platform, ...] = ()
     """Several, for an image of several; else the options have the one."""
     events: bool = False
@@ -121,6 +123,9 @@ class _Run:
         """The Dockerfile's."""
         self._head = Head()
         self._wishes: list[Export] = []
+        self._warnings: list[str] = []
+        self._caches_from: list[CacheImport] = []
+        self._caches_to: list[CacheExport] = []
 
     async def of_files(self, files: Files) -> None:
         """Build from files that are here."""
@@ -191,6 +196,11 @@ class _Run:
         if self._request.events:
             await self._outputs(build, file, options)
             return
+        for name in self._request.cache_from:
+            try:
+                await self._service.caches.offer_image(build, Reference.parse(name))
+            except PierError as error:
+                self._warnings.append(f"the cache of {name} is not used: {error.message}")
         wanted = await compiled(self._service, build, file, options)
         await self._build(build, file, wanted)
 
@@ -215,6 +225,8 @@ class _Run:
         """Raises what the outputs' attributes have wrong."""
         self._head = head
         self._wishes = wishes_of(head.outputs, self._request.names)
+        self._caches_from = read_imports((each.type, each.attrs) for each in head.caches_from)
+        self._caches_to = read_exports((each.type, each.attrs) for each in head.caches_to)
 
     async def _fetch(self, place: str) -> None:
         """A context at an address: an archive, or the Dockerfile alone."""
@@ -250,14 +262,14 @@ class _Run:
     async def _build(self, build: Build, file: Dockerfile, wanted: Compiled) -> None:
         say = _nothing if self._request.quiet else self._say
         words = ClassicWords(lines_of(file, wanted), say, lambda vertex: base_id(build, vertex))
-        for warning in self._request.warnings:
+        for warning in self._warnings:
             await self._say({"stream": f"WARNING: {warning}\n"})
         telling_it = asyncio.create_task(self._tell(build, words), name="build words")
         try:
             found = await built(self._service, build, wanted)
             build.journal.close()
             await telling_it
-            await self._export(found, words)
+            await self._export(build, found, words)
         except PierError as error:
             build.journal.close()
             await telling_it
@@ -273,7 +285,15 @@ class _Run:
         words = EventWords(_nothing if request.quiet else self._say)
         telling_it = asyncio.create_task(self._tell(build, words), name="build events")
         asked = Asked(
-            self._service, build, file, options, request.platforms, squash=request.squash, wishes=self._wishes
+            self._service,
+            build,
+            file,
+            options,
+            request.platforms,
+            squash=request.squash,
+            wishes=self._wishes,
+            caches_from=self._caches_from,
+            caches_to=self._caches_to,
         )
         try:
             facts = await asked.run(self._say)
@@ -292,14 +312,17 @@ class _Run:
         async for event in build.journal.read():
             await words.take(event)
 
-    async def _export(self, found: Built, words: ClassicWords) -> None:
-        request = self._request
+    async def _export(self, build: Build, found: Built, words: ClassicWords) -> None:
+        request, cached = self._request, list[Record]()
+        if wants_inline(request.options.build_args):
+            cached = await self._service.caches.records_of(build, [found.tree], everything=False)
         base = len(found.compiled.base_image.rootfs.diff_ids) if found.compiled.base_image else 0
         wish = ImageWish(
             found.tree,
             found.compiled.image,
             epoch_s=found.compiled.epoch_s,
             squash_from=base if request.squash else None,
+            cached=cached,
         )
         made = await self._service.export_image(wish, request.names)
         if request.quiet:

@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from pier.builder import cache_form, cacheconfig
 from pier.builder.cache import CACHE_MOUNT, Cache, Record, new_id
 from pier.builder.cache_form import Form
@@ -32,6 +34,7 @@ from pier.storage.tar_writer import Sink, TarWriter
 from pier.storage.tree_tar import write_tree
 
 MAX_INDEX_BYTES: Final = 1 << 20
+REF_NAME: Final = "org.opencontainers.image.ref.name"
 PLAIN: Final = Form()
 
 
@@ -41,7 +44,7 @@ def export(ground: Ground, records: Iterable[Record], out: Sink, form: Form = PL
     Raises LayerNotFound, ContentNotFound, OSError.
     """
     root, parts = pack(ground, records, form)
-    _write(ground, root, [root, *parts], out)
+    write(ground, root, [root, *parts], out)
 
 
 def pack(ground: Ground, records: Iterable[Record], form: Form = PLAIN) -> tuple[Descriptor, list[Descriptor]]:
@@ -74,8 +77,11 @@ def _mount_archive(ground: Ground, folder: str) -> Descriptor:
         os.close(fd)
 
 
-def _write(ground: Ground, root: Descriptor, blobs: Iterable[Descriptor], out: Sink) -> None:
+def write(ground: Ground, root: Descriptor, blobs: Iterable[Descriptor], out: Sink, tag: str = "") -> None:
+    """Write blobs as an OCI image layout, whose index names `root`, by a tag or by none."""
     archive = TarWriter(out)
+    if tag:
+        root = msgspec.structs.replace(root, annotations={REF_NAME: tag})
     index = encode(Index(schema_version=2, media_type=OCI_INDEX, manifests=[root]))
     add_document(archive, "oci-layout", LAYOUT)
     add_document(archive, "index.json", index)

@@ -69,7 +69,7 @@ def outputs_of(opts: Options) -> list[Output]:
 
 def parse_output(text: str) -> Output:
     """`type=…,dest=…`, or a folder, or `-`. Failure in buildx's words."""
-    fields = _fields(text)
+    fields = fields_of(text)
     if fields == [text] and not text.startswith("type="):
         return Output("tar", {}, STDOUT) if text == STDOUT else Output("local", {}, text)
     attrs = {}
@@ -100,7 +100,8 @@ def parse_output(text: str) -> Output:
     return output
 
 
-def _fields(text: str) -> list[str]:
+def fields_of(text: str) -> list[str]:
+    """The parts between commas, as of a line of CSV."""
     if '"' not in text:
         return text.split(",")
     import csv  # noqa: PLC0415 - few outputs have a comma in a value
@@ -268,4 +269,6 @@ def _add_to_index(folder: str, before: list[dict[str, Any]]) -> None:
 
 
 def _name(entry: dict[str, Any]) -> str:
-    return str((entry.get("annotations") or {}).get("io.containerd.image.name", ""))
+    """An image's whole name; of what has none, such as a build cache, its tag."""
+    notes = entry.get("annotations") or {}
+    return str(notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name") or "")

@@ -59,11 +59,10 @@ def test_every_parameter_of_the_classic_build() -> None:
     assert options.limits is not None
     assert (options.limits.memory, options.limits.memory_swap, options.limits.cpu_quota) == (1 << 20, -1, 5000)
     assert (options.limits.cpuset_cpus, options.limits.shm_size, options.limits.network) == ("0", 4096, "backend")
-    assert found.warnings == ()
 
 
-def test_what_has_no_effect_is_warned_of() -> None:
-    assert "cachefrom" in request_of(call(("cachefrom", '["image"]'))).warnings[0]
+def test_images_that_carry_a_cache() -> None:
+    assert request_of(call(("cachefrom", '["image"]'))).cache_from == ("image",)
 
 
 @pytest.mark.parametrize(

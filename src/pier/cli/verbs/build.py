@@ -30,6 +30,8 @@ COMMAND = Command(
         Flag("attest", "", "list", "Not there: attestations are refused"),
         Flag("build-arg", "", "env", "Value for an ARG: name=value, or name for the variable of this shell"),
         Flag("build-context", "", "list", "Further context: name=PATH, =URL or =docker-image://NAME"),
+        Flag("cache-from", "", "list", "Cache to use: an image's name, or type=registry|local,ref=NAME|src=PATH,…"),
+        Flag("cache-to", "", "list", "Where the cache goes to: type=inline|registry|local,ref=NAME|dest=PATH,…"),
         Flag("call", "", "string", "Ask instead of building: check, outline or targets, with ,format=json for JSON"),
         Flag("cgroup-parent", "", "string", "Parent of the steps' cgroups"),
         Flag("check", "", "bool", "Only check the Dockerfile, as --call=check does"),
@@ -98,7 +100,7 @@ def run(cx: Call, opts: Options, args: list[str]) -> int:
     sent = context if isinstance(context, Context) else None
     head = head_of(opts, outputs, agents)
     lent = lend_folders(cx, query["buildid"], opts["build-context"], head)
-    receiver = Receiver(outputs)
+    receiver = Receiver([*outputs, *_caches(cx, opts, head, progress)])
     try:
         told = receiver.lines(_begun(cx, context, query, head))
         built = _shown(called_as_given(told, sent), progress)
@@ -113,6 +115,21 @@ def run(cx: Call, opts: Options, args: list[str]) -> int:
         large = sent.large if sent else []
         progress.say(build_progress.summary(progress, seconds, sent.sent_bytes if sent else 0, large))
     return _finish(opts, built)
+
+
+def _caches(cx: Call, opts: Options, head: dict[str, Any], progress: build_progress.Progress) -> list[Output]:
+    """Ask for caches elsewhere in the head, and send those that lie here; folders that the build's goes to."""
+    if not opts["cache-from"] and not opts["cache-to"]:
+        return []
+    from pier.cli import build_caches  # noqa: PLC0415 - most builds have their daemon's own cache
+
+    asked_from, asked_to = build_caches.caches_of(opts["cache-from"]), build_caches.caches_of(opts["cache-to"])
+    folders = build_caches.folders_of(asked_to)
+    head["caches_from"] = [each.as_asked() for each in asked_from if each.kind != "local"]
+    head["caches_to"] = [each.as_asked() for each in asked_to]
+    for text in build_caches.send(cx.client, [each for each in asked_from if each.kind == "local"]):
+        progress.take({"warned": {"text": text}})
+    return folders
 
 
 def _finish(opts: Options, built: dict[str, Any]) -> int:
