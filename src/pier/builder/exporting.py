@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import msgspec
 
 from pier.builder import cacheconfig, layers
 from pier.builder.cache import Record
-from pier.builder.compressing import Compression, compressed
+from pier.builder.compressing import PLAIN, Compression, compressed
 from pier.builder.ground import Ground
 from pier.builder.steps.combining import flattened
 from pier.builder.tree import SCRATCH, Tree
@@ -78,10 +80,7 @@ def make_image(ground: Ground, wish: ImageWish) -> MadeImage:
     config = completed(wish.config, tree, rfc3339_nano(now_ns), one_time=wish.epoch_s is not None)
     document = cacheconfig.with_inline(encode(config), wish.cached, tree)
     stored = ground.content.put(document, OCI_CONFIG if wish.oci_types else DOCKER_CONFIG)
-    parts = [
-        compressed(ground, oci_form(blob), diff_id, wish.compression)
-        for blob, diff_id in zip(blobs, tree.diff_ids, strict=True)
-    ]
+    parts = _compressed(ground, [oci_form(blob) for blob in blobs], tree.diff_ids, wish.compression)
     kind = OCI_MANIFEST if wish.oci_types else DOCKER_MANIFEST
     manifest = Manifest(
         schema_version=2,
@@ -91,6 +90,16 @@ def make_image(ground: Ground, wish: ImageWish) -> MadeImage:
         annotations=dict(wish.annotations),
     )
     return MadeImage(stored.digest, ground.content.put(encode(manifest), kind), config)
+
+
+def _compressed(
+    ground: Ground, blobs: Sequence[Descriptor], diff_ids: Sequence[Digest], wanted: Compression
+) -> list[Descriptor]:
+    """Layers side by side; where none is to be compressed that costs nothing."""
+    if wanted.kind == PLAIN and not wanted.force:
+        return list(blobs)
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compress") as threads:
+        return list(threads.map(lambda blob, diff_id: compressed(ground, blob, diff_id, wanted), blobs, diff_ids))
 
 
 def make_index(

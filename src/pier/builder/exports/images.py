@@ -72,10 +72,16 @@ async def _push(job: Job, wish: ImageExport, made: Made, name: Reference, tellin
     messages = job.ground.images.pusher.push_root(
         name, made.bare, by_digest=wish.push_by_digest, insecure=wish.insecure, auth=dict(auth) if auth else None
     )
+    totals = {}
     try:
         async for message in messages:
             detail = message.get("progressDetail") or {}
             if message.get("id") and detail:
-                telling.count(f"pushing {message['id']}", detail.get("current", 0), detail.get("total", 0))
+                totals[message["id"]] = detail.get("total", 0)
+                telling.count(f"pushing {message['id']}", detail.get("current", 0), totals[message["id"]])
     except PierError as error:
         raise PushFailed(name=name, reason=error.wire) from error
+    for id, total in totals.items():
+        telling.count(f"pushing {id}", total, total, done=True)
+    if wish.store:  # it is known there by its digest now
+        await job.ground.images.name(made.images[0].id, made.bare, [str(name.with_digest(made.root.digest))])
