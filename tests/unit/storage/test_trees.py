@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pier.storage.trees import FS_IMMUTABLE_FL, FS_IOC_SETFLAGS, remove_tree, tree_size
+from pier.storage import trees
+from pier.storage.trees import (
+    FS_IMMUTABLE_FL,
+    FS_IOC_GETFLAGS,
+    FS_IOC_SETFLAGS,
+    FS_TOPDIR_FL,
+    remove_tree,
+    spread,
+    tree_size,
+)
 
 
 def remove(path: Path) -> None:
@@ -89,3 +98,25 @@ def test_size_counts_files_and_targets_once(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("seven77")
     assert tree_size(str(tmp_path)) == 1017
     assert tree_size(str(tmp_path / "missing")) == 0
+
+
+@pytest.mark.parametrize("without_journal", [True, False])
+def test_trees_are_spread_where_that_saves_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_journal: bool
+) -> None:
+    monkeypatch.setattr(trees, "_is_without_journal", lambda _: without_journal)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    flags = bytearray(8)
+    try:
+        fcntl.ioctl(fd, FS_IOC_GETFLAGS, flags)
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, bytes(flags))
+        spread(str(tmp_path))
+        fcntl.ioctl(fd, FS_IOC_GETFLAGS, flags)
+    except OSError:
+        pytest.skip("this file system has no such flags")
+    finally:
+        os.close(fd)
+    is_spread = bool(int.from_bytes(flags[:4], "little") & FS_TOPDIR_FL)
+    if without_journal and not is_spread:
+        pytest.skip("this file system does not know the flag")
+    assert is_spread == without_journal

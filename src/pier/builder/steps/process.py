@@ -182,7 +182,9 @@ class _Run:
 
     async def _base(self) -> Tree:
         result: Result = SCRATCH if self._root_mount.input == EMPTY else self._work.inputs[self._root_mount.input]
-        return await self._ground.in_thread(layers.as_tree, self._ground, result)
+        return (
+            result if isinstance(result, Tree) else await self._ground.in_thread(layers.as_tree, self._ground, result)
+        )
 
     def _missing(self, base: Tree, dests: list[str]) -> list[str]:
         with layers.shown(self._ground, base) as fd:
