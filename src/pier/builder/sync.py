@@ -96,12 +96,12 @@ async def receive(
     digest = await asyncio.to_thread(_digest, listing)
     if await asyncio.to_thread(context.is_listed, digest):
         want([])
-        return Folder(context.tree, await asyncio.to_thread(lambda: context.key))
+        return Folder(context.tree, await asyncio.to_thread(lambda: context.key), contents=lambda: context.index)
     plan = await asyncio.to_thread(_plan, listing, context)
     want([change.number for change in plan.changes if change.entry.has_content])
     received = await _carry_out(stream, plan, context)
     await asyncio.to_thread(context.finish, plan.after, digest)
-    return Folder(context.tree, context.key, received)
+    return Folder(context.tree, context.key, received, lambda: context.index)
 
 
 def _digest(listing: bytes) -> str:

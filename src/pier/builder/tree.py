@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
+from pier.builder.entries import Entry
 from pier.oci import Descriptor, Digest, chain_ids
 
 
@@ -69,6 +71,8 @@ class Folder:
     """Digest of the content."""
     received_bytes: int = 0
     """What came over from the client for this build."""
+    contents: Callable[[], Mapping[str, tuple[Entry, str]]] | None = field(default=None, compare=False, repr=False)
+    """What is known of the files: path -> (file, sha256 of its content in hexadecimal). Blocking."""
 
 
 Result = Tree | Folder

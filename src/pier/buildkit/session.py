@@ -140,7 +140,7 @@ class View:
         self._held.append(context)
         headers = filesync.metadata_of(name, attrs)
         received = await filesync.receive(self.session.client, headers, context, told)
-        return Folder(context.tree, await asyncio.to_thread(lambda: context.key), received)
+        return Folder(context.tree, await asyncio.to_thread(lambda: context.key), received, lambda: context.index)
 
     async def upload(self, path: str) -> AsyncIterator[bytes]:
         """A stream of the client's, in pieces. Raises NoSuchContext, CannotAsk."""
