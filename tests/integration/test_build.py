@@ -135,6 +135,7 @@ def test_an_archive_however_it_is_compressed(daemon: Daemon, client: Any, mode: 
 
 def test_the_cache_is_shown_and_pruned(daemon: Daemon, client: Any, tmp_path: Path) -> None:
     steps = "FROM busybox\nRUN --mount=type=cache,target=/c echo 12345 > /c/f; echo 1234567 > /f\nLABEL kind=test\n"
+    client.api.prune_builds(all=True)  # what other tests have left
     assert docker_build(daemon, context(tmp_path, Dockerfile=steps)).returncode == 0
     kinds = {entry["Type"] for entry in client.api.df()["BuildCache"]}
     assert kinds == {"regular", "exec.cachemount"}

@@ -84,6 +84,7 @@ class Caches:
     ground: Ground
     cache: Cache
     _unpacking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _proven: set[tuple[Digest, Digest]] = field(default_factory=set)
 
     # --- coming in
 
@@ -104,7 +105,7 @@ class Caches:
         def failed(reason: str) -> None:
             build.say(Warned(None, f"the cache of {name} is not used any further: {reason}"))
 
-        return ImportedCache(config, blobs, self.ground, self.cache, self._unpacking, failed)
+        return ImportedCache(config, blobs, self.ground, self.cache, self._unpacking, failed, self._proven)
 
     async def offer_registry(self, build: Build, name: Reference) -> int:
         """Raises as `offer`."""
@@ -129,7 +130,9 @@ class Caches:
                 top = await ground.in_thread(transfer.receive, ground, feed)
             added = records = 0
             for config in await read_at(InStore(ground), top):
-                imported = ImportedCache(config, Here(), ground, self.cache, self._unpacking, lambda _: None)
+                imported = ImportedCache(
+                    config, Here(), ground, self.cache, self._unpacking, lambda _: None, self._proven
+                )
                 await ground.in_thread(transfer.fill_mounts, ground, transfer.mounts_of(config))
                 added += await imported.take_all() + transfer.remember_mounts(ground, self.cache, config)
                 records += len(config.records)

@@ -18,7 +18,10 @@ from pier.builder.tree import LayerRef, Tree
 from pier.errors import PierError, first_of
 from pier.model.time import parse_rfc3339
 from pier.oci import Descriptor, Digest, chain_ids
+from pier.oci.digest import hasher
 from pier.oci.manifest import OCI_LAYER
+from pier.storage.compression import decompressed
+from pier.storage.stream import CHUNK, Reader
 
 
 class Blobs(Protocol):
@@ -43,6 +46,8 @@ class ImportedCache:
     """The builder's: one layer at a time is unpacked of all imported caches."""
     failed: Callable[[str], None]
     """Told why it cannot be used any longer."""
+    proven: set[tuple[Digest, Digest]]
+    """The builder's: (blob, diff_id) of archives whose content is known to be that."""
     _numbers: dict[str, int] = field(default_factory=dict)
     """Key -> number of the record."""
     _taken: dict[int, str] = field(default_factory=dict)
@@ -141,17 +146,23 @@ class ImportedCache:
             raise first_of(errors) from None
         diff_ids = self._diff_ids(numbers)
         async with self.unpacking:
-            await self.ground.in_thread(self._unpack, blobs, chain_ids(diff_ids))
+            await self.ground.in_thread(self._unpack, blobs, diff_ids)
         facts = [self.config.layers[number].annotations for number in numbers]
         times = [parse_rfc3339(each.created_at) if each.created_at else 0 for each in facts]
         return tuple(LayerRef(*row) for row in zip(diff_ids, blobs, times, strict=True))
 
-    def _unpack(self, blobs: Sequence[Descriptor], chain: Sequence[Digest]) -> None:
+    def _unpack(self, blobs: Sequence[Descriptor], diff_ids: Sequence[Digest]) -> None:
+        """Of a layer that is here already, prove that the archive is its own: images will have it."""
         parent: Digest | None = None
-        for blob, chain_id in zip(blobs, chain, strict=True):
-            if not self.ground.snapshots.has_layer(chain_id):
+        for blob, diff_id, chain_id in zip(blobs, diff_ids, chain_ids(diff_ids), strict=True):
+            is_here = self.ground.snapshots.has_layer(chain_id)
+            if not is_here or (blob.digest != diff_id and (blob.digest, diff_id) not in self.proven):
                 with self.ground.content.open(blob.digest, blob.size) as reader:
-                    self.ground.snapshots.unpack(chain_id, parent, reader)
+                    if is_here:
+                        _prove(reader, blob.digest, diff_id)
+                    else:
+                        self.ground.snapshots.unpack(chain_id, parent, reader)
+            self.proven.add((blob.digest, diff_id))
             parent = chain_id
 
     def _blob(self, number: int) -> Descriptor:
@@ -161,6 +172,16 @@ class ImportedCache:
 
     def _diff_ids(self, numbers: Sequence[int]) -> list[Digest]:
         return [Digest(self.config.layers[number].annotations.diff_id) for number in numbers]
+
+
+def _prove(blob: Reader, digest: Digest, diff_id: Digest) -> None:
+    """Raises NoCache for an archive whose content is not what it is said to be, BadArchive."""
+    _, plain = decompressed(blob)
+    state = hasher(diff_id.algorithm)
+    while data := plain.read(CHUNK):
+        state.update(data)
+    if (found := Digest.finish(state)) != diff_id:
+        raise NoCache(reason=f"layer {digest} is said to be {diff_id}, and is {found}")
 
 
 class Here:

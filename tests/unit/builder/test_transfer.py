@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from fixtures.registry import FakeRegistry
 from pier.builder.cache_form import Form
-from pier.builder.cacheconfig import NoCache
-from pier.builder.graph import CacheMount, Mount, MountType
-from pier.builder.progress import Finished
+from pier.builder.cacheconfig import CONFIG, NoCache
+from pier.builder.graph import CacheMount, Mount, MountType, Output
+from pier.builder.progress import Finished, Warned
 from pier.builder.session import Given
 from pier.builder.tree import Tree
 from pier.errors import InvalidParameter
 from pier.model.filters import Filters
 from pier.oci import Digest, Reference
+from pier.oci.manifest import OCI_MANIFEST
 
 from ..storage.archives import archive, member
 from .conftest import Lab, base, sh
@@ -107,3 +110,80 @@ async def test_a_cache_at_a_registry(lab: Lab, form: Form) -> None:
             assert await lab.service.caches.offer_registry(build, name) == 2
         assert again.digest in {Digest.of(data) for _, data in registry.manifests.values()}
     assert lab.problems() == []
+
+
+async def _sent(lab: Lab, registry: FakeRegistry, step: Output) -> Reference:
+    """A cache of one step at a registry, and nowhere else."""
+    name = Reference.parse(f"{registry.host}/team/cache:1")
+    async with lab.service.build("first", Given()) as build:
+        [result] = await lab.service.solve(build, [step])
+        assert isinstance(result, Tree)
+        await lab.service.caches.push(build, name, [result], Form(), everything=True)
+    await lab.service.prune(Filters(), everything=True)
+    return name
+
+
+def _without_the_new_layer(registry: FakeRegistry) -> None:
+    smallest = min((blob for blob in registry.blobs.values() if not blob.startswith(b"{")), key=len)
+    del registry.blobs[str(Digest.of(smallest))]
+
+
+def _with_another_claim(registry: FakeRegistry) -> None:
+    """The document says of the upper layer that its content is another."""
+    _changed(registry, lambda layers: layers[-1]["annotations"].update(diffID=str(Digest.of(b"something else"))))
+
+
+def _with_another_blob(registry: FakeRegistry) -> None:
+    """The document gives another layer's archive for the base, which is here."""
+    _changed(registry, lambda layers: layers[0].update(blob=layers[1]["blob"]))
+
+
+def _changed(registry: FakeRegistry, change: Callable[[list[Any]], None]) -> None:
+    [(media_type, raw)] = {data: (kind, data) for kind, data in registry.manifests.values()}.values()
+    manifest = json.loads(raw)
+    document = json.loads(registry.blobs[manifest["config"]["digest"]])
+    change(document["layers"])
+    config = json.dumps(document).encode()
+    manifest["config"] |= registry.add_blob(config)
+    registry.manifests.clear()
+    registry.add_manifest("team/cache", "1", manifest, media_type)
+
+
+@pytest.mark.parametrize("spoil", [_without_the_new_layer, _with_another_claim, _with_another_blob])
+async def test_attack_10_a_cache_that_is_not_what_it_says_is_left_alone(
+    lab: Lab, spoil: Callable[[FakeRegistry], None]
+) -> None:
+    async with FakeRegistry().serving() as registry:
+        step = sh("echo kept > /made")
+        name = await _sent(lab, registry, step)
+        spoil(registry)
+        async with lab.service.build("second", Given()) as build:
+            assert await lab.service.caches.offer_registry(build, name) == 1
+            [result] = await lab.service.solve(build, [step])
+            assert lab.read(result)["made"] == b"kept\n"
+            warned = [event.text for event in build.journal.told if isinstance(event, Warned)]
+            assert [f"the cache of {name.familiar} is not used any further: " in text for text in warned] == [True]
+            assert not [event for event in build.journal.told if isinstance(event, Finished)][-1].cached
+    assert lab.problems() == []
+
+
+async def test_a_step_with_other_outputs_than_it_has_is_not_believed(lab: Lab) -> None:
+    step = sh("echo kept > /made")
+    await lab.solve(step)
+    [record] = [each for each in lab.service.cache.records.values() if each.results]
+    record.results.append(record.results[0])
+    assert (await lab.tree(step))["made"] == b"kept\n"
+    assert not [event for event in await lab.events() if isinstance(event, Finished)][-1].cached
+
+
+async def test_a_cache_of_buildkits_own_is_of_no_use_and_no_error(lab: Lab) -> None:
+    async with FakeRegistry().serving() as registry:
+        document = json.dumps({"records": [{"digest": str(Digest.of(b"x"))}]}).encode()
+        config = {"mediaType": CONFIG, **registry.add_blob(document)}
+        manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []}
+        registry.add_manifest("team/cache", "1", manifest, OCI_MANIFEST)
+        async with lab.service.build("one", Given()) as build:
+            name = Reference.parse(f"{registry.host}/team/cache:1")
+            assert await lab.service.caches.offer_registry(build, name) == 0
+            [warned] = [event.text for event in build.journal.told if isinstance(event, Warned)]
+            assert "made by another builder" in warned
