@@ -138,7 +138,7 @@ def test_the_cache_is_shown_and_pruned(daemon: Daemon, client: Any, tmp_path: Pa
     client.api.prune_builds(all=True)  # what other tests have left
     assert docker_build(daemon, context(tmp_path, Dockerfile=steps)).returncode == 0
     kinds = {entry["Type"] for entry in client.api.df()["BuildCache"]}
-    assert kinds == {"regular", "exec.cachemount"}
+    assert {"regular", "exec.cachemount"} <= kinds, "and folders of other tests' clients"
     pruned = client.api.prune_builds(all=True)
     assert len(pruned["CachesDeleted"]) >= 2
     assert pruned["SpaceReclaimed"] >= 6
