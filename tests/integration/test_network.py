@@ -147,6 +147,9 @@ def test_trap_27_the_host_has_a_name(docker: Client) -> None:
     for name in ("host.docker.internal", "gateway.docker.internal", "host.containers.internal"):
         assert name in hosts
     assert gateway(docker, "t-host") in hosts
+    for network in ("host", "none"):
+        words = ["--network", network, "--add-host", "h:host-gateway", docker.image, "cat", "/etc/hosts"]
+        assert docker.ok("run", "--rm", *words).endswith(f"{gateway(docker, 't-host')}\th")
 
 
 def test_dns_settings(docker: Client) -> None:

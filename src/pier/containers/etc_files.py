@@ -22,6 +22,8 @@ from pier.networks.resolv import (
 
 NAMES = ("resolv.conf", "hostname", "hosts")
 FILE_MODE = 0o644
+LOOPBACK = "127.0.0.1"
+"""By which a container on the host's network reaches the host where there is no default bridge."""
 
 
 def contents(
@@ -32,10 +34,12 @@ def contents(
     host_resolv: str,
     host_hosts: str,
     linked: Sequence[tuple[str, str]] = (),
+    host_gateway: Sequence[str] = (),
 ) -> dict[str, str]:
     """Name of the file -> text, from the host's own resolv.conf and hosts. Raises BadExtraHost.
 
-    `linked` are further entries of hosts: (address, names).
+    `linked` are further entries of hosts: (address, names); `host_gateway` are the default bridge's addresses, for an
+    `--add-host NAME:host-gateway` of a container that no network leads to the host.
     """
     config, host = record.config, record.host_config
     own_network = host.network_mode != "host"
@@ -50,6 +54,7 @@ def contents(
             extra_hosts=[entry.replace("=", ":", 1) for entry in host.extra_hosts or ()],
             linked=linked,
             gateways=gateways,
+            host_gateway=host_gateway or ([] if own_network else [LOOPBACK]),
             base=None if own_network else host_hosts,
         ),
         "resolv.conf": resolv_text(record, sandbox, daemon, host_resolv=host_resolv),

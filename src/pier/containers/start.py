@@ -218,7 +218,15 @@ def cgroup_of(world: World, container: Container) -> Cgroup:
 def _etc_texts(world: World, record: Record, sandbox: Sandbox) -> dict[str, str]:
     resolv, hosts = world.host_texts()
     linked = links.hosts_entries(world, record)
-    return etc_files.contents(record, sandbox, world.config, host_resolv=resolv, host_hosts=hosts, linked=linked)
+    return etc_files.contents(
+        record,
+        sandbox,
+        world.config,
+        host_resolv=resolv,
+        host_hosts=hosts,
+        linked=linked,
+        host_gateway=world.networks.host_gateway(),
+    )
 
 
 def _make_ready(world: World, record: Record, texts: dict[str, str]) -> Any:

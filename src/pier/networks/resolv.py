@@ -216,6 +216,7 @@ def hosts(
     addresses: Iterable[str] = (),
     extra_hosts: Sequence[str] = (),
     gateways: Sequence[str] = (),
+    host_gateway: Sequence[str] = (),
     linked: Sequence[tuple[str, str]] = (),
     base: str | None = None,
 ) -> str:
@@ -223,10 +224,11 @@ def hosts(
 
     `base` is the host's own file (`--network host`) in place of the usual beginning; `addresses` are the container's;
     `gateways` are the host's as the container sees it: `host-gateway`, and `host.docker.internal` and its like, which
-    an `extra_hosts` entry of the same name replaces; `linked` are (address, names) of other containers. Raises
+    an `extra_hosts` entry of the same name replaces; `host_gateway` is what `host-gateway` is where there are none of
+    those; `linked` are (address, names) of other containers. Raises
     BadExtraHost.
     """
-    extra = [pair for text in extra_hosts for pair in extra_host(text, gateways)]
+    extra = [pair for text in extra_hosts for pair in extra_host(text, gateways or host_gateway)]
     given = {name for _, name in extra}
     names = " ".join(name for name in HOST_NAMES if name not in given)
     full = f"{hostname}.{domainname}" if hostname and domainname else hostname

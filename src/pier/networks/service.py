@@ -341,6 +341,13 @@ class NetworkService:
         """What a container has of its networks; None: nothing, or it joins another's."""
         return self._endpoints.sandbox(container_id)
 
+    def host_gateway(self) -> builtins.list[str]:
+        """The default bridge's addresses; empty where there is none."""
+        try:
+            return self._bridge.host_addresses(self._registry.find("bridge"))
+        except PierError:
+            return []
+
     async def connect(self, container_id: str, asks: Sequence[Ask], *, name: str, publishing: Publishing) -> Sandbox:
         return await self._endpoints.connect(container_id, asks, name=name, publishing=publishing)
 

@@ -242,6 +242,9 @@ class FakeNetworks:
             raise NetworkNotFound(name=ref)
         return found[0]
 
+    def host_gateway(self) -> list[str]:
+        return ["172.17.0.1"]
+
     def sandbox(self, container_id: str) -> Sandbox | None:
         return self.sandboxes.get(container_id)
 

@@ -52,6 +52,17 @@ async def test_on_the_hosts_network(house: Any) -> None:
     assert "nameserver 192.0.2.1" in found["resolv.conf"]
 
 
+async def test_host_gateway_on_the_hosts_network(house: Any) -> None:
+    endpoint = Endpoint("c" * 64, "web", "n" * 64, "host", "host", "e" * 64)
+    found = await texts(house, endpoint, extra_hosts=["gw:host-gateway"])
+    assert found["hosts"] == "192.0.2.9 h\n127.0.0.1\tgw\n"
+    record = house.service._find("web").record
+    found = etc_files.contents(
+        record, Sandbox((endpoint,)), house.config, host_resolv="", host_hosts="", host_gateway=["172.17.0.1"]
+    )
+    assert found["hosts"] == "172.17.0.1\tgw\n"
+
+
 async def test_written_files_are_readable_and_links_are_not_followed(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:

@@ -103,6 +103,12 @@ def test_hosts_as_docker_writes_it() -> None:
     ]
 
 
+def test_host_gateway_without_a_way_to_the_host() -> None:
+    text = hosts(extra_hosts=["h:host-gateway"], host_gateway=["172.17.0.1"])
+    assert text.splitlines()[6:] == ["172.17.0.1\th"]
+    assert "\th\n" not in hosts(extra_hosts=["h:host-gateway"])
+
+
 def test_hosts_with_a_domain_names_both() -> None:
     for hostname, domain in (("a", "b.c"), ("a.b", "c"), ("a.b.c", "")):
         text = hosts(hostname=hostname, domainname=domain, addresses=["10.0.0.1"])
