@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -42,6 +43,8 @@ from pier.model.filters import Filters
 from pier.oci import Descriptor, Digest, Reference
 
 EVERYTHING: Final = Filters()
+
+log = logging.getLogger("pier.builder")
 
 
 class BuildCancelled(Conflict):
@@ -167,6 +170,7 @@ class BuildService:
         finally:
             build.release()
             build.journal.close()
+            await asyncio.shield(_left(build))
             for cleanup in build.cleanups:
                 await self.ground.in_thread(cleanup)
             del self._builds[id]
@@ -273,3 +277,10 @@ class BuildService:
     async def _total(self, shared: frozenset[Digest]) -> int:
         records = list(self.cache.records.values())
         return await self.ground.in_thread(usage.total_bytes, self.cache, records, shared)
+
+
+async def _left(build: Build) -> None:
+    """Wait until what the build's steps had is put away. What could not be is told in the log: the steps are done."""
+    for error in await asyncio.gather(*build.leaving, return_exceptions=True):
+        if isinstance(error, Exception):
+            log.warning("a step of build %s has left something behind: %s", build.id, error)

@@ -110,6 +110,8 @@ class Build:
     """Caches from elsewhere, asked in this order where the builder's own does not know a step."""
     cleanups: list[Callable[[], None]] = field(default_factory=list)
     """Called in a thread when it has ended."""
+    leaving: set[asyncio.Task[None]] = field(default_factory=set)
+    """What steps that are done still put away; waited for when it ends, so that the next step need not."""
     told: set[str] = field(default_factory=set)
     """Digests of the steps it has told of."""
     _sources: dict[str, asyncio.Task[Found]] = field(default_factory=dict)

@@ -132,7 +132,8 @@ class _Run:
     async def run(self) -> list[Tree]:
         """Run the process; a tree for each output. Raises ProcessFailed, NotEntitled, PierError, OSError.
 
-        Whatever ends it, nothing of it is left but the trees.
+        Whatever ends it, nothing of it is left but the trees; its network and folder may go a moment later
+        (`Build.leaving`).
         """
         self._check_entitlements()
         ground = self._ground
@@ -142,14 +143,21 @@ class _Run:
             ended = await self._ended(made, lodged, lodging)
             if ended.exit_code not in (self._op.meta.valid_exit_codes or (0,)):
                 raise ProcessFailed(self._op.meta.args, ended.exit_code, oom_killed=ended.oom_killed)
-            leaving = asyncio.create_task(lodging.aclose(), name="step leaving")
-            stack.push_async_callback(_finished, leaving)
+            self._leave(lodging)
             if made.stubs:
                 await ground.in_thread(self._clear, made.root, made.stubs)
             drafts = dict(made.furnished.drafts)
             if self._root_mount.output != EMPTY:
                 drafts[self._root_mount.output] = made.name, made.base
             return [await ground.in_thread(layers.seal, ground, *drafts[index]) for index in range(len(drafts))]
+
+    def _leave(self, lodging: contextlib.AsyncExitStack) -> None:
+        """Put away what the container had, while what needs the step's trees goes on."""
+        if not self._work.builds:
+            return  # they have all just lost interest: it goes with the step
+        leaving = asyncio.create_task(lodging.pop_all().aclose(), name="step leaving")
+        for build in self._work.builds:
+            build.leaving.add(leaving)
 
     async def _made(self, stack: contextlib.AsyncExitStack) -> _Made:
         """The step's tree and mounts, there as long as `stack` is open."""
@@ -387,15 +395,6 @@ async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> t
     except BaseExceptionGroup as errors:
         raise first_of(errors) from None
     return first.result(), second.result()
-
-
-async def _finished(task: asyncio.Task[None]) -> None:
-    """Wait for the end of a task, also when cancelled. Raises what it raised."""
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def clear_folder(folder: str) -> None:
