@@ -27,6 +27,13 @@ COPY --from=side /side /s
 OTHERS = "application/vnd.buildkit.cacheconfig.v0"
 
 
+@pytest.fixture(params=["docker", "remote"])
+def driver(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The flags that build by this driver of buildx."""
+    flags: tuple[str, ...] = request.getfixturevalue("remote") if request.param == "remote" else ()
+    return flags
+
+
 @pytest.fixture
 def remote(buildx: Buildx, daemon: Daemon) -> Iterator[tuple[str, str]]:
     """The flags that build by plain gRPC, which the client lets export caches."""
@@ -44,10 +51,10 @@ def cached(shown: str) -> int:
 
 
 def test_a_folder_of_the_clients(
-    buildx: Buildx, remote: tuple[str, str], context: Callable[..., Path], tmp_path: Path
+    buildx: Buildx, driver: tuple[str, ...], context: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, place = context(FILE, a="A"), tmp_path / "cache"
-    shown = buildx.build(folder, *remote, "--cache-to", f"type=local,dest={place},mode=max,compression=gzip")
+    shown = buildx.build(folder, *driver, "--cache-to", f"type=local,dest={place},mode=max,compression=gzip")
     assert "exporting cache to client directory" in shown
     index = json.loads((place / "index.json").read_text())
     [entry] = index["manifests"]
@@ -56,12 +63,12 @@ def test_a_folder_of_the_clients(
     assert manifest["config"]["mediaType"] == OTHERS
     assert any(layer["mediaType"].endswith("+gzip") for layer in manifest["layers"])
     forget(buildx)
-    shown = buildx.build(folder, *remote, "--cache-from", f"type=local,src={place}")
+    shown = buildx.build(folder, *driver, "--cache-from", f"type=local,src={place}")
     assert f"importing cache manifest from local:{place}" in shown
     assert cached(shown) == 4, shown
     forget(buildx)
     (folder / "a").write_text("B")  # what comes of another stage is found even so
-    shown = buildx.build(folder, *remote, "--cache-from", f"type=local,src={place}")
+    shown = buildx.build(folder, *driver, "--cache-from", f"type=local,src={place}")
     assert cached(shown) == 1, shown
 
 
