@@ -85,26 +85,24 @@ class Worker:
             "Volumes": {"/etc": {}},
             "HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1"}]}, "AutoRemove": False},
         }
-        status, _ = self.insist("POST", f"/containers/create?name={name}", body)
-        self.expect(name, "create", status, 201, 409)  # 409: the daemon that was killed had made it
-        status, _ = self.insist("POST", f"/containers/{name}/start")
-        self.expect(name, "start", status, 204, 304)
+        made = self.insist("POST", f"/containers/create?name={name}", body)
+        self.expect(name, "create", made, 201, 409)  # 409: the daemon that was killed had made it
+        self.expect(name, "start", self.insist("POST", f"/containers/{name}/start"), 204, 304)
         with contextlib.suppress(Gone):
             self.exec(name)
         status, found = self.insist("GET", f"/containers/{name}/json")
-        self.expect(name, "inspect", status, 200)
+        self.expect(name, "inspect", (status, found), 200)
         if not found["State"]["Running"]:
             self.faults.append(f"{name} does not run after its start: {found['State']}")
-        status, _ = self.insist("POST", f"/containers/{name}/stop?t=10")
-        self.expect(name, "stop", status, 204, 304)
+        self.expect(name, "stop", self.insist("POST", f"/containers/{name}/stop?t=10"), 204, 304)
         _, found = self.insist("GET", f"/containers/{name}/json")
         state = found["State"]
         if (state["Status"], state["ExitCode"]) not in (("exited", code), ("exited", 137)):
             self.faults.append(f"{name} ended with {state}, not {code}")
         if state["FinishedAt"] < state["StartedAt"]:
             self.faults.append(f"{name} ended before it began: {state}")
-        status, _ = self.insist("DELETE", f"/containers/{name}?force=1&v=1")
-        self.expect(name, "remove", status, 204, 404, 409)
+        removed = self.insist("DELETE", f"/containers/{name}?force=1&v=1")
+        self.expect(name, "remove", removed, 204, 404, 409)
         deadline = time.monotonic() + PATIENCE_S
         while self.insist("GET", f"/containers/{name}/json")[0] != 404:
             assert time.monotonic() < deadline, f"{name} stays"
@@ -115,9 +113,9 @@ class Worker:
         if status == 201:
             self.ask("POST", f"/exec/{made['Id']}/start", {"Detach": True})
 
-    def expect(self, name: str, what: str, status: int, *expected: int) -> None:
-        if status not in expected:
-            self.faults.append(f"{what} of {name}: {status}")
+    def expect(self, name: str, what: str, answer: tuple[int, Any], *expected: int) -> None:
+        if answer[0] not in expected:
+            self.faults.append(f"{what} of {name}: {answer}")
 
 
 _JSON = {"Content-Type": "application/json"}
