@@ -41,8 +41,13 @@ async def outflow(work: Callable[[Sink], object], *, name: str) -> AsyncGenerato
             await worker
         finally:
             pipe.cancel()
+            worker.add_done_callback(_seen)
             await asyncio.wait({worker})
-            worker.cancelled() or worker.exception()  # seen: a reader who has gone is told nothing
+
+
+def _seen(worker: asyncio.Future[object]) -> None:
+    """A reader who has gone is told nothing, not even where this is cancelled before the thread has heard of it."""
+    worker.cancelled() or worker.exception()
 
 
 @contextlib.contextmanager

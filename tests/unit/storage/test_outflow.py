@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from contextlib import aclosing
 
@@ -87,3 +88,26 @@ async def test_a_reader_who_is_cancelled_while_waiting() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("test")]
+
+
+async def test_a_reader_who_is_cancelled_while_he_leaves_is_told_nothing() -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    may_end = threading.Event()
+
+    def work(sink: Sink) -> None:
+        sink.write(b"x")
+        may_end.wait()
+        sink.write(b"y")
+
+    pieces = outflow(work, name="test")
+    await anext(pieces)
+    leaving = asyncio.create_task(pieces.aclose())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    threading.Timer(0.05, may_end.set).start()  # the cancelled one blocks until the thread has ended
+    await asyncio.gather(leaving, return_exceptions=True)
+    del leaving, pieces
+    await asyncio.sleep(0)
+    gc.collect()
+    assert told == []
