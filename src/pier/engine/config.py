@@ -34,6 +34,8 @@ NO_TCP_YET = "Pier listens on unix sockets only for now; ssh or a TLS proxy can 
 SIZE_KEYS = ("default-shm-size", "max-layer-size")
 """Numbers of bytes that may be written with a unit."""
 PROXY_KEYS = ("http-proxy", "https-proxy", "no-proxy")
+FEATURES = frozenset({"buildkit", "containerd-snapshotter"})
+"""Of `features`: BuildKit's door is always open; the other one is said to clients."""
 GIVEN_TWICE = frozenset({"features", "runtimes"})
 """Docker merges these instead of refusing."""
 
@@ -192,6 +194,10 @@ class DaemonConfig(msgspec.Struct, frozen=True, rename="kebab", kw_only=True):
     default_ipc_mode: Annotated[str, Flag('Default mode for containers ipc ("shareable" | "private")')] = "private"
     default_cgroupns_mode: Annotated[str, Flag('Default cgroup namespace mode ("host" | "private")')] = ""
     default_shm_size: Annotated[int, Flag("Default shm size for containers")] = 64 << 20
+    features: Annotated[
+        dict[str, bool],
+        Flag("Enable feature, as containerd-snapshotter=true", name="feature"),
+    ] = {}
     default_ulimits: Annotated[dict[str, Ulimit], Flag("Default ulimits for containers", name="default-ulimit")] = {}
     default_runtime: Annotated[str, Flag("Default OCI runtime for containers")] = OWN
     runtimes: Annotated[
@@ -248,6 +254,10 @@ def load(flags: dict[str, Any], *, path: str = DEFAULT_FILE, path_given: bool = 
     if isinstance(values.get("runtimes"), dict) and "runtimes" in flags:
         merged["runtimes"] = values["runtimes"] | flags["runtimes"]
     warnings = check_inert(merged, path)
+    given = merged.get("features")
+    for name in sorted(given if isinstance(given, dict) else ()):
+        if name not in FEATURES:
+            warnings.append(f"the feature {name} has no effect: it is none of {', '.join(sorted(FEATURES))}")
     config = build(merged, path)
     return Loaded(config, warnings)
 

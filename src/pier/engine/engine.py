@@ -54,6 +54,8 @@ from pier.volumes import VolumeFiles, VolumeService
 log = logging.getLogger("pier.engine")
 
 DEFAULT_BRIDGE = "pier0"
+CONTAINERD_STORE = "containerd-snapshotter"
+"""Docker's feature of an image store that takes images of several platforms."""
 
 
 @dataclass(slots=True)
@@ -205,7 +207,7 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         cgroup_driver=driver.name,
         limits=host.limits(layout),
         driver=snapshots.name,
-        driver_status=[["Backing Filesystem", host.filesystem_name(config.data_root)], *snapshots.status()],
+        driver_status=driver_status(config, host.filesystem_name(config.data_root), snapshots.status()),
         containers=containers,
         images=images,
         volumes=volumes,
@@ -230,6 +232,17 @@ async def _compose(config: DaemonConfig, stack: AsyncExitStack) -> Engine:
         settings.oci_runtimes,
         stack,
     )
+
+
+def driver_status(config: DaemonConfig, filesystem: str, status: list[list[str]]) -> list[list[str]]:
+    """What `info` says of the storage driver.
+
+    Clients know by `driver-type` that an engine takes images of several platforms (buildx's `--load`), and take for
+    granted that its images have their manifests' digests as ids, which is not so here: it is said if it is asked for.
+    """
+    asked = config.features.get(CONTAINERD_STORE, False)
+    found = [["Backing Filesystem", filesystem], *status]
+    return [*found, ["driver-type", "io.containerd.snapshotter.v1"]] if asked else found
 
 
 async def _builder(ground: Ground, cache: Cache, config: DaemonConfig, stack: AsyncExitStack) -> BuildService:

@@ -146,6 +146,9 @@ _COMBINED: dict[str, Callable[[list[str]], Any]] = {
     "default-address-pools": lambda given: [parse_pool(text) for text in given],
     "default-network-opts": parse_network_opts,
     "default-ulimits": lambda given: dict(map(parse_ulimit, given)),
+    "features": lambda given: {
+        name: _boolean(value or "true") for name, _, value in (text.partition("=") for text in given)
+    },
     "runtimes": parse_runtimes,
 }
 

@@ -41,7 +41,6 @@ INERT: dict[str, Inert] = {
     "cpu-rt-period": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
     "cpu-rt-runtime": Inert("int", "realtime scheduling of the parent cgroup is not implemented yet", harmless=(0,)),
     "cri-containerd": Inert("bool", NO_CONTAINERD),
-    "features": Inert("map", "the image store is Pier's own", flag="feature"),
     "firewall-backend": Inert("str", "Pier's rules live in an nftables table of their own", harmless=("nftables", "")),
     "init-path": Inert("str", "the init process of --init is part of Pier"),
     "log-format": Inert("str", "the daemon's log is text", harmless=("text",)),

@@ -155,6 +155,14 @@ def test_an_inert_option_warns_and_a_guard_is_refused(path: Path) -> None:
             load({guard: value}, path=str(path.with_name("none")))
 
 
+def test_features_that_are_known_and_that_are_not(path: Path) -> None:
+    path.write_text(json.dumps({"features": {"buildkit": True, "time-travel": True}}))
+    loaded = load(read(["--feature", "containerd-snapshotter"]).flags, path=str(path))
+    assert loaded.config.features == {"containerd-snapshotter": True}
+    loaded = load({}, path=str(path))
+    assert loaded.warnings == ["the feature time-travel has no effect: it is none of buildkit, containerd-snapshotter"]
+
+
 @pytest.mark.parametrize("key", sorted(INERT))
 def test_every_inert_option_says_why(key: str) -> None:
     assert INERT[key].why

@@ -6,6 +6,7 @@ import pytest
 from pier.api.versions import NEWEST, OLDEST, text
 from pier.containers.oci_runtimes import OciRuntimes
 from pier.engine.config import DaemonConfig, Proxies
+from pier.engine.engine import driver_status
 from pier.engine.host import Host, limits
 from pier.engine.runtimes import About
 from pier.engine.system import System, registry_config, security_options, without_secret
@@ -113,3 +114,11 @@ def test_registries_and_guards() -> None:
         "name=cgroupns",
         "name=no-new-privileges",
     ]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_clients_are_told_of_a_store_of_several_platforms_where_they_shall(asked: bool) -> None:
+    config = DaemonConfig(features={"containerd-snapshotter": asked})
+    found = driver_status(config, "extfs", [["userxattr", "false"]])
+    assert found[:2] == [["Backing Filesystem", "extfs"], ["userxattr", "false"]]
+    assert (["driver-type", "io.containerd.snapshotter.v1"] in found) is asked
