@@ -89,17 +89,17 @@ class Caches:
     # --- coming in
 
     async def offer(self, build: Build, name: str, origin: Origin, top: Descriptor) -> int:
-        """Let a build use what is at `top`; returns how many steps it has. Raises NoCache, PierError.
+        """Let a build use what is at `top`; returns how many steps it has, whoever's. Raises NoCache, PierError.
 
         The layers come over when a step is found, and as far as they are not here.
         """
         configs = await read_at(origin, top)
         found = [self._imported(build, name, config, origin) for config in configs]
-        steps = sum(each.steps for each in found)
-        if not steps and any(config.records for config in configs):
+        records = sum(len(config.records) for config in configs)
+        if records and not any(each.steps for each in found):
             build.say(Warned(None, f"the cache of {name} is of no use here: {FOREIGN}"))
         build.offers += found
-        return steps
+        return records
 
     def _imported(self, build: Build, name: str, config: CacheConfig, blobs: Blobs) -> ImportedCache:
         def failed(reason: str) -> None:
