@@ -10,7 +10,7 @@ import os
 import stat
 
 from pier.cli.build_context import LARGE_BYTES, Context
-from pier.cli.errors import Failure, reason
+from pier.cli.errors import ApiError, Failure, reason
 from pier.cli.jsontext import dumps, loads
 
 TYPE_CHECKING = False
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pier.cli.main import Context as Call
 
 IGNORE = ".dockerignore"
+SWITCHING = 101
+MISSING = "Cannot locate specified Dockerfile"
+"""What a daemon says that has taken the request for one without files: the Dockerfile is on the stream."""
 CHUNK_BYTES = 1 << 18
 _RUNNABLE = 0o111
 
@@ -129,8 +132,7 @@ def build(
         "ignore_name": ignore_name,
     }
     query = {**query, "dockerfile": context.called}
-    response = cx.client.request("POST", "/build", query=query, headers=headers, upgrade=True)
-    sock, early = response.upgraded()
+    sock, early = _upgraded(cx, query, headers)
     sock.sendall(b"%b\n%d\n%b" % (dumps(head).encode("utf-8", "surrogateescape"), len(text), text))
     context.files = len(listing.paths)
     return _told(sock, early, context, listing)
@@ -168,6 +170,19 @@ def lend(cx: Call, build_id: str, name: str, folder: str) -> Any:
         detail = message.get("errorDetail") or {}
         raise Failure(detail.get("message") or f"the daemon has not taken the build context {name}")
     return sock
+
+
+def _upgraded(cx: Call, query: dict[str, Any], headers: tuple[str, ...]) -> tuple[Any, bytes]:
+    """The connection as a stream, and what has come of it. ApiError, Failure."""
+    try:
+        response = cx.client.request("POST", "/build", query=query, headers=headers, upgrade=True)
+    except ApiError as error:
+        if MISSING not in error.text:
+            raise
+    else:
+        if response.status == SWITCHING:
+            return response.upgraded()
+    raise Failure("this daemon is another than Pier's: `docker build` builds there")
 
 
 def _told(sock: Any, early: bytes, context: Context, listing: Listing) -> Iterator[bytes]:

@@ -7,14 +7,15 @@ import json
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from pier.cli import build_progress
+from pier.cli import build_progress, build_sync
 from pier.cli.build_context import LARGE_BYTES, Context
 from pier.cli.build_progress import Plain, RawJson, Terminal
-from pier.cli.errors import Failure
+from pier.cli.errors import ApiError, Failure
 from pier.cli.verbs.build import called_as_given, context_of, secrets_of
 
 S = 10**9
@@ -180,3 +181,13 @@ def test_secrets_of_files_and_variables(tmp_path: Path, monkeypatch: pytest.Monk
     }
     with pytest.raises(Failure, match="invalid secret"):
         secrets_of(["src=x"])
+
+
+def test_a_daemon_that_is_another_than_piers_is_called_so(tmp_path: Path) -> None:
+    class Docker:
+        def request(self, *_: Any, **__: Any) -> None:
+            raise ApiError(500, "Cannot locate specified Dockerfile: Dockerfile")
+
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    with pytest.raises(Failure, match="another than Pier's"):
+        build_sync.build(cast(Any, SimpleNamespace(client=Docker())), Context(str(tmp_path), "Dockerfile"), {}, {}, ())
