@@ -313,6 +313,7 @@ def test_pier_build_makes_several_outputs_for_several_platforms(daemon: Daemon, 
     said = json.loads((tmp_path / "facts").read_text())
     assert said["containerimage.descriptor"]["digest"] == said["containerimage.digest"]
     assert said["image.name"] == "docker.io/library/both:1"
+    assert daemon.pier("build", "--check", *both, tmp_path).status == 0, "a question is about the first"
     assert client.images.get("both:1").labels == {"kind": "test"}
 
 

@@ -22,7 +22,8 @@ FORMATS = {"text": "result.txt", "json": "result.json"}
 def ask(cx: Call, opts: Options, context: Context | str | None, query: dict[str, Any]) -> int:
     """Print the answer; 1 where a check has found something."""
     method, format, ignore_status = parse_call(opts["call"] or "check")
-    query = {**query, "events": 0, "q": 0, "t": [], "call": method}
+    first = query["platform"].partition(",")[0]  # a question is about one of them
+    query = {**query, "events": 0, "q": 0, "t": [], "call": method, "platform": first}
     if isinstance(context, Context):
         query["dockerfile"] = context.dockerfile
     else:
