@@ -28,7 +28,7 @@ NFNLGRP_NFTABLES = 7
 NFT_MSG_DELCHAIN, NFT_MSG_DELRULE = 5, 8
 NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 15, 16
 FAR_REACHING = (NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE)
-NFTA_GEN_PROC_PID = 2
+NFTA_GEN_PROC_PID, NFTA_GEN_PROC_NAME = 2, 3
 NFNETLINK_BYTES = 1 << 16
 RECEIVE_BUFFER_BYTES = 4 << 20
 SO_RCVBUFFORCE = 33
@@ -50,6 +50,13 @@ def task_of(payload: memoryview) -> int:
     return int(U32.unpack(found)[0]) if found is not None else 0
 
 
+def process_of(payload: memoryview) -> str:
+    """Whose change a NEWGEN tells of, for people: `nft, pid 12`; empty where it does not say."""
+    found = attributes(payload[NFGENMSG.size :])
+    name = bytes(found.get(NFTA_GEN_PROC_NAME, b"")).rstrip(b"\0").decode(errors="replace")
+    return f"{name}, pid {task_of(payload)}" if name else ""
+
+
 class TableWatch:
     """Says which tables anybody but `tasks` has changed, in the network namespace of the making thread.
 
@@ -62,6 +69,8 @@ class TableWatch:
         self._shared = {name.encode() for name in shared}
         self._tasks = tasks
         self._touched: set[str] = set()
+        self.changed_by = ""
+        """Who made the last of the changes that `changed` told of, as `process_of` says it."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         try:
@@ -98,7 +107,9 @@ class TableWatch:
             if kind >> 8 != NFNL_SUBSYS_NFTABLES:
                 continue
             if kind & 0xFF == NFT_MSG_NEWGEN:
-                found |= set() if task_of(payload) in self._tasks else self._touched
+                if self._touched and task_of(payload) not in self._tasks:
+                    found |= self._touched
+                    self.changed_by = process_of(payload)
                 self._touched = set()
             else:
                 self._note(kind & 0xFF, payload)

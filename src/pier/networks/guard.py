@@ -72,7 +72,8 @@ class FirewallGuard:
         while self._changed:
             changed, self._changed = frozenset(self._changed), set()
             try:
-                done: list[str] = await self._work(partial(self._host.repair, changed))
+                by = self._watch.changed_by if self._watch is not None else ""
+                done: list[str] = await self._work(partial(self._host.repair, changed, by))
             except (OSError, PierError) as error:
                 self._told(f"{', '.join(sorted(changed))} was changed by others and cannot be put right: {error}")
                 self._changed |= changed

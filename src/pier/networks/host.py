@@ -41,6 +41,9 @@ TABLE_REMEDY = "the kernel must have nf_tables, nft_ct and nft_fib_inet; rules o
 UNTRANSLATED = "WARNING: containers reach no other machine, and published ports are carried by the daemon itself"
 
 
+TWIN = "two Pier daemons with one default bridge undo each other's rules: give one of them --bridge"
+
+
 class BridgeFailed(PierError):
     """cannot create network {id} ({bridge}): {reason}"""
 
@@ -145,8 +148,8 @@ class HostSide:
         except OSError:
             return None
 
-    def repair(self, changed: Collection[str]) -> list[str]:
-        """Put right what others did to the tables `changed`; returns what was done, in words.
+    def repair(self, changed: Collection[str], by: str = "") -> list[str]:
+        """Put right what others, the last of them `by`, did to the tables `changed`; returns what was done, in words.
 
         Raises OSError, NftablesError.
         """
@@ -158,7 +161,9 @@ class HostSide:
                 settings = self._forwarding(netlink)
                 self._install(self._nft)
                 bridge.run_plan(settings, netlink)
-            done.append(f"{self.firewall.table} was changed or removed by others: put in place again")
+            others = f"others ({by})" if by else "others"
+            twin = f"; {TWIN}" if by.startswith("pierd,") else ""
+            done.append(f"{self.firewall.table} was changed or removed by {others}: put in place again{twin}")
         added, _ = admit(self._nft, self.config.bridge)
         self._nft.rest()
         return done + [f"{chain} drops forwarded packets: those of containers are let pass again" for chain in added]

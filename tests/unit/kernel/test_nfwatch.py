@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,4 +62,5 @@ def test_what_is_our_own_doing_is_not_told(site: Site) -> None:
 def test_what_others_do_is(site: Site, commands: str, told: set[str]) -> None:
     site.nft.run(commands)  # from this thread, which is not the host's: the context is the host's all the same
     assert site.watch.changed() == told
+    assert bool(re.fullmatch(r".+, pid \d+", site.watch.changed_by)) == bool(told)
     assert site.watch.changed() == set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
@@ -79,7 +81,8 @@ async def put_right(commands: str, told: Told) -> None:
     nft = Nftables()
     before = nft.run("list table inet pier")
     nft.run(commands)
-    assert await told.next() == "inet pier was changed or removed by others: put in place again"
+    words = await told.next()
+    assert re.fullmatch(r"inet pier was changed or removed by others \(.+, pid \d+\): put in place again", words)
     assert nft.run("list table inet pier") == before
     nft.close()
 
@@ -101,10 +104,10 @@ def test_trap_11_a_repair_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPa
     failures = [NftablesError(reason="Device or resource busy", text="")]
     repair = HostSide.repair
 
-    def fails_once(side: HostSide, changed: Collection[str]) -> list[str]:
+    def fails_once(side: HostSide, changed: Collection[str], by: str) -> list[str]:
         if failures:
             raise failures.pop()
-        return repair(side, changed)
+        return repair(side, changed, by)
 
     monkeypatch.setattr(HostSide, "repair", fails_once)
 
@@ -116,6 +119,16 @@ def test_trap_11_a_repair_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPa
         assert told.words[0] == "pier was changed by others and cannot be put right: nftables: Device or resource busy"
         assert "publish4_any" in nft.run("list table inet pier")
         nft.close()
+
+    with machines(1) as (host,):
+        played(host, deed)
+
+
+def test_two_daemons_with_one_table_are_told_apart() -> None:
+    async def deed(side: HostSide, told: Told) -> None:
+        repaired = partial(side.repair, {"pier"}, "pierd, pid 7")
+        (words,) = await asyncio.get_running_loop().run_in_executor(told.worker, repaired)
+        assert "by others (pierd, pid 7): put in place again; two Pier daemons with one default bridge" in words
 
     with machines(1) as (host,):
         played(host, deed)
