@@ -142,7 +142,12 @@ def test_the_cache_is_shown_and_pruned(daemon: Daemon, client: Any, tmp_path: Pa
     pruned = client.api.prune_builds(all=True)
     assert len(pruned["CachesDeleted"]) >= 2
     assert pruned["SpaceReclaimed"] >= 6
-    assert not client.api.df()["BuildCache"]
+
+    def is_empty() -> bool:  # builds of other tests' clients may only just be ending: what they use is spared
+        client.api.prune_builds(all=True)
+        return not client.api.df()["BuildCache"]
+
+    poll(is_empty, "an empty cache")
 
 
 def test_a_client_that_goes_away_ends_its_build(daemon: Daemon, tmp_path: Path) -> None:
