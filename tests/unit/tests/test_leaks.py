@@ -133,5 +133,5 @@ def test_a_leak_fails_the_session(tmp_path: Path) -> None:
         )
     finally:
         run("umount", str(left))
-    assert ended.returncode == 1
+    assert ended.returncode == 8, "not 1, which gives tests that fail a second chance"
     assert f"mount {left} (tmpfs)" in ended.stdout
