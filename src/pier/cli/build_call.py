@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pier.cli.build_context import END, Context, memory
+from pier.cli.build_context import END, Context, from_stdin, memory
 from pier.cli.errors import Failure
 from pier.cli.jsontext import dumps
 from pier.cli.out import write
@@ -62,6 +62,4 @@ def _body(context: Context | str | None) -> Iterator[bytes]:
             yield from memory(name, data)
         yield END
     elif context is None:
-        from pier.cli.verbs.build import from_stdin  # noqa: PLC0415 - it imports this
-
         yield from from_stdin()

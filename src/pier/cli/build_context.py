@@ -117,3 +117,29 @@ def memory(name: str, data: bytes) -> Iterator[bytes]:
     entry.size, entry.mode = len(data), 0o600
     yield entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
     yield data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def from_stdin() -> Iterator[bytes]:
+    """An archive as it is; what is none is a Dockerfile without a context."""
+    import tarfile  # noqa: PLC0415 - only for a Dockerfile without a context
+
+    first = os.read(0, 1 << 16)
+    packed = first[:2] in (b"\x1f\x8b", b"BZ") or first[:4] in (b"\xfd7zX", b"\x28\xb5\x2f\xfd")
+    if packed or first[257:262] == b"ustar":
+        yield first
+        while data := os.read(0, 1 << 16):
+            yield data
+        return
+    text = first + all_of(0, "stdin")
+    entry = tarfile.TarInfo("Dockerfile")
+    entry.size, entry.mode = len(text), 0o644
+    yield entry.tobuf() + text + bytes(-len(text) % tarfile.BLOCKSIZE) + bytes(2 * tarfile.BLOCKSIZE)
+
+
+def all_of(fd: int, what: str) -> bytes:
+    """What can be read of `fd`, called `what`. Failure for what cannot."""
+    try:
+        with open(fd, "rb", closefd=fd != 0) as file:
+            return file.read()
+    except OSError as error:
+        raise Failure(f"read {what}: {reason(error)}") from None

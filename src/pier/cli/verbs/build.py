@@ -6,7 +6,7 @@ import os
 import time
 
 from pier.cli import build_progress
-from pier.cli.build_context import Context
+from pier.cli.build_context import Context, all_of, from_stdin
 from pier.cli.build_outputs import Output, Receiver, outputs_of
 from pier.cli.errors import Failure, reason
 from pier.cli.flags import Command, Flag
@@ -276,7 +276,7 @@ def context_of(place: str, dockerfile: str) -> Context | str | None:
         raise Failure(f'unable to prepare context: path "{place}" not found')
     folder = os.path.abspath(place)
     if dockerfile == "-":
-        return Context(folder, _random_name(), outside=_all_of(0, "stdin"), called="Dockerfile")
+        return Context(folder, _random_name(), outside=all_of(0, "stdin"), called="Dockerfile")
     path = os.path.abspath(dockerfile or os.path.join(folder, "Dockerfile"))
     if not dockerfile and not os.path.lexists(path) and os.path.exists(os.path.join(folder, "dockerfile")):
         path = os.path.join(folder, "dockerfile")
@@ -286,20 +286,12 @@ def context_of(place: str, dockerfile: str) -> Context | str | None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise Failure(f"failed to read dockerfile: open {dockerfile}: {reason(error)}") from None
-        return Context(folder, _random_name(), outside=_all_of(fd, path), called=dockerfile)
+        return Context(folder, _random_name(), outside=all_of(fd, path), called=dockerfile)
     return Context(folder, inside)
 
 
 def _random_name() -> str:
     return f".dockerfile.{os.urandom(8).hex()}"
-
-
-def _all_of(fd: int, what: str) -> bytes:
-    try:
-        with open(fd, "rb", closefd=fd != 0) as file:
-            return file.read()
-    except OSError as error:
-        raise Failure(f"read {what}: {reason(error)}") from None
 
 
 def _body(head: bytes, context: Context | str | None) -> Iterator[bytes]:
@@ -308,23 +300,6 @@ def _body(head: bytes, context: Context | str | None) -> Iterator[bytes]:
         yield from context.chunks()
     elif context is None:
         yield from from_stdin()
-
-
-def from_stdin() -> Iterator[bytes]:
-    """An archive as it is; what is none is a Dockerfile without a context."""
-    import tarfile  # noqa: PLC0415 - only for a Dockerfile without a context
-
-    first = os.read(0, 1 << 16)
-    packed = first[:2] in (b"\x1f\x8b", b"BZ") or first[:4] in (b"\xfd7zX", b"\x28\xb5\x2f\xfd")
-    if packed or first[257:262] == b"ustar":
-        yield first
-        while data := os.read(0, 1 << 16):
-            yield data
-        return
-    text = first + _all_of(0, "stdin")
-    entry = tarfile.TarInfo("Dockerfile")
-    entry.size, entry.mode = len(text), 0o644
-    yield entry.tobuf() + text + bytes(-len(text) % tarfile.BLOCKSIZE) + bytes(2 * tarfile.BLOCKSIZE)
 
 
 def query_of(opts: Options) -> dict[str, Any]:
@@ -379,7 +354,7 @@ def secrets_of(flags: list[str]) -> dict[str, str]:
                 fd = os.open(path or fields["id"], os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 raise Failure(f"failed to stat {path or fields['id']}: {reason(error)}") from None
-            content = _all_of(fd, path or fields["id"])
+            content = all_of(fd, path or fields["id"])
         found[fields["id"]] = binascii.b2a_base64(content, newline=False).decode()
     return found
 
