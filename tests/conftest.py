@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import leaks
 
-# How long an example takes to make or to try says how busy the machine is.
-settings.register_profile("pier", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("pier")
+with contextlib.suppress(ImportError):  # the machine of tests/vm has pytest alone
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes to make or to try says how busy the machine is.
+    settings.register_profile("pier", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("pier")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

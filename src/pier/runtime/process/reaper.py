@@ -30,13 +30,18 @@ def show_as_reaper(args: list[str]) -> None:
 def run_reaper(report_fd: int, *, die_with_parent: int) -> None:
     """Fork; return in the child, which is to become the program. The parent stays as pid 1 and exits as it did.
 
-    `report_fd` is closed in the parent, so that the monitor sees the child's execve. `die_with_parent` is the signal
-    that comes when the monitor is gone, 0 for none; the change of identity has cleared it.
+    `report_fd` is closed in the parent, so that the monitor sees the child's execve; the child waits for that, for the
+    program may look what pid 1 has open (attack 2). `die_with_parent` is the signal that comes when the monitor is
+    gone, 0 for none; the change of identity has cleared it.
     """
     passed_on = signal.valid_signals() - NOT_PASSED_ON
     signal.pthread_sigmask(signal.SIG_BLOCK, passed_on | {signal.SIGCHLD})
+    closed, closing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
+        os.close(closing)
+        os.read(closed, 1)
+        os.close(closed)
         os.setpgid(0, 0)
         if os.isatty(0):
             signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -45,7 +50,8 @@ def run_reaper(report_fd: int, *, die_with_parent: int) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         return
     process.prctl(process.PR_SET_PDEATHSIG, die_with_parent)
-    os.close(report_fd)
+    for fd in (closed, report_fd, closing):
+        os.close(fd)
     os._exit(_reap(child, passed_on))
 
 
