@@ -180,7 +180,7 @@ def test_right_after_create(own_daemon: Daemon, own_docker: Client) -> None:
     check(own_daemon, own_docker)
 
 
-@pytest.mark.parametrize("pause_s", [0.02, 0.06, 0.11, 0.17])
+@pytest.mark.parametrize("pause_s", [0.02, 0.11])
 def test_in_the_middle_of_runs(own_daemon: Daemon, own_docker: Client, pause_s: float) -> None:
     """Containers are started and removed as fast as it goes when the daemon is killed; the moment differs each time."""
     stop = threading.Event()
@@ -196,7 +196,7 @@ def test_in_the_middle_of_runs(own_daemon: Daemon, own_docker: Client, pause_s: 
     try:
         for round_ in range(4):
             poll(lambda: own_docker.ok("ps", "-aq", "-n", "1") != "", "a container")
-            stop.wait(pause_s + round_ * 0.013)  # no synchronisation: it chooses the moment
+            stop.wait(pause_s + round_ * 0.027)  # no synchronisation: it chooses the moment
             own_daemon.kill()
             own_daemon.start()
     finally:
