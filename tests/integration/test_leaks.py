@@ -1,6 +1,6 @@
 """Containers started, killed and removed, one after another: nothing of them stays, on the host or in the daemon.
 
-PIER_TEST_LIVES says how many (200).
+PIER_TEST_LIVES says how many (120).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from .conftest import Daemon, poll
 
 pytestmark = pytest.mark.root
 
-LIVES = int(os.environ.get("PIER_TEST_LIVES", "200"))
+LIVES = int(os.environ.get("PIER_TEST_LIVES", "120"))
 AT_ONCE = 4
 WARM_UP = 12
 """Containers before the count: threads, connections and caches are made with the first ones."""

@@ -42,7 +42,7 @@ def test_memory_and_swap_go_up_and_down_together(docker: Client) -> None:
     for memory, swap in ((256, 512), (16, 16), (300, -1), (20, 40)):
         docker.ok("update", "-m", f"{memory}m", "--memory-swap", f"{swap}m" if swap > 0 else "-1", "t-mem")
         limit = f"/ {memory}MiB"
-        poll(lambda limit=limit: limit in docker.ok("stats", "--no-stream", "t-mem"), "the limit")
+        poll(lambda limit=limit: limit in docker.ok("stats", "--no-stream", "t-mem"), "the limit", 30)
 
 
 def test_what_the_kernel_refuses_changes_nothing(docker: Client) -> None:
