@@ -74,8 +74,10 @@ def make_image(ground: Ground, wish: ImageWish) -> MadeImage:
         tree = squashed(ground, tree, wish.squash_from)
     if wish.epoch_s is not None and wish.rewrite_timestamps:
         tree = clamped(ground, tree, wish.epoch_s * NS)
-    blobs = list(archives(ground, tree))
-    ground.snapshots.flush()  # before a name points at it
+    with ThreadPoolExecutor(1, thread_name_prefix="flush") as beside:
+        flushed = beside.submit(ground.snapshots.flush)  # the disk writes while the archives are hashed
+        blobs = list(archives(ground, tree))
+        flushed.result()  # before a name points at it
     now_ns = wish.epoch_s * NS if wish.epoch_s is not None else ground.clock_ns()
     config = completed(wish.config, tree, rfc3339_nano(now_ns), one_time=wish.epoch_s is not None)
     document = cacheconfig.with_inline(encode(config), wish.cached, tree)
